@@ -1,0 +1,74 @@
+"""Frozen feature transfer: keep a pretrained network fixed, fit a light head, and know how good the result is."""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Public name -> the module that holds it. Loaded on first use, so that `import frozenkit` stays light.
+_HOMES = {
+    "AttentionHead": "heads",
+    "Backbone": "backbones",
+    "CachedFeatures": "cache",
+    "FeatureCache": "cache",
+    "FeatureExtractor": "extraction",
+    "FeatureSet": "features",
+    "FrozenClassifier": "heads",
+    "FrozenkitError": "errors",
+    "FrozenkitWarning": "errors",
+    "HEAD_RULES": "heads",
+    "HeadLab": "widgets",
+    "ImageDataset": "datasets",
+    "LayerMix": "features",
+    "LayerMixHead": "heads",
+    "LinearHead": "heads",
+    "MLPHead": "heads",
+    "PairedTest": "scores",
+    "Probe": "probes",
+    "PrototypicalHead": "heads",
+    "RidgeProbe": "probes",
+    "Score": "scores",
+    "SoftmaxProbe": "probes",
+    "assert_frozen": "backbones",
+    "backbone_report": "probes",
+    "combine": "features",
+    "compare": "scores",
+    "control_scores": "controls",
+    "duplicates": "splits",
+    "extract": "extraction",
+    "few_shot": "splits",
+    "fit_probe": "probes",
+    "from_torch": "datasets",
+    "image_folder": "datasets",
+    "layer_report": "probes",
+    "layer_table": "backbones",
+    "learning_curve": "probes",
+    "list_backbones": "backbones",
+    "list_datasets": "datasets",
+    "load_backbone": "backbones",
+    "load_dataset": "datasets",
+    "load_features": "cache",
+    "reduce": "features",
+    "ridge_path": "solvers",
+    "save_features": "cache",
+    "score": "scores",
+    "select_head": "heads",
+    "shift": "datasets",
+    "softmax_path": "solvers",
+    "split": "splits",
+    "train_head": "solvers",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'frozenkit' has no attribute {name!r}")
+    value = getattr(import_module(f"frozenkit.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,51 @@
+"""Where to compute: the device, and whether it multiplies bfloat16 natively."""
+
+import os
+from functools import cache
+
+import torch
+
+from frozenkit.errors import InputError
+
+
+def resolve_device(device: str | torch.device = "auto") -> torch.device:
+    """The device to compute on.
+
+    Args:
+        device: ``"auto"`` takes ``$FROZENKIT_DEVICE`` if set, else a CUDA GPU if there is one, else the CPU.
+
+    Raises:
+        InputError: If the device is unknown or not on this machine.
+
+    Example:
+        >>> resolve_device("cpu")
+        device(type='cpu')
+    """
+    if device == "auto":
+        device = os.environ.get("FROZENKIT_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"`device` must be 'auto', 'cpu', 'cuda' or the like, got {device!r}.") from error
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"`device` {device!r} needs a CUDA GPU, and torch sees none. Use 'cpu' or 'auto'.")
+    return resolved
+
+
+@cache
+def has_native_bfloat16(device_type: str) -> bool:
+    """Whether this kind of device multiplies bfloat16 in hardware (CPU: AMX or AVX512-BF16; GPU: Ampere or newer)."""
+    if device_type == "cuda":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    if device_type == "cpu":
+        capabilities = torch.backends.cpu.get_cpu_capability()
+        return "AVX512" in capabilities and (_cpu_flag("avx512_bf16") or _cpu_flag("amx_bf16"))
+    return False
+
+
+def _cpu_flag(flag: str) -> bool:
+    try:
+        with open("/proc/cpuinfo") as lines:  # Linux only; elsewhere bfloat16 is simply not used
+            return any(line.startswith("flags") and flag in line.split() for line in lines)
+    except OSError:
+        return False

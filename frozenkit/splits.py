@@ -1,0 +1,149 @@
+"""Disjoint, seeded, stratified index sets: who is in train, who is in val, who is in test."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from frozenkit.errors import DataError, InputError
+
+
+def split(
+    labels: Tensor | Sequence[int],
+    *,
+    fractions: Sequence[float],
+    groups: Sequence[Any] | None = None,
+    seed: int = 0,
+) -> tuple[Tensor, ...]:
+    """Disjoint index sets, stratified by label, that together hold every row once.
+
+    Each class is divided in the given proportions, rounded so that no part is more than one image off in any class.
+    With `groups` (patients, photographers, videos) all rows of a group land in the same part.
+
+    Args:
+        labels: (n,) class indices.
+        fractions: Positive proportions, one a part; they are scaled to sum to 1.
+        groups: (n,) group of each row; then proportions hold approximately.
+        seed: Decides the draw; the same seed gives the same sets on every machine.
+
+    Returns:
+        One sorted (m,) int64 tensor a part, in the order of `fractions`.
+
+    Raises:
+        InputError: If fractions or lengths do not fit.
+
+    Example:
+        >>> train, test = split([0, 0, 0, 0, 1, 1, 1, 1], fractions=(0.75, 0.25))
+        >>> len(train), len(test)
+        (6, 2)
+    """
+    y = np.asarray(labels)
+    share = np.asarray(fractions, dtype=float)
+    if y.ndim != 1 or len(y) == 0:
+        raise InputError(f"`labels` must be (n,) with n ≥ 1, got shape {y.shape}.")
+    if share.ndim != 1 or len(share) == 0 or not np.isfinite(share).all() or share.min() <= 0:
+        raise InputError(f"`fractions` must be positive numbers, one a part, got {list(fractions)}.")
+    share = share / share.sum()
+    if groups is None:
+        part = _stratified_parts(y, share, np.random.RandomState(seed))
+    else:
+        if len(groups) != len(y):
+            raise InputError(f"`groups` must name a group for each of {len(y)} rows, got {len(groups)}.")
+        part = _grouped_parts(y, np.asarray(groups), share, np.random.RandomState(seed))
+    return tuple(torch.from_numpy(np.flatnonzero(part == p)) for p in range(len(share)))
+
+
+def few_shot(labels: Tensor | Sequence[int], *, shots: int, seed: int = 0) -> Tensor:
+    """`shots` random rows of every class, without replacement.
+
+    Args:
+        labels: (n,) class indices.
+        shots: Labelled examples per class, ≥ 1.
+        seed: Distinct seeds are distinct draws.
+
+    Returns:
+        (k · shots,) sorted int64 indices.
+
+    Raises:
+        DataError: If a class has fewer than `shots` rows.
+
+    Example:
+        >>> y = torch.tensor([0, 0, 0, 1, 1, 1])
+        >>> y[few_shot(y, shots=2)].tolist()
+        [0, 0, 1, 1]
+    """
+    y = np.asarray(labels)
+    if shots < 1:
+        raise InputError(f"`shots` must be at least 1, got {shots}.")
+    random = np.random.RandomState(seed)
+    chosen = []
+    for label in np.unique(y):
+        rows = np.flatnonzero(y == label)
+        if len(rows) < shots:
+            raise DataError(f"class {label} has {len(rows)} examples, fewer than `shots`={shots}.")
+        chosen.append(random.permutation(rows)[:shots])
+    return torch.from_numpy(np.sort(np.concatenate(chosen)))
+
+
+def duplicates(dataset: Iterable[tuple[Any, Any]]) -> list[tuple[int, ...]]:
+    """Rows whose pictures are equal pixel by pixel, as groups of two or more indices.
+
+    Args:
+        dataset: Anything that yields (image, label), such as an `ImageDataset`.
+
+    Returns:
+        Groups in order of their first row; empty when every picture is unique.
+
+    Example:
+        >>> duplicates([(np.zeros((2, 2)), 0), (np.ones((2, 2)), 1), (np.zeros((2, 2)), 0)])
+        [(0, 2)]
+    """
+    seen: dict[bytes, list[int]] = {}
+    for i, (image, _) in enumerate(dataset):
+        pixels = np.ascontiguousarray(np.asarray(image))
+        head = f"{pixels.shape}{pixels.dtype}".encode()
+        seen.setdefault(hashlib.sha256(head + pixels.tobytes()).digest(), []).append(i)
+    return [tuple(rows) for rows in seen.values() if len(rows) > 1]
+
+
+def _stratified_parts(y: np.ndarray, share: np.ndarray, random: np.random.RandomState) -> np.ndarray:
+    """The part of each row; leftovers of each class go to the parts that are furthest behind overall."""
+    part = np.empty(len(y), dtype=int)
+    owed = np.zeros(len(share))  # how many rows each part is behind its share, over all classes so far
+    for label in np.unique(y):
+        rows = random.permutation(np.flatnonzero(y == label))
+        exact = share * len(rows)
+        counts = np.floor(exact + 1e-9).astype(int)
+        owed += exact - counts
+        for _ in range(len(rows) - counts.sum()):
+            behind = int(np.argmax(owed))
+            counts[behind] += 1
+            owed[behind] -= 1
+        part[rows] = np.repeat(np.arange(len(share)), counts)
+    return part
+
+
+def _grouped_parts(
+    y: np.ndarray, groups: np.ndarray, share: np.ndarray, random: np.random.RandomState
+) -> np.ndarray:
+    """Greedy: the largest groups first, each to the part that its rows' classes miss most."""
+    names, member = np.unique(groups, return_inverse=True)
+    if len(names) < len(share):
+        raise InputError(f"`groups` must hold at least one group a part: {len(names)} groups for {len(share)} parts.")
+    classes, label = np.unique(y, return_inverse=True)
+    counts = np.zeros((len(names), len(classes)))
+    np.add.at(counts, (member, label), 1)
+    missing = share[:, None] * counts.sum(0)
+    order = random.permutation(len(names))
+    order = order[np.argsort(-counts[order].sum(1), kind="stable")]
+    home = np.empty(len(names), dtype=int)
+    for rank, group in enumerate(order):
+        left = len(order) - rank
+        empty = [p for p in range(len(share)) if not (home[order[:rank]] == p).any()]
+        choices = empty if len(empty) >= left else range(len(share))
+        home[group] = max(choices, key=lambda p: float((missing[p] / share[p] * counts[group]).sum()))
+        missing[home[group]] -= counts[group]
+    return home[member]
