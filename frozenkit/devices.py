@@ -2,6 +2,7 @@
 
 import os
 from functools import cache
+from pathlib import Path
 
 import torch
 
@@ -45,7 +46,7 @@ def has_native_bfloat16(device_type: str) -> bool:
 
 def _cpu_flag(flag: str) -> bool:
     try:
-        with open("/proc/cpuinfo") as lines:  # Linux only; elsewhere bfloat16 is simply not used
+        with Path("/proc/cpuinfo").open() as lines:  # Linux only; elsewhere bfloat16 is simply not used
             return any(line.startswith("flags") and flag in line.split() for line in lines)
     except OSError:
         return False

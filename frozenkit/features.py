@@ -29,7 +29,8 @@ class FeatureSet:
         DataError: If shapes, dtypes, labels or ids do not fit together.
 
     Example:
-        >>> fs = FeatureSet(torch.eye(4), torch.tensor([0, 0, 1, 1]), ("cat", "dog"), ("a", "b", "c", "d"), "avgpool", "")
+        >>> labels = torch.tensor([0, 0, 1, 1])
+        >>> fs = FeatureSet(torch.eye(4), labels, ("cat", "dog"), ("a", "b", "c", "d"), "avgpool", "")
         >>> fs
         FeatureSet(4 images × 4 features, 2 classes, layer='avgpool')
         >>> fs.subset([2, 3]).ids
@@ -49,14 +50,15 @@ class FeatureSet:
             raise DataError(f"`features` must be (n, d) or (n, t, d), got shape {tuple(self.features.shape)}.")
         if len(self.labels) != n or len(self.ids) != n:
             raise DataError(
-                f"`features`, `labels` and `ids` must have one row an image, got {n}, {len(self.labels)}, {len(self.ids)}."
+                "`features`, `labels` and `ids` must have one row an image, "
+                f"got {n}, {len(self.labels)} and {len(self.ids)}."
             )
         if len(set(self.ids)) != n:
             raise DataError("`ids` must be unique, but at least one occurs twice.")
         if self.classes:
             if self.labels.ndim != 1 or self.labels.is_floating_point():
                 raise DataError(f"`labels` must be (n,) integers, got {self.labels.dtype} {tuple(self.labels.shape)}.")
-            if n and not (0 <= int(self.labels.min()) and int(self.labels.max()) < len(self.classes)):
+            if n and (int(self.labels.min()) < 0 or int(self.labels.max()) >= len(self.classes)):
                 raise DataError(
                     f"`labels` must lie in 0..{len(self.classes) - 1} for {len(self.classes)} classes, "
                     f"got {int(self.labels.min())}..{int(self.labels.max())}."

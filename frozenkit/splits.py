@@ -126,9 +126,7 @@ def _stratified_parts(y: np.ndarray, share: np.ndarray, random: np.random.Random
     return part
 
 
-def _grouped_parts(
-    y: np.ndarray, groups: np.ndarray, share: np.ndarray, random: np.random.RandomState
-) -> np.ndarray:
+def _grouped_parts(y: np.ndarray, groups: np.ndarray, share: np.ndarray, random: np.random.RandomState) -> np.ndarray:
     """Greedy: the largest groups first, each to the part that its rows' classes miss most."""
     names, member = np.unique(groups, return_inverse=True)
     if len(names) < len(share):
