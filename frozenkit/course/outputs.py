@@ -1,0 +1,182 @@
+"""Outputs that a lesson's test can compare: marked values, plain tables, expectations."""
+
+import html
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from frozenkit.errors import FrozenkitError, InputError, UnknownNameError
+
+_OPEN, _CLOSE = "⟦", "⟧"  # rare enough that no lesson writes them by hand
+
+
+class ExpectationError(FrozenkitError, AssertionError):
+    """A lesson's value lies outside what the lesson says."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A value that differs between machines, as text, marked wherever it is shown."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return f"{_OPEN}{self.text}{_CLOSE}"
+
+    def _repr_html_(self) -> str:
+        return f'<span class="fk-measured">{html.escape(self.text)}</span>'
+
+
+def measured(value: Any, fmt: str | None = None) -> Measured:
+    """Mark a value as measured on this machine; usable in f-strings, ``print`` and as a cell's last line.
+
+    Args:
+        value: A number or text, or a `Score` (shown with its interval).
+        fmt: Format specification such as ``".3f"`` or ``",.0f"``; by default three decimals for floats.
+
+    Example:
+        >>> print(f"extracted in {measured(3.14159, '.1f')} seconds")
+        extracted in ⟦3.1⟧ seconds
+    """
+    return Measured(_text(value, fmt).replace(_OPEN, "[").replace(_CLOSE, "]"))
+
+
+@dataclass(frozen=True)
+class Table:
+    """A small table of text, shown as HTML and as plain text; `columns` and `rows` hold str or `Measured`."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | Measured, ...], ...]
+    numeric: frozenset[int] = frozenset()
+
+    def __repr__(self) -> str:
+        # The width of a measured column must not depend on what was measured: pad inside the marks, to a fixed width.
+        columns = list(zip(*self.rows, strict=True)) if self.rows else [()] * len(self.columns)
+        lines = [[] for _ in range(1 + len(self.rows))]  # type: list[list[str]]
+        for j, (name, cells) in enumerate(zip(self.columns, columns, strict=True)):
+            fixed = any(isinstance(cell, Measured) for cell in cells)
+            width = max([10 if fixed else 1, len(name), *(len(c) for c in cells if isinstance(c, str))])
+            for line, cell in zip(lines, (name, *cells), strict=True):
+                if isinstance(cell, Measured):
+                    line.append(repr(Measured(cell.text.rjust(width - 2))))
+                else:
+                    line.append(cell.rjust(width) if fixed or j in self.numeric else cell.ljust(width))
+        return "\n".join("  ".join(line).rstrip() for line in lines)
+
+    def _repr_html_(self) -> str:
+        def row(tag: str, cells: Iterable[str | Measured]) -> str:
+            parts = []
+            for j, cell in enumerate(cells):
+                side = "right" if j in self.numeric else "left"
+                text = cell._repr_html_() if isinstance(cell, Measured) else html.escape(cell)
+                parts.append(f'<{tag} style="text-align: {side}">{text}</{tag}>')
+            return "<tr>" + "".join(parts) + "</tr>"
+
+        body = "\n".join(row("td", cells) for cells in self.rows)
+        head = row("th", self.columns)
+        return f'<table class="fk-table">\n<thead>{head}</thead>\n<tbody>\n{body}\n</tbody>\n</table>'
+
+
+def table(rows: Any, *, measured: Sequence[str] = (), formats: Mapping[str, str] | None = None) -> Table:
+    """A table whose rendering depends on nothing but its values, with the machine-dependent columns marked.
+
+    Args:
+        rows: A pandas table, a result with ``.to_frame()``, or a sequence of mappings with the same keys.
+        measured: Names of the columns that differ between machines.
+        formats: Column name to format specification; floats show three decimals without one.
+
+    Raises:
+        UnknownNameError: If `measured` or `formats` names a column that is not there.
+
+    Example:
+        >>> rows = [{"layer": "blocks.2", "accuracy": 0.758}, {"layer": "blocks.6", "accuracy": 0.88}]
+        >>> table(rows, measured=["accuracy"])
+        layer       accuracy
+        blocks.2  ⟦   0.758⟧
+        blocks.6  ⟦   0.880⟧
+    """
+    names, values = _columns_and_rows(rows)
+    formats = dict(formats or {})
+    for name in (*measured, *formats):
+        if name not in names:
+            raise UnknownNameError("column", name, names)
+    numeric = {j for j in range(len(names)) if values and all(_is_number(r[j]) or r[j] is None for r in values)}
+    marked = set(measured)
+    shown = tuple(
+        tuple(
+            Measured(_text(value, formats.get(name))) if name in marked else _text(value, formats.get(name))
+            for name, value in zip(names, row, strict=True)
+        )
+        for row in values
+    )
+    return Table(tuple(names), shown, frozenset(numeric | {names.index(name) for name in marked}))
+
+
+def expect(value: Any, expected: float, *, within: float) -> None:
+    """Check a value of a lesson against what the lesson says, and print the same text on every machine.
+
+    Args:
+        value: A number, or a `Score` (its accuracy).
+        expected: What the lesson's prose says.
+        within: Largest allowed distance, wide enough for other CPUs and GPUs.
+
+    Raises:
+        ExpectationError: If `value` lies further away, or is no number.
+
+    Example:
+        >>> expect(0.8431, 0.84, within=0.02)
+        as expected: 0.84 ± 0.02
+        >>> expect(0.79, 0.84, within=0.02)
+        Traceback (most recent call last):
+            ...
+        frozenkit.course.outputs.ExpectationError: the value must lie within 0.84 ± 0.02, got 0.79. Restart the kernel
+        and run all cells from the top; if it stays, run `frozenkit doctor`, and report the difference with its output.
+    """
+    if not within >= 0:
+        raise InputError(f"`within` must be 0 or more, got {within!r}.")
+    number = float(getattr(value, "accuracy", value))
+    if not abs(number - expected) <= within + 1e-12:  # the slack only forgives rounding; NaN fails
+        raise ExpectationError(
+            f"the value must lie within {expected:g} ± {within:g}, got {number:.4g}. Restart the kernel and run all "
+            "cells from the top; if it stays, run `frozenkit doctor`, and report the difference with its output."
+        )
+    print(f"as expected: {expected:g} ± {within:g}")
+
+
+def _columns_and_rows(rows: Any) -> tuple[list[str], list[tuple[Any, ...]]]:
+    if hasattr(rows, "to_frame") and not hasattr(rows, "columns"):
+        rows = rows.to_frame()
+    if hasattr(rows, "itertuples"):  # a pandas table; its index is a column if it says anything
+        if rows.index.name is not None or rows.index.dtype.kind not in "iu":
+            rows = rows.reset_index()
+        return [str(name) for name in rows.columns], list(rows.itertuples(index=False, name=None))
+    rows = list(rows)
+    if not rows:
+        raise InputError("`rows` must hold at least one row, got none.")
+    names = [str(name) for name in rows[0]]
+    for i, row in enumerate(rows):
+        if list(row) != list(rows[0]):
+            raise InputError(f"all rows must have the columns {names}; row {i} has {[str(n) for n in row]}.")
+    return names, [tuple(row.values()) for row in rows]
+
+
+def _is_number(value: Any) -> bool:
+    return hasattr(value, "__float__") and not isinstance(value, (bool, str))
+
+
+def _text(value: Any, fmt: str | None) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, Measured):
+        return value.text
+    if hasattr(value, "accuracy") and hasattr(value, "low"):
+        fmt = fmt or ".3f"
+        return f"{value.accuracy:{fmt}} [{value.low:{fmt}}, {value.high:{fmt}}]"
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:  # NumPy and torch scalars
+        value = value.item()
+    if fmt is not None:
+        return format(value, fmt)
+    if isinstance(value, float):
+        return "–" if math.isnan(value) else f"{value:.3f}"
+    return str(value)

@@ -1,0 +1,123 @@
+"""Marked values, tables and expectations, and that the sanitize file blanks the marks and nothing else."""
+
+import math
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from nbval.plugin import get_sanitize_patterns
+
+from frozenkit import FrozenkitError, course
+from frozenkit.errors import InputError, UnknownNameError
+
+PATTERNS = get_sanitize_patterns((Path(__file__).parent / "nbval_sanitize.cfg").read_text())
+SCORE = SimpleNamespace(accuracy=0.8431, low=0.8, high=0.88)
+
+
+def sanitize(text):
+    for pattern, replacement in PATTERNS:
+        text = re.sub(pattern, replacement, text)
+    return text
+
+
+@pytest.mark.parametrize("show", [repr, str, lambda m: m._repr_html_(), lambda m: f"took {m} s"])
+def test_measured_values_compare_equal_and_nothing_else_does(show):
+    a, b = course.measured(0.8431), course.measured(123.4)
+    assert show(a) != show(b)
+    assert sanitize(show(a)) == sanitize(show(b))
+    assert sanitize(show(a) + "0.1") != sanitize(show(b) + "0.2")
+
+
+def test_two_marks_on_one_line_are_blanked_separately():
+    assert sanitize("⟦1⟧ of ⟦2⟧") == "(measured) of (measured)"
+    assert sanitize("⟦1⟧ of ⟦2⟧") != sanitize("⟦1⟧ in ⟦2⟧")
+
+
+def test_plain_markup_is_not_blanked():
+    assert sanitize("<span>0.84</span> [0.84]") == "<span>0.84</span> [0.84]"
+
+
+@pytest.mark.parametrize(
+    ("value", "fmt", "text"),
+    [
+        (0.84312, None, "0.843"),
+        (3, None, "3"),
+        (1234.5, ",.0f", "1,234"),
+        (torch.tensor(0.5), ".1f", "0.5"),
+        (np.float32(0.5), None, "0.500"),
+        (SCORE, None, "0.843 [0.800, 0.880]"),
+        (SCORE, ".2f", "0.84 [0.80, 0.88]"),
+        (None, None, "–"),
+        (math.nan, None, "–"),
+        ("<b>⟧", None, "<b>]"),
+    ],
+)
+def test_measured_text(value, fmt, text):
+    assert course.measured(value, fmt).text == text
+
+
+def test_text_of_data_is_escaped_in_html():
+    hostile = "<img src=x onerror=alert(1)>"
+    for page in (course.measured(hostile)._repr_html_(), course.table([{hostile: hostile}])._repr_html_()):
+        assert "<img" not in page
+        assert "&lt;img" in page
+
+
+def test_table_renders_the_same_whatever_was_measured():
+    def shown(values):
+        frame = pd.DataFrame({"layer": ["a", "bcd"], "accuracy": values, "n": [10, 2000]})
+        result = course.table(frame, measured=["accuracy"])
+        return sanitize(repr(result)), sanitize(result._repr_html_())
+
+    assert shown([0.1, 0.2]) == shown([123456.789, -1e9])
+
+
+def test_table_shows_an_unmarked_difference():
+    a = course.table([{"x": 1, "t": 0.5}], measured=["t"])
+    b = course.table([{"x": 2, "t": 0.5}], measured=["t"])
+    assert sanitize(repr(a)) != sanitize(repr(b))
+    assert sanitize(a._repr_html_()) != sanitize(b._repr_html_())
+
+
+def test_table_takes_frames_results_and_rows_alike():
+    rows = [{"layer": "a", "accuracy": 0.5}, {"layer": "b", "accuracy": 0.25}]
+    frame = pd.DataFrame(rows)
+    assert course.table(rows) == course.table(frame) == course.table(SimpleNamespace(to_frame=lambda: frame))
+    assert course.table(frame.set_index("layer")) == course.table(rows)
+    assert repr(course.table(rows, formats={"accuracy": ".1%"})).splitlines()[1] == "a         50.0%"
+
+
+@pytest.mark.parametrize("argument", [{"measured": ["acuracy"]}, {"formats": {"acuracy": ".1f"}}])
+def test_table_names_the_nearest_column(argument):
+    with pytest.raises(UnknownNameError, match="Did you mean 'accuracy'"):
+        course.table([{"accuracy": 0.5}], **argument)
+
+
+def test_table_refuses_nothing_and_ragged_rows():
+    with pytest.raises(InputError, match="at least one row"):
+        course.table([])
+    with pytest.raises(InputError, match=r"row 1 has \['b'\]"):
+        course.table([{"a": 1}, {"b": 2}])
+
+
+@pytest.mark.parametrize("value", [0.82, 0.84, 0.86, SCORE, torch.tensor(0.85)])
+def test_expect_prints_one_text_for_all_that_fit(value, capsys):
+    course.expect(value, 0.84, within=0.02)
+    assert capsys.readouterr().out == "as expected: 0.84 ± 0.02\n"
+
+
+@pytest.mark.parametrize("value", [0.8199, 0.79, 0.89, math.nan, math.inf])
+def test_expect_raises_for_all_that_do_not(value, capsys):
+    with pytest.raises(course.ExpectationError, match=r"must lie within 0\.84 ± 0\.02, got .*Restart the kernel"):
+        course.expect(value, 0.84, within=0.02)
+    assert capsys.readouterr().out == ""
+    assert issubclass(course.ExpectationError, (FrozenkitError, AssertionError))
+
+
+def test_expect_refuses_a_negative_tolerance():
+    with pytest.raises(InputError, match="`within` must be 0 or more"):
+        course.expect(0.5, 0.5, within=-1)
