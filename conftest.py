@@ -44,7 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
         PYDEVD_DISABLE_FILE_VALIDATION="1",
     )
     os.environ.pop("MPLBACKEND", None)
-    os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+    os.environ.setdefault("OMP_NUM_THREADS", "1" if getattr(config.option, "numprocesses", None) else "2")
     config.option.nbval_current_env = True  # the kernel is this Python, whatever kernelspec a notebook names
     if config.getoption("--block-network") or os.environ.get("FROZENKIT_BLOCK_NETWORK") == "1":
         os.environ["FROZENKIT_BLOCK_NETWORK"] = "1"

@@ -5,6 +5,44 @@ A lesson is tested by running it again and comparing every output exactly. Value
 test blanks just the marks; `expect` checks such a value, with its tolerance, where it arises.
 """
 
-from frozenkit.course.outputs import ExpectationError, Measured, Table, expect, measured, table
+from typing import Any
+
+from frozenkit.errors import FrozenkitError, InputError
+from frozenkit.outputs import Measured, Table, measured, table
 
 __all__ = ["ExpectationError", "Measured", "Table", "expect", "measured", "table"]
+
+
+class ExpectationError(FrozenkitError, AssertionError):
+    """A lesson's value lies outside what the lesson says."""
+
+
+def expect(value: Any, expected: float, *, within: float) -> None:
+    """Check a value of a lesson against what the lesson says, and print the same text on every machine.
+
+    Args:
+        value: A number, or a `Score` (its accuracy).
+        expected: What the lesson's prose says.
+        within: Largest allowed distance, wide enough for other CPUs and GPUs.
+
+    Raises:
+        ExpectationError: If `value` lies further away, or is no number.
+
+    Example:
+        >>> expect(0.8431, 0.84, within=0.02)
+        as expected: 0.84 ± 0.02
+        >>> expect(0.79, 0.84, within=0.02)
+        Traceback (most recent call last):
+            ...
+        frozenkit.course.ExpectationError: the value must lie within 0.84 ± 0.02, got 0.79. Restart the kernel
+        and run all cells from the top; if it stays, run `frozenkit doctor`, and report the difference with its output.
+    """
+    if not within >= 0:
+        raise InputError(f"`within` must be 0 or more, got {within!r}.")
+    number = float(getattr(value, "accuracy", value))
+    if not abs(number - expected) <= within + 1e-12:  # the slack only forgives rounding; NaN fails
+        raise ExpectationError(
+            f"the value must lie within {expected:g} ± {within:g}, got {number:.4g}. Restart the kernel and run all "
+            "cells from the top; if it stays, run `frozenkit doctor`, and report the difference with its output."
+        )
+    print(f"as expected: {expected:g} ± {within:g}")

@@ -1,4 +1,7 @@
-"""Outputs that a lesson's test can compare: marked values, plain tables, expectations."""
+"""Outputs that a notebook's test can compare: values marked as measured on this machine, and plain tables.
+
+Widgets and lessons both show such values; they reach lessons as ``course.measured`` and ``course.table``.
+"""
 
 import html
 import math
@@ -6,13 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from frozenkit.errors import FrozenkitError, InputError, UnknownNameError
+from frozenkit.errors import InputError, UnknownNameError
 
 _OPEN, _CLOSE = "⟦", "⟧"  # rare enough that no lesson writes them by hand
-
-
-class ExpectationError(FrozenkitError, AssertionError):
-    """A lesson's value lies outside what the lesson says."""
 
 
 @dataclass(frozen=True)
@@ -111,37 +110,6 @@ def table(rows: Any, *, measured: Sequence[str] = (), formats: Mapping[str, str]
         for row in values
     )
     return Table(tuple(names), shown, frozenset(numeric | {names.index(name) for name in marked}))
-
-
-def expect(value: Any, expected: float, *, within: float) -> None:
-    """Check a value of a lesson against what the lesson says, and print the same text on every machine.
-
-    Args:
-        value: A number, or a `Score` (its accuracy).
-        expected: What the lesson's prose says.
-        within: Largest allowed distance, wide enough for other CPUs and GPUs.
-
-    Raises:
-        ExpectationError: If `value` lies further away, or is no number.
-
-    Example:
-        >>> expect(0.8431, 0.84, within=0.02)
-        as expected: 0.84 ± 0.02
-        >>> expect(0.79, 0.84, within=0.02)
-        Traceback (most recent call last):
-            ...
-        frozenkit.course.outputs.ExpectationError: the value must lie within 0.84 ± 0.02, got 0.79. Restart the kernel
-        and run all cells from the top; if it stays, run `frozenkit doctor`, and report the difference with its output.
-    """
-    if not within >= 0:
-        raise InputError(f"`within` must be 0 or more, got {within!r}.")
-    number = float(getattr(value, "accuracy", value))
-    if not abs(number - expected) <= within + 1e-12:  # the slack only forgives rounding; NaN fails
-        raise ExpectationError(
-            f"the value must lie within {expected:g} ± {within:g}, got {number:.4g}. Restart the kernel and run all "
-            "cells from the top; if it stays, run `frozenkit doctor`, and report the difference with its output."
-        )
-    print(f"as expected: {expected:g} ± {within:g}")
 
 
 def _columns_and_rows(rows: Any) -> tuple[list[str], list[tuple[Any, ...]]]:
