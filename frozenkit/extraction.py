@@ -1,0 +1,443 @@
+"""Images + backbone + layers → one `FeatureSet` a layer, in a single pass that ends after the last layer wanted."""
+
+import copy
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from frozenkit.backbones import Backbone
+from frozenkit.cache import FeatureCache
+from frozenkit.devices import has_native_bfloat16
+from frozenkit.errors import ActivationError, CacheError, FrozenkitWarning, InputError
+from frozenkit.features import FeatureSet, LayerMix
+from frozenkit.fingerprint import FORMAT, Fingerprint
+from frozenkit.layers import Trace, hooked, in_eval_mode
+from frozenkit.storage import PartFile, round_through
+
+POOLINGS = ("mean", "max", "pyramid", "flatten", "tokens", "cls")
+
+
+class Images(Protocol):
+    """What `extract` asks of a dataset; every `ImageDataset` has it."""
+
+    labels: Tensor
+    classes: tuple[str, ...]
+    ids: tuple[str, ...]
+    name: str
+    digest: str
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> tuple[Any, int]: ...
+
+
+def extract(
+    backbone: Backbone,
+    dataset: Images,
+    *,
+    layers: str | Sequence[str] | None = None,
+    pooling: str = "mean",
+    precision: str = "auto",
+    batch_size: int | None = None,
+    cache: FeatureCache | None = None,
+    lazy: bool = False,
+    progress: bool | Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """The features of every image at every layer asked for, in one pass.
+
+    The backbone is in eval mode and computes no gradients; its modes and hooks are given back. Rows come in the order
+    of the dataset, and an image's features do not depend on its batch neighbours.
+
+    Args:
+        backbone: From `load_backbone`, or your own.
+        dataset: An `ImageDataset` of n images.
+        layers: Names from ``backbone.layers``; default the penultimate one.
+        pooling: What becomes of a map or of tokens: ``"mean"`` or ``"max"`` over all positions; ``"pyramid"``, averages
+            over 1×1, 2×2 and 4×4 cells (21·c numbers); ``"flatten"``; ``"tokens"``, (t, d) left as they are; ``"cls"``.
+        precision: ``"exact"`` computes in float32, ``"fast"`` in bfloat16 where the hardware multiplies it natively,
+            else as ``"exact"``; ``"auto"`` is ``"fast"`` where that helps. Features come as float32 either way.
+        batch_size: Images at a time; default 64 on a CPU, 256 on a GPU. Does not change the order of the rows.
+        cache: Where to look first and to store; None stores nothing. An interrupted extraction is carried on.
+        lazy: Leave the features on disk: values are `CachedFeatures`, and memory stays flat in n. Needs `cache`.
+        progress: True for a bar with rate and time left, False for none, None for a bar where someone watches (a
+            terminal or a notebook), or a function called with (images done, images in all).
+
+    Returns:
+        Layer name to `FeatureSet` (or `CachedFeatures`), in the order asked for; (n, d) float32 on the CPU.
+
+    Raises:
+        InputError: If an argument does not fit (`UnknownNameError` for a layer's name).
+        ActivationError: If a layer gives a value that is not finite; names layer and images.
+        CacheError: If the cache cannot be written.
+
+    Example:
+        >>> from frozenkit import load_backbone, load_dataset
+        >>> backbone = load_backbone(image_size=64, device="cpu")
+        >>> extract(backbone, load_dataset("digits", limit=20), layers=["blocks.2", "blocks.6"], progress=False)
+        {'blocks.2': FeatureSet(20 images × 40 features, ...), 'blocks.6': FeatureSet(20 images × 320 features, ...)}
+    """
+    names = _layer_names(backbone, layers)
+    if pooling not in POOLINGS:
+        raise InputError(f"`pooling` must be one of {', '.join(POOLINGS)}, got {pooling!r}.")
+    if len(dataset) == 0:
+        raise InputError("`dataset` must hold at least one image, got none.")
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"`batch_size` must be at least 1, got {batch_size}.")
+    if lazy and cache is None:
+        raise InputError("`lazy=True` leaves features on disk, so it needs `cache=FeatureCache()`.")
+    resolved = _resolve_precision(precision, backbone.device.type)
+    storage = cache.storage if cache else "float32"
+    prints = {
+        name: _fingerprint(backbone, dataset, name, pooling=pooling, precision=resolved, storage=storage, digest=digest)
+        for digest in [backbone.digest]
+        for name in names
+    }
+    run = _Run(backbone, dataset, pooling, resolved, batch_size or (256 if backbone.device.type == "cuda" else 64))
+    with _progress_bar(progress, len(dataset), backbone.name) as advance:
+        if cache is None:
+            blank = {name: _blank(dataset, name, prints[name]) for name in names}
+            return _in_memory(run, blank, advance)
+        with cache.writing(prints[name].digest for name in names if not _is_stored(cache, prints[name].digest)):
+            missing = {n: prints[n] for n in names if not _is_stored(cache, prints[n].digest)}
+            if missing:
+                _into_cache(run, missing, cache, advance)
+            else:
+                advance(len(dataset))
+        opened = {name: cache.open(prints[name].digest) for name in names}
+    if lazy:
+        return opened
+    try:
+        return {name: stored.load() for name, stored in opened.items()}
+    except CacheError as error:
+        damaged = [name for name, stored in opened.items() if cache.verify_entry(stored.fingerprint) != "ok"]
+        warnings.warn(f"{error} Extracting it again.", FrozenkitWarning, stacklevel=2)
+        for name in damaged:
+            cache.remove(prints[name].digest)
+        return extract(
+            backbone,
+            dataset,
+            layers=names,
+            pooling=pooling,
+            precision=precision,
+            batch_size=batch_size,
+            cache=cache,
+            progress=progress,
+        )
+
+
+class FeatureExtractor(nn.Module):
+    """φ as a module: preprocessed images in, pooled features out; the backbone stays frozen and in eval mode.
+
+    Args:
+        backbone: From `load_backbone`, or your own.
+        layers: Names from ``backbone.layers``; default the penultimate one.
+        pooling: As in `extract`, but ``"tokens"`` only for a single layer.
+        combine: ``"concat"``, ``"mean"`` (equal widths), or ``"learned"``: a `LayerMix`, the only part that trains.
+
+    Attributes:
+        output_dim: d, the width of the result.
+
+    Example:
+        >>> from frozenkit import load_backbone
+        >>> phi = FeatureExtractor(load_backbone(image_size=64, device="cpu"), ["blocks.4", "blocks.6"])
+        >>> phi.train()(torch.zeros(2, 3, 64, 64)).shape, phi.output_dim
+        (torch.Size([2, 432]), 432)
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        layers: str | Sequence[str] | None = None,
+        *,
+        pooling: str = "mean",
+        combine: str = "concat",
+    ) -> None:
+        super().__init__()
+        if combine not in ("concat", "mean", "learned"):
+            raise InputError(f"`combine` must be 'concat', 'mean' or 'learned', got {combine!r}.")
+        if pooling not in POOLINGS:
+            raise InputError(f"`pooling` must be one of {', '.join(POOLINGS)}, got {pooling!r}.")
+        self.layers = _layer_names(backbone, layers)
+        if pooling == "tokens" and len(self.layers) > 1:
+            raise InputError("`pooling='tokens'` works with one layer: others have other numbers of tokens.")
+        self.module = backbone.module
+        self.pooling = pooling
+        self.combine = combine
+        self._trace = backbone.trace()
+        widths = [_pooled_width(self._trace, name, pooling) for name in self.layers]
+        if combine == "mean" and len(set(widths)) > 1:
+            raise InputError(f"`combine='mean'` needs layers of one width, got {widths}. Use 'concat' or 'learned'.")
+        self.mix = LayerMix(widths) if combine == "learned" else None
+        self.output_dim = sum(widths) if combine == "concat" else max(widths)
+
+    def train(self, mode: bool = True) -> "FeatureExtractor":
+        """Train mode for the mix, if there is one; never for the backbone."""
+        super().train(mode)
+        self.module.eval()
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(b, 3, h, w) preprocessed images to (b, output_dim) features."""
+        with torch.no_grad():
+            pooled = pooled_activations(self.module, images, self.layers, self.pooling, self._trace)
+        if self.mix is not None:
+            return self.mix([pooled[name] for name in self.layers])
+        members = [pooled[name] for name in self.layers]
+        return torch.cat(members, -1) if self.combine == "concat" else torch.stack(members).mean(0)
+
+
+def pooled_activations(
+    module: nn.Module, images: Tensor, layers: Sequence[str], pooling: str, trace: Trace
+) -> dict[str, Tensor]:
+    """Pooled float32 activations of one batch; the pass ends as soon as the last layer wanted has finished.
+
+    Each hook pools, and thereby copies, at once: a later in-place activation cannot reach what it keeps.
+
+    Raises:
+        ActivationError: If a layer did not run.
+    """
+    pooled: dict[str, Tensor] = {}
+
+    def note(name: str, output: object) -> None:
+        if name in pooled:
+            raise ActivationError(
+                f"the layer {name!r} ran twice in one pass. List those that run once: backbone.layers."
+            )
+        pooled[name] = pool(output, pooling, trace.is_channels_last(name))  # type: ignore[arg-type]
+        if len(pooled) == len(layers):
+            raise _Stop
+
+    with hooked(module, note, layers), suppress(_Stop):
+        module(images)
+    if silent := [name for name in layers if name not in pooled]:
+        raise ActivationError(f"the layer {silent[0]!r} did not run. List those that do with backbone.layers.")
+    return pooled
+
+
+def pool(output: Tensor, pooling: str, channels_last: bool = False) -> Tensor:
+    """Activations to features; the result is float32 and owns its memory.
+
+    Args:
+        output: (b, c, h, w), or (b, h, w, c) if `channels_last`, or (b, t, d) tokens, or (b, d).
+        pooling: See `extract`.
+
+    Example:
+        >>> pool(torch.ones(2, 3, 8, 8), "pyramid").shape
+        torch.Size([2, 63])
+    """
+    x = output.detach().float()
+    if x.ndim == 4 and channels_last:
+        x = x.permute(0, 3, 1, 2)
+    if x.ndim == 2:
+        if pooling in ("tokens", "cls"):
+            raise InputError(f"`pooling={pooling!r}` needs tokens or a map, but this layer gives one vector an image.")
+        return x.clone()
+    if pooling == "flatten":
+        return x.flatten(1).clone(memory_format=torch.contiguous_format)
+    if pooling == "tokens":
+        return (x.flatten(2).transpose(1, 2) if x.ndim == 4 else x).clone(memory_format=torch.contiguous_format)
+    if pooling == "mean":
+        return x.mean((2, 3)) if x.ndim == 4 else x.mean(1)
+    if pooling == "max":
+        return x.amax((2, 3)) if x.ndim == 4 else x.amax(1)
+    if pooling == "cls":
+        if x.ndim != 3:
+            raise InputError("`pooling='cls'` takes the first token of a transformer, but this layer gives a map.")
+        return x[:, 0].clone()
+    if x.ndim != 4:
+        raise InputError("`pooling='pyramid'` needs a map with height and width, but this layer gives tokens.")
+    cells = [nn.functional.adaptive_avg_pool2d(x, size).flatten(1) for size in (1, 2, 4)]
+    return torch.cat(cells, 1)
+
+
+class _Stop(BaseException):
+    """Ends a forward pass; not an `Exception`, so that no module's own except clause catches it."""
+
+
+class _Run:
+    """One extraction: what computes, on what, how."""
+
+    def __init__(self, backbone: Backbone, dataset: Images, pooling: str, precision: str, batch_size: int) -> None:
+        self.backbone, self.dataset = backbone, dataset
+        self.pooling, self.precision, self.batch_size = pooling, precision, batch_size
+
+    def batches(self, layers: Sequence[str], starts: Sequence[int]) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        """(first row, layer → pooled features on the CPU) for each start; images are decoded ahead of the computing."""
+        module = self.backbone.module
+        trace = self.backbone.trace()
+        if self.precision == "fast":
+            module = copy.deepcopy(module).to(dtype=torch.bfloat16, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        with in_eval_mode(module), torch.no_grad():
+            for start, images in self._decoded(starts):
+                batch = images.to(self.backbone.device, non_blocking=True)
+                if self.precision == "fast":
+                    batch = batch.to(dtype=torch.bfloat16, memory_format=torch.channels_last)
+                pooled = pooled_activations(module, batch, layers, self.pooling, trace)
+                yield start, {name: self._finite(name, start, pooled[name].cpu()) for name in layers}
+
+    def _decoded(self, starts: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+        """Batches of preprocessed images, two ahead; PIL works outside Python's lock, so this overlaps computing."""
+
+        def decode(start: int) -> Tensor:
+            rows = range(start, min(start + self.batch_size, len(self.dataset)))
+            return torch.stack([self.backbone.preprocess(self.dataset[i][0]) for i in rows])
+
+        with ThreadPoolExecutor(max_workers=2, thread_name_prefix="frozenkit-decode") as pool_:
+            pending: list[tuple[int, Future[Tensor]]] = []
+            remaining = iter(starts)
+            try:
+                for start in remaining:
+                    pending.append((start, pool_.submit(decode, start)))
+                    if len(pending) == 3:
+                        first, future = pending.pop(0)
+                        yield first, future.result()
+                for first, future in pending:
+                    yield first, future.result()
+            finally:
+                for _, future in pending:
+                    future.cancel()
+
+    def _finite(self, layer: str, start: int, features: Tensor) -> Tensor:
+        bad = ~torch.isfinite(features).flatten(1).all(1)
+        if bad.any():
+            ids = [self.dataset.ids[start + int(i)] for i in bad.nonzero().flatten()[:5]]
+            raise ActivationError(
+                f"activations of layer {layer!r} must be finite, but are not for {int(bad.sum())} images of a batch: "
+                f"{', '.join(ids)}. Look at these images, or try precision='exact'."
+            )
+        return features
+
+
+def _in_memory(run: _Run, blank: dict[str, FeatureSet], advance: Callable[[int], None]) -> dict[str, FeatureSet]:
+    n = len(run.dataset)
+    rows: dict[str, Tensor] = {}
+    for start, batch in run.batches(list(blank), range(0, n, run.batch_size)):
+        for name, features in batch.items():
+            if name not in rows:
+                rows[name] = torch.empty(n, *features.shape[1:])
+            rows[name][start : start + len(features)] = features
+        advance(len(features))
+    return {name: _filled(like, rows[name]) for name, like in blank.items()}
+
+
+def _into_cache(
+    run: _Run, missing: Mapping[str, Fingerprint], cache: FeatureCache, advance: Callable[[int], None]
+) -> None:
+    """Computes what no finished or interrupted run has left, batch by batch, straight into the files."""
+    n = len(run.dataset)
+    run.batch_size = cache.unfinished_batch_size(p.digest for p in missing.values()) or run.batch_size
+    starts = range(0, n, run.batch_size)
+    trace = run.backbone.trace()
+    with ExitStack() as stack:
+        parts: dict[str, PartFile] = {}
+        done = np.ones(n, dtype=bool)
+        for name, fingerprint in missing.items():
+            shape = (n, *_pooled_shape(trace, name, run.pooling))
+            part = cache.part(_blank(run.dataset, name, fingerprint), shape, run.batch_size, fingerprint)
+            stack.callback(part.close)
+            parts[name] = part
+            done &= part.finished_rows()
+        todo = [start for start in starts if not done[start : start + run.batch_size].all()]
+        advance(n - sum(min(run.batch_size, n - start) for start in todo))
+        for start, batch in run.batches(list(missing), todo):
+            for name, features in batch.items():
+                round_through(features, cache.storage)  # refuses what does not fit
+                parts[name].write(start, features)
+            advance(len(features))
+        for part in parts.values():
+            part.finish()
+
+
+def _is_stored(cache: FeatureCache, digest: str) -> bool:
+    """Whether sound features are there; damaged ones are reported and forgotten."""
+    if digest not in cache:
+        return False
+    try:
+        cache.open(digest)
+    except CacheError as error:
+        warnings.warn(f"{error} Extracting it again.", FrozenkitWarning, stacklevel=3)
+        cache.remove(digest)
+        return False
+    return True
+
+
+def _fingerprint(backbone: Backbone, dataset: Images, layer: str, *, digest: str, **settings: str) -> Fingerprint:
+    """Every ingredient that decides the numbers, defaults included; names are there for the reader."""
+    return Fingerprint(
+        {
+            "format": FORMAT,
+            "dataset": dataset.name,
+            "dataset_digest": dataset.digest,
+            "n": len(dataset),
+            "backbone": backbone.name,
+            "weights_digest": digest,
+            "preprocess": repr(backbone.preprocess),
+            "image_size": backbone.image_size,
+            "layer": layer,
+            **settings,
+        }
+    )
+
+
+def _layer_names(backbone: Backbone, layers: str | Sequence[str] | None) -> list[str]:
+    names = [backbone.default_layer] if layers is None else [layers] if isinstance(layers, str) else list(layers)
+    if not names or len(set(names)) != len(names):
+        raise InputError(f"`layers` must name at least one layer, each once, got {names}.")
+    return [backbone.check_layer(name) for name in names]
+
+
+def _resolve_precision(precision: str, device_type: str) -> str:
+    if precision not in ("exact", "fast", "auto"):
+        raise InputError(f"`precision` must be 'exact', 'fast' or 'auto', got {precision!r}.")
+    return "fast" if precision != "exact" and has_native_bfloat16(device_type) else "exact"
+
+
+def _pooled_shape(trace: Trace, layer: str, pooling: str) -> tuple[int, ...]:
+    imaginary = torch.empty(1, *trace.outputs[layer], device="meta")
+    return tuple(pool(imaginary, pooling, trace.is_channels_last(layer)).shape[1:])
+
+
+def _pooled_width(trace: Trace, layer: str, pooling: str) -> int:
+    return _pooled_shape(trace, layer, pooling)[-1]
+
+
+def _blank(dataset: Images, layer: str, fingerprint: Fingerprint) -> FeatureSet:
+    empty = torch.empty(len(dataset), 0)
+    return FeatureSet(empty, dataset.labels, tuple(dataset.classes), tuple(dataset.ids), layer, fingerprint.digest)
+
+
+def _filled(blank: FeatureSet, features: Tensor) -> FeatureSet:
+    return FeatureSet(features, blank.labels, blank.classes, blank.ids, blank.layer, blank.fingerprint)
+
+
+@contextmanager
+def _progress_bar(
+    progress: bool | Callable[[int, int], None] | None, total: int, name: str
+) -> Iterator[Callable[[int], None]]:
+    """Yields a function to be told how many more images are done."""
+    if callable(progress):
+        done = 0
+
+        def report(count: int) -> None:
+            nonlocal done
+            done += count
+            progress(done, total)
+
+        yield report
+        return
+    if progress is False:
+        yield lambda count: None
+        return
+    from tqdm.auto import tqdm
+
+    in_notebook = "ipykernel" in sys.modules
+    watched = bool(progress) or in_notebook or sys.stderr.isatty()
+    leave = bool(progress) or in_notebook
+    with tqdm(total=total, desc=name, unit=" images", disable=not watched, leave=leave) as bar:
+        yield lambda count: bar.update(count) and None
