@@ -2,7 +2,9 @@
 
 import hashlib
 import math
+import os
 import re
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -348,7 +350,7 @@ def _timm(name: str, weights: str | None) -> tuple[nn.Module, Preprocess]:
     else:
         if weights != "default":
             raise InputError(f"`weights` of a timm backbone must be 'default' or None, got {weights!r}: name the tag.")
-        with _downloading(f"timm/{name}"):
+        with _downloading(f"timm/{name}"), _quick_when_offline("huggingface.co"):
             module = timm.create_model(name, pretrained=True)
     return module, _timm_preprocess(module)
 
@@ -404,6 +406,23 @@ def _downloading(name: str) -> Iterator[None]:
             f"the weights of {name} are not on this machine and could not be downloaded ({reason}). "
             f"Without a network, use one of: {offline}."
         ) from error
+
+
+@contextmanager
+def _quick_when_offline(host: str) -> Iterator[None]:
+    """Spares people without a network the hub's retries, which take most of a minute; local copies are still used."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    try:
+        if not any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "HF_ENDPOINT")):
+            socket.create_connection((host, 443), timeout=5).close()
+    except OSError:
+        constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 @contextmanager

@@ -142,7 +142,10 @@ def hooked(
     """Calls ``note(name, output)`` whenever a (named) submodule finishes; all hooks are gone after the block."""
 
     def hook(name: str) -> Callable[..., None]:
-        return lambda _module, _inputs, output: note(name, output)
+        def report(_module: nn.Module, _inputs: object, output: object) -> None:
+            note(name, output)  # returns nothing: what a hook returns would replace the output
+
+        return report
 
     handles = [
         m.register_forward_hook(hook(name)) for name, m in module.named_modules() if names is None or name in names

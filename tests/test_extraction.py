@@ -1,0 +1,373 @@
+"""Extraction: the numbers that the network's own library gives, in the right rows, from a network left as it was."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from torch import nn
+from torch.testing import assert_close
+
+from frozenkit.backbones import Backbone, Preprocess, assert_frozen, load_backbone
+from frozenkit.cache import CachedFeatures, FeatureCache
+from frozenkit.errors import ActivationError, FreezeError, InputError, UnknownNameError
+from frozenkit.extraction import FeatureExtractor, extract, pool, pooled_activations
+from frozenkit.layers import trace_layers
+
+
+class Noise:
+    """n seeded noise pictures; a real dataset in all that extraction asks of one."""
+
+    def __init__(self, n, size=48, seed=0):
+        self.pixels = np.random.RandomState(seed).randint(0, 256, (n, size, size, 3), np.uint8)
+        self.labels = torch.arange(n) % 3
+        self.classes = ("a", "b", "c")
+        self.ids = tuple(f"noise-{i}" for i in range(n))
+        self.name, self.digest = "noise", f"{n}-{size}-{seed}"
+
+    def __len__(self):
+        return len(self.pixels)
+
+    def __getitem__(self, i):
+        return Image.fromarray(self.pixels[i]), int(self.labels[i])
+
+
+@pytest.fixture(scope="module")
+def lite0():
+    return load_backbone("efficientnet-lite0", image_size=64, device="cpu")
+
+
+def stacked(backbone, dataset):
+    return torch.stack([backbone.preprocess(dataset[i][0]) for i in range(len(dataset))])
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "efficientnet_b0", "mobilenetv3_small_100", "convnext_atto", "vit_tiny_patch16_224"]
+)
+def test_features_equal_timms_own_intermediates(name):
+    backbone = load_backbone(f"timm/{name}", weights=None, image_size=224 if "vit" in name else 64, device="cpu")
+    dataset = Noise(3)
+    images = stacked(backbone, dataset)
+    if "vit" in name:
+        layers, pooling = ["blocks.3", "blocks.11"], "tokens"
+        with torch.no_grad():
+            _, inner = backbone.module.forward_intermediates(
+                images, indices=[3, 11], output_fmt="NLC", return_prefix_tokens=True
+            )
+        expected = {layer: torch.cat([cls, patches], 1) for layer, (patches, cls) in zip(layers, inner, strict=True)}
+    else:
+        infos = backbone.module.feature_info
+        layers = list(dict.fromkeys(info["module"] for info in infos if info["module"] in backbone.layers))[-3:]
+        places = [i for i, info in enumerate(infos) if info["module"] in layers]
+        with torch.no_grad():
+            _, inner = backbone.module.forward_intermediates(images, indices=places)
+        pooling = "mean"
+        expected = {layer: maps.mean((2, 3)) for layer, maps in zip(layers, inner, strict=True)}
+    ours = extract(backbone, dataset, layers=layers, pooling=pooling, precision="exact", progress=False)
+    for layer in layers:
+        assert_close(ours[layer].features, expected[layer], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "densenet121", "mobilenet_v3_small"])
+def test_features_equal_torchvisions_feature_extraction(name):
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    backbone = load_backbone(name, weights=None, image_size=64, device="cpu")
+    layers = list(backbone.stages[-3:])
+    dataset = Noise(2)
+    with torch.no_grad():
+        expected = create_feature_extractor(copy.deepcopy(backbone.module), layers)(stacked(backbone, dataset))
+    ours = extract(backbone, dataset, layers=layers, pooling="flatten", precision="exact", progress=False)
+    for layer in layers:
+        assert_close(ours[layer].features, expected[layer].flatten(1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 6, 7, 8])
+def test_rows_keep_their_order_and_do_not_depend_on_the_batch(lite0, batch_size):
+    dataset = Noise(7)
+    layers = ["blocks.2", "global_pool"]
+    ours = extract(lite0, dataset, layers=layers, batch_size=batch_size, precision="exact", progress=False)
+    for i in range(7):
+        alone = pooled_activations(lite0.module, stacked(lite0, dataset)[i : i + 1], layers, "mean", lite0.trace())
+        for layer in layers:
+            assert_close(ours[layer].features[i], alone[layer][0], rtol=1e-4, atol=1e-5)
+    assert ours["blocks.2"].ids == dataset.ids
+
+
+def test_train_mode_would_have_mixed_the_batch_and_moved_the_buffers(lite0):
+    """Trap 1, seen to fail: the same pass in train mode changes features with the neighbours, and the buffers."""
+    module = copy.deepcopy(lite0.module).train()
+    images = stacked(lite0, Noise(4))
+    buffers = [n for n, _ in module.named_buffers()]
+    before = {n: b.clone() for n, b in module.named_buffers()}
+    with torch.no_grad():
+        pair = pooled_activations(module, images[:2], ["blocks.6"], "mean", lite0.trace())["blocks.6"]
+        four = pooled_activations(module, images, ["blocks.6"], "mean", lite0.trace())["blocks.6"]
+    assert (pair - four[:2]).abs().max() > 0.01
+    moved = [n for n, b in module.named_buffers() if (b != before[n]).any()]
+    assert len(moved) > 0.8 * len(buffers)
+
+
+@pytest.mark.parametrize("precision", ["exact", "fast"])
+def test_backbone_is_bit_identical_afterwards_and_modes_are_given_back(lite0, precision):
+    lite0.module.train()
+    lite0.module.blocks[2].eval()
+    modes = [m.training for m in lite0.module.modules()]
+    with assert_frozen(lite0):
+        extract(lite0, Noise(5), layers=lite0.stages, precision=precision, progress=False)
+    assert [m.training for m in lite0.module.modules()] == modes
+    assert not any(m._forward_hooks for m in lite0.module.modules())
+    lite0.module.eval()
+
+
+def test_a_flipped_buffer_during_extraction_is_caught():
+    backbone = load_backbone(image_size=64, device="cpu")
+
+    class Saboteur(Noise):
+        def __getitem__(self, i):
+            if i == 3:
+                backbone.module.bn1.running_mean.view(torch.int32)[0] ^= 1
+            return super().__getitem__(i)
+
+    with pytest.raises(FreezeError, match="the buffer 'bn1.running_mean' did"), assert_frozen(backbone):
+        extract(backbone, Saboteur(5), precision="exact", progress=False)
+
+
+def test_output_changed_later_in_place_is_reported_as_it_left_its_layer():
+    """Trap 11: ResNet's batch norm is overwritten by the in-place ReLU that follows it."""
+    backbone = load_backbone("resnet18", weights=None, image_size=64, device="cpu")
+    dataset = Noise(2)
+    alone = extract(backbone, dataset, layers=["bn1"], pooling="flatten", precision="exact", progress=False)["bn1"]
+    together = extract(
+        backbone, dataset, layers=["bn1", "layer1"], pooling="flatten", precision="exact", progress=False
+    )
+    assert_close(alone.features, together["bn1"].features, rtol=0, atol=0)
+    assert alone.features.min() < 0
+    kept = {}
+    handle = backbone.module.bn1.register_forward_hook(lambda _m, _i, out: kept.update(bn1=out))  # the broken variant
+    with torch.no_grad():
+        backbone.module(stacked(backbone, dataset))
+    handle.remove()
+    assert kept["bn1"].min() == 0
+
+
+def test_the_pass_ends_after_the_last_layer_wanted(lite0):
+    ran = []
+    handle = lite0.module.blocks[4].register_forward_hook(lambda *_: ran.append(1))
+    extract(lite0, Noise(2), layers="blocks.3", precision="exact", progress=False)
+    assert not ran
+    extract(lite0, Noise(2), layers="blocks.5", precision="exact", progress=False)
+    handle.remove()
+    assert ran
+
+
+def test_fast_features_point_the_same_way(lite0):
+    dataset = Noise(16)
+    layers = list(lite0.stages[4:])
+    exact = extract(lite0, dataset, layers=layers, precision="exact", progress=False)
+    fast = extract(lite0, dataset, layers=layers, precision="fast", progress=False)
+    for layer in layers:
+        cosine = nn.functional.cosine_similarity(exact[layer].features, fast[layer].features)
+        assert cosine.mean() > 0.98, layer
+        assert fast[layer].features.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("pooling", "width"), [("mean", 3), ("max", 3), ("pyramid", 63), ("flatten", 192), ("tokens", 3)]
+)
+def test_pooling_of_maps_by_hand(pooling, width):
+    x = torch.arange(2 * 3 * 64.0).reshape(2, 3, 8, 8)
+    out = pool(x, pooling)
+    assert out.shape[-1] == width
+    assert out.untyped_storage().data_ptr() != x.untyped_storage().data_ptr()
+    if pooling == "mean":
+        assert_close(out[0], torch.tensor([31.5, 95.5, 159.5]))
+    if pooling == "max":
+        assert_close(out[0], torch.tensor([63.0, 127.0, 191.0]))
+    if pooling == "pyramid":
+        assert_close(out[:, :3], x.mean((2, 3)))
+        assert_close(out[0, 3:7], x[0, 0].reshape(2, 4, 2, 4).mean((1, 3)).flatten())
+    if pooling == "tokens":
+        assert_close(out[1, 9], x[1, :, 1, 1])
+
+
+def test_pooling_of_tokens_and_vectors_by_hand():
+    x = torch.randn(2, 5, 4)
+    assert_close(pool(x, "cls"), x[:, 0])
+    assert_close(pool(x, "mean"), x.mean(1))
+    assert_close(pool(x[:, 0], "max"), x[:, 0])
+    assert_close(pool(torch.randn(2, 7, 7, 4), "mean", channels_last=True).shape, torch.Size([2, 4]))
+
+
+@pytest.mark.parametrize(
+    ("shape", "pooling"), [((2, 3, 4, 4), "cls"), ((2, 5, 4), "pyramid"), ((2, 4), "tokens"), ((2, 4), "cls")]
+)
+def test_pooling_that_makes_no_sense_is_refused(shape, pooling):
+    with pytest.raises(InputError, match=f"`pooling='{pooling}'`"):
+        pool(torch.zeros(shape), pooling)
+
+
+def test_not_finite_activations_name_layer_and_images():
+    class Explode(nn.Module):
+        def forward(self, x):
+            return torch.where(x.mean((1, 2, 3), keepdim=True) > 0.9, torch.inf, x)
+
+    net = nn.Sequential(nn.Identity(), Explode(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+    backbone = Backbone(net, Preprocess(32, 32), name="mine", device="cpu")
+    dataset = Noise(5)
+    dataset.pixels[3] = 255
+    with pytest.raises(ActivationError, match="layer '1' must be finite, but are not for 1 images of a batch: noise-3"):
+        extract(backbone, dataset, layers="1", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"pooling": "median"}, InputError, "`pooling` must be one of mean, max"),
+        ({"precision": "float16"}, InputError, "`precision` must be"),
+        ({"batch_size": 0}, InputError, "`batch_size` must be at least 1"),
+        ({"layers": []}, InputError, "`layers` must name at least one"),
+        ({"layers": ["blocks.1", "blocks.1"]}, InputError, "each once"),
+        ({"layers": "blocks.9"}, UnknownNameError, "Did you mean 'blocks"),
+        ({"lazy": True}, InputError, "needs `cache=FeatureCache"),
+    ],
+)
+def test_arguments_that_do_not_fit(lite0, changes, error, message):
+    with pytest.raises(error, match=message):
+        extract(lite0, Noise(3), progress=False, **changes)
+
+
+def test_empty_dataset_is_refused(lite0):
+    with pytest.raises(InputError, match="at least one image"):
+        extract(lite0, Noise(0), progress=False)
+
+
+def test_an_unreadable_image_stops_the_run_with_its_own_error_and_no_threads_left(lite0):
+    import threading
+
+    class Broken(Noise):
+        def __getitem__(self, i):
+            if i == 5:
+                raise ValueError("image 5 is broken")
+            return super().__getitem__(i)
+
+    with pytest.raises(ValueError, match="image 5 is broken"):
+        extract(lite0, Broken(9), batch_size=2, progress=False)
+    assert not [t for t in threading.enumerate() if t.name.startswith("frozenkit")]
+
+
+def test_progress_is_told_and_adds_up(lite0):
+    told = []
+    extract(lite0, Noise(5), batch_size=2, progress=lambda done, total: told.append((done, total)))
+    assert told == [(2, 5), (4, 5), (5, 5)]
+
+
+def test_warm_equals_cold_bit_for_bit_and_computes_nothing(lite0, tmp_path):
+    cache = FeatureCache(tmp_path)
+    layers = ["blocks.3", "global_pool"]
+    none = extract(lite0, Noise(6), layers=layers, precision="exact", progress=False)
+    cold = extract(lite0, Noise(6), layers=layers, precision="exact", cache=cache, progress=False)
+    ran = []
+    handle = lite0.module.register_forward_hook(lambda *_: ran.append(1))
+    warm = extract(lite0, Noise(6), layers=layers, precision="exact", cache=cache, progress=False)
+    handle.remove()
+    assert not ran
+    for layer in layers:
+        assert_close(cold[layer].features, warm[layer].features, rtol=0, atol=0)
+        assert_close(cold[layer].features, none[layer].features, rtol=0, atol=0)
+        assert cold[layer].fingerprint == warm[layer].fingerprint == none[layer].fingerprint
+        assert warm[layer].ids == cold[layer].ids
+
+
+def test_only_the_missing_layers_are_computed(lite0, tmp_path):
+    cache = FeatureCache(tmp_path)
+    extract(lite0, Noise(4), layers="blocks.6", cache=cache, precision="exact", progress=False)
+    ran = []
+    handle = lite0.module.blocks[5].register_forward_hook(lambda *_: ran.append(1))
+    extract(lite0, Noise(4), layers=["blocks.2", "blocks.6"], cache=cache, precision="exact", progress=False)
+    handle.remove()
+    assert not ran  # the pass ended after blocks.2
+
+
+def test_lazy_leaves_features_on_disk(lite0, tmp_path):
+    (lazy,) = extract(lite0, Noise(4), cache=FeatureCache(tmp_path), lazy=True, progress=False).values()
+    assert isinstance(lazy, CachedFeatures)
+    (loaded,) = extract(lite0, Noise(4), cache=FeatureCache(tmp_path), progress=False).values()
+    assert_close(lazy.load().features, loaded.features, rtol=0, atol=0)
+
+
+def test_every_ingredient_changes_the_fingerprint(lite0):
+    def key(backbone=lite0, dataset=None, **changes):
+        settings = {"layers": "blocks.3", "precision": "exact", "progress": False, **changes}
+        (found,) = extract(backbone, dataset or Noise(2), **settings).values()
+        return found.fingerprint
+
+    touched = load_backbone(image_size=64, device="cpu")
+    touched.module.bn1.running_var.view(torch.int32)[0] ^= 1
+    brighter = load_backbone(image_size=64, device="cpu")
+    brighter.preprocess = Preprocess(64, 73, mean=(0.5, 0.5, math.nextafter(0.5, 1)))
+    variants = [
+        key(),
+        key(touched),
+        key(brighter),
+        key(load_backbone(image_size=65, device="cpu")),
+        key(load_backbone(image_size=64, device="cpu", weights=None)),
+        key(dataset=Noise(2, seed=1)),
+        key(dataset=Noise(3)),
+        key(layers="blocks.4"),
+        key(pooling="max"),
+    ]
+    assert len(set(variants)) == len(variants)
+    assert key() == key(load_backbone(image_size=64, device="cpu"))
+
+
+def test_storage_and_precision_are_part_of_the_key(lite0, tmp_path):
+    prints = set()
+    for storage in ("float32", "float16", "bfloat16"):
+        cache = FeatureCache(tmp_path, storage=storage)
+        (found,) = extract(lite0, Noise(2), cache=cache, precision="exact", progress=False).values()
+        prints.add(found.fingerprint)
+    assert len(prints) == 3
+
+
+class TestFeatureExtractor:
+    def test_concat_is_what_extract_gives_side_by_side(self, lite0):
+        dataset = Noise(3)
+        layers = ["blocks.2", "blocks.6"]
+        sets = extract(lite0, dataset, layers=layers, precision="exact", progress=False)
+        phi = FeatureExtractor(lite0, layers)
+        both = torch.cat([sets[layer].features for layer in layers], 1)
+        assert_close(phi(stacked(lite0, dataset)), both)
+        assert phi.output_dim == both.shape[1]
+
+    def test_backbone_stays_in_eval_mode_and_only_the_mix_trains(self, lite0):
+        phi = FeatureExtractor(lite0, ["blocks.2", "blocks.6"], combine="learned").train()
+        assert phi.training
+        assert not lite0.module.training
+        with assert_frozen(lite0):
+            phi(stacked(lite0, Noise(3))).sum().backward()
+        trained = [n for n, p in phi.named_parameters() if p.grad is not None]
+        assert trained
+        assert all(n.startswith("mix.") for n in trained)
+
+    def test_refusals(self, lite0):
+        with pytest.raises(InputError, match="needs layers of one width"):
+            FeatureExtractor(lite0, ["blocks.2", "blocks.6"], combine="mean")
+        with pytest.raises(InputError, match="`combine` must be"):
+            FeatureExtractor(lite0, combine="sum")
+        with pytest.raises(InputError, match="works with one layer"):
+            FeatureExtractor(lite0, ["blocks.2", "blocks.6"], pooling="tokens")
+
+
+def test_a_layer_that_does_not_run_is_an_error():
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten())
+    net.unused = nn.ReLU()
+    with pytest.raises(ActivationError, match="the layer 'never' did not run"):
+        pooled_activations(net, torch.zeros(1, 3, 8, 8), ["0", "never"], "mean", trace_layers(net, 8))
+
+
+def test_timm_is_what_the_embedded_backbone_is_made_of(lite0):
+    assert isinstance(lite0.module, timm.models.EfficientNet)

@@ -1,0 +1,138 @@
+"""FeatureSet, combine, reduce and LayerMix."""
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from frozenkit.errors import DataError, InputError
+from frozenkit.features import FeatureSet, LayerMix, combine, reduce
+
+
+def a_set(n=6, d=4, layer="a", seed=0, **changes):
+    x = torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+    fields = {
+        "features": x,
+        "labels": torch.arange(n) % 2,
+        "classes": ("cat", "dog"),
+        "ids": tuple(f"image-{i}" for i in range(n)),
+        "layer": layer,
+        "fingerprint": f"{seed}{layer}",
+    }
+    return FeatureSet(**{**fields, **changes})
+
+
+def test_subset_takes_rows_in_order_and_a_new_fingerprint():
+    fs = a_set()
+    part = fs.subset([4, 1])
+    assert_close(part.features, fs.features[[4, 1]], rtol=0, atol=0)
+    assert part.ids == ("image-4", "image-1")
+    assert part.labels.tolist() == [0, 1]
+    assert len({fs.fingerprint, part.fingerprint, fs.subset([1, 4]).fingerprint}) == 3
+
+
+def test_subset_accepts_a_mask():
+    fs = a_set()
+    assert fs.subset(fs.labels == 1).ids == ("image-1", "image-3", "image-5")
+
+
+def test_relabel_is_a_second_task_on_the_same_features():
+    fs = a_set()
+    other = fs.relabel(torch.tensor([0, 1, 2, 0, 1, 2]), ["x", "y", "z"])
+    assert (other.n_classes, fs.n_classes) == (3, 2)
+    assert other.features is fs.features
+    assert other.fingerprint != fs.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"features": torch.zeros(6)}, r"must be \(n, d\) or \(n, t, d\)"),
+        ({"labels": torch.zeros(5, dtype=torch.int64)}, "one row an image, got 6, 5 and 6"),
+        ({"ids": ("same",) * 6}, "must be unique"),
+        ({"labels": torch.full((6,), 2)}, r"must lie in 0\.\.1 for 2 classes, got 2\.\.2"),
+        ({"labels": torch.full((6,), -1)}, r"got -1\.\.-1"),
+        ({"labels": torch.zeros(6)}, "must be .* integers"),
+        ({"classes": ()}, "leave it empty only for regression"),
+    ],
+)
+def test_parts_that_do_not_fit_are_named(changes, message):
+    with pytest.raises(DataError, match=message):
+        a_set(**changes)
+
+
+def test_combine_concat_and_mean_by_hand():
+    a, b = a_set(layer="a", seed=0), a_set(layer="b", seed=1)
+    assert_close(combine({"a": a, "b": b}).features, torch.cat([a.features, b.features], 1))
+    mean = combine({"a": a, "b": b}, how="mean")
+    assert_close(mean.features, (a.features + b.features) / 2)
+    assert mean.layer == "a+b"
+
+
+@pytest.mark.parametrize(
+    ("other", "how", "message"),
+    [
+        (a_set(ids=tuple("bacdef")), "concat", "same images in the same order; 'b' differs"),
+        (a_set(labels=torch.zeros(6, dtype=torch.int64)), "concat", "same labels; 'b' differs"),
+        (a_set(d=3), "mean", "one width, got {'a': 4, 'b': 3}"),
+        (a_set(), "learned", "A learned mix is `LayerMix`"),
+    ],
+)
+def test_combine_refuses_what_does_not_belong_together(other, how, message):
+    with pytest.raises(InputError, match=message):
+        combine({"a": a_set(), "b": other}, how=how)
+
+
+def test_pca_agrees_with_scikit_learn():
+    from sklearn.decomposition import PCA
+
+    train, test = a_set(n=40, d=7), a_set(n=10, d=7, seed=1)
+    ours = reduce(train, test, n_features=3)
+    pca = PCA(3, svd_solver="full").fit(train.features.double().numpy())
+    for mine, theirs in zip(ours, (train, test), strict=True):
+        expected = pca.transform(theirs.features.double().numpy())
+        np.testing.assert_allclose(np.abs(mine.features.numpy()), np.abs(expected), atol=1e-5)
+
+
+def test_pca_does_not_look_at_the_others():
+    train, test = a_set(n=40, d=7), a_set(n=10, d=7, seed=1)
+    alone = reduce(train, n_features=3)[0]
+    assert_close(reduce(train, test, n_features=3)[0].features, alone.features, rtol=0, atol=0)
+
+
+def test_random_projection_keeps_distances_on_average():
+    train = a_set(n=30, d=500)
+    (small,) = reduce(train, n_features=400, how="random")
+    ratio = torch.pdist(small.features).mean() / torch.pdist(train.features).mean()
+    assert abs(ratio.item() - 1) < 0.05
+
+
+@pytest.mark.parametrize(("n_features", "how"), [(0, "pca"), (5, "pca"), (8, "random"), (2, "tsne")])
+def test_reduce_refuses_impossible_requests(n_features, how):
+    with pytest.raises(InputError, match="must"):
+        reduce(a_set(n=4, d=7), n_features=n_features, how=how)
+
+
+def test_layer_mix_weights_learn_which_layer_helps():
+    torch.manual_seed(0)
+    x = torch.randn(200, 4)
+    target = torch.nn.functional.layer_norm(x, (4,))
+    mix = LayerMix([4, 4])
+    optimiser = torch.optim.Adam(mix.parameters(), lr=0.1)
+    for _ in range(100):
+        optimiser.zero_grad()
+        (mix([x, torch.randn(200, 4)]) - target).pow(2).mean().backward()
+        optimiser.step()
+    assert mix.weights[0] > 0.9
+    assert_close(mix.weights.sum(), torch.tensor(1.0))
+
+
+def test_frame_and_torch_dataset_carry_the_same_values():
+    fs = a_set()
+    frame = fs.to_frame()
+    assert list(frame.index) == list(fs.ids)
+    assert list(frame["label"][:2]) == ["cat", "dog"]
+    np.testing.assert_array_equal(frame.iloc[:, 1:].to_numpy(), fs.features.numpy())
+    x, y = fs.to_torch()[3]
+    assert_close(x, fs.features[3])
+    assert y.item() == 1
