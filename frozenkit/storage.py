@@ -191,14 +191,19 @@ class PartFile:
                 features_at = _reserve(file, "features", shape, STORAGE[storage][1])
                 checksums_at = _reserve(file, "checksums", shape[:1], np.dtype("<u4"))
             descriptor = os.open(part, os.O_RDWR)
-            row_bytes = int(np.prod(shape[1:])) * STORAGE[storage][1].itemsize
-            end = max(features_at + shape[0] * row_bytes, checksums_at + 4 * shape[0], os.fstat(descriptor).st_size)
-            _allocate(descriptor, end)
-            header = Header(
-                FORMAT, like.fingerprint, storage, shape, batch_size, features_at, checksums_at, end, "", False
-            )
-            header = _replace(header, digest=_static_digest(descriptor, header))
-            _write(descriptor, header.to_bytes(), 0)
+            try:
+                row_bytes = int(np.prod(shape[1:])) * STORAGE[storage][1].itemsize
+                end = max(features_at + shape[0] * row_bytes, checksums_at + 4 * shape[0], os.fstat(descriptor).st_size)
+                _allocate(descriptor, end)
+                header = Header(
+                    FORMAT, like.fingerprint, storage, shape, batch_size, features_at, checksums_at, end, "", False
+                )
+                header = _replace(header, digest=_static_digest(descriptor, header))
+                _write(descriptor, header.to_bytes(), 0)
+            except BaseException:
+                os.close(descriptor)
+                part.unlink()
+                raise
         return cls(path, header, descriptor)
 
     @classmethod

@@ -1,0 +1,425 @@
+"""The store: what is written comes back bit for bit, or an error says why not."""
+
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from frozenkit import storage as storage_module
+from frozenkit.cache import CachedFeatures, FeatureCache, load_features, save_features
+from frozenkit.errors import CacheError, CacheMissError, FrozenkitWarning, InputError
+from frozenkit.features import FeatureSet
+from frozenkit.fingerprint import Fingerprint
+from frozenkit.storage import PartFile, round_through
+
+PRINT = Fingerprint({"dataset": "noise", "backbone": "none", "layer": "l", "pooling": "mean"})
+
+
+def a_set(n=50, d=7, fingerprint=PRINT.digest, seed=0, tokens=None):
+    shape = (n, d) if tokens is None else (n, tokens, d)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return FeatureSet(
+        x, torch.arange(n) % 3, ("a", "ü<b>", "c"), tuple(f"id-{i}-é" for i in range(n)), "l", fingerprint
+    )
+
+
+def store(cache, fs, batch_size=8, fingerprint=PRINT, upto=None):
+    """Writes batches as extraction does; `upto` stops before finishing, as a kill would."""
+    part = cache.part(fs, tuple(fs.features.shape), batch_size, fingerprint)
+    for start in range(0, len(fs) if upto is None else upto, batch_size):
+        part.write(start, fs.features[start : start + batch_size])
+    if upto is None:
+        part.finish()
+    part.close()
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return FeatureCache(tmp_path / "cache")
+
+
+@pytest.mark.parametrize("tokens", [None, 5])
+def test_what_goes_in_comes_out(cache, tokens):
+    fs = a_set(tokens=tokens)
+    store(cache, fs)
+    back = cache.load(fs.fingerprint)
+    assert_close(back.features, fs.features, rtol=0, atol=0)
+    assert_close(back.labels, fs.labels, rtol=0, atol=0)
+    assert (back.classes, back.ids, back.layer, back.fingerprint) == (fs.classes, fs.ids, fs.layer, fs.fingerprint)
+
+
+@pytest.mark.parametrize("kind", ["float32", "float16", "bfloat16"])
+def test_storage_types_round_as_torch_does(tmp_path, kind):
+    cache = FeatureCache(tmp_path, storage=kind)
+    fs = a_set()
+    store(cache, fs)
+    expected = fs.features.to(getattr(torch, kind)).float()
+    assert_close(cache.load(fs.fingerprint).features, expected, rtol=0, atol=0)
+    assert_close(round_through(fs.features, kind), expected, rtol=0, atol=0)
+
+
+def test_overflow_of_float16_is_refused():
+    big = torch.tensor([[65520.0]])
+    with pytest.raises(CacheError, match="must fit float16, whose largest value is 65504, but reach 65520. Use"):
+        round_through(big, "float16")
+    assert_close(round_through(big, "bfloat16"), big, rtol=0.01, atol=0)
+
+
+def test_files_open_in_plain_h5py(cache):
+    fs = a_set()
+    store(cache, fs)
+    with h5py.File(cache.path(fs.fingerprint)) as file:
+        np.testing.assert_array_equal(file["features"][()], fs.features.numpy())
+        np.testing.assert_array_equal(file["labels"][()], fs.labels.numpy())
+        about = json.loads(file["about"][()].tobytes())
+    assert about["ingredients"] == PRINT.ingredients
+    assert about["ids"] == list(fs.ids)
+
+
+def test_rows_come_in_the_order_asked_for(cache):
+    fs = a_set()
+    store(cache, fs)
+    cached = cache.open(fs.fingerprint)
+    index = [49, 3, 4, 5, 3, 0]
+    assert_close(cached.rows(index), fs.features[index], rtol=0, atol=0)
+    assert_close(cached[-1][0], fs.features[-1], rtol=0, atol=0)
+    with pytest.raises(InputError, match=r"must lie in 0\.\.49, got 50\.\.50"):
+        cached.rows([50])
+    with pytest.raises(IndexError):
+        cached[50]
+
+
+@pytest.mark.parametrize("size", [1, 49, 50, 51])
+def test_batches_are_all_rows_in_order(cache, size):
+    fs = a_set()
+    store(cache, fs)
+    x, y = zip(*cache.open(fs.fingerprint).batches(size), strict=True)
+    assert_close(torch.cat(x), fs.features, rtol=0, atol=0)
+    assert_close(torch.cat(y), fs.labels, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_dataloader_reads_from_the_open_file(cache, workers):
+    fs = a_set()
+    store(cache, fs)
+    cached = cache.open(fs.fingerprint)
+    cached.rows([0])  # opened before the workers fork
+    loader = torch.utils.data.DataLoader(
+        cached, batch_size=8, num_workers=workers, multiprocessing_context="fork" if workers else None
+    )
+    assert_close(torch.cat([x for x, _ in loader]), fs.features, rtol=0, atol=0)
+
+
+def test_survives_pickling(cache):
+    store(cache, a_set())
+    cached = cache.open(PRINT.digest)
+    cached.rows([0])
+    assert_close(pickle.loads(pickle.dumps(cached)).rows([7]), cached.rows([7]), rtol=0, atol=0)
+
+
+def test_a_miss_is_an_error_and_why_names_the_ingredient(cache):
+    store(cache, a_set())
+    other = Fingerprint({**PRINT.ingredients, "pooling": "max"})
+    with pytest.raises(CacheMissError, match="nothing is stored under"):
+        cache.load(other.digest)
+    assert cache.why(other) == {"pooling": ("max", "mean")}
+    with pytest.raises(InputError, match="64 hexadecimal digits"):
+        cache.path("../../etc/passwd")
+
+
+def test_entries_size_remove_and_clear(cache):
+    store(cache, a_set())
+    second = Fingerprint({**PRINT.ingredients, "dataset": "other"})
+    store(cache, a_set(fingerprint=second.digest), fingerprint=second)
+    entries = cache.entries()
+    assert sorted(entries["dataset"]) == ["noise", "other"]
+    assert set(entries["state"]) == {"ok"}
+    assert cache.size == sum(p.stat().st_size for p in cache.root.glob("*.h5"))
+    assert repr(cache).startswith("FeatureCache(2 entries")
+    assert cache.clear(name="other") == 1
+    assert second.digest not in cache
+    assert cache.clear(older_than_days=1) == 0
+    cache.remove(PRINT.digest)
+    assert cache.clear() == 0
+
+
+def test_default_root_follows_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("FROZENKIT_HOME", str(tmp_path))
+    assert FeatureCache().root == tmp_path / "cache"
+    monkeypatch.delenv("FROZENKIT_HOME")
+    assert "frozenkit" in str(FeatureCache().root)
+
+
+# --- faults ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_unfinished_file_is_invisible_and_carried_on(cache):
+    fs = a_set()
+    store(cache, fs, upto=24)
+    assert PRINT.digest not in cache
+    part = cache.part(fs, tuple(fs.features.shape), 8, PRINT)
+    assert part.finished_rows().tolist() == [True] * 24 + [False] * 26
+    part.close()
+    assert cache.unfinished_batch_size([PRINT.digest]) == 8
+
+
+def test_other_batch_boundaries_begin_anew(cache):
+    fs = a_set()
+    store(cache, fs, upto=24)
+    part = cache.part(fs, tuple(fs.features.shape), 10, PRINT)
+    assert not part.finished_rows().any()
+    part.close()
+
+
+def test_a_torn_row_is_not_finished(cache):
+    """What a power cut leaves: the checksum reached the disk, half of the row did not."""
+    fs = a_set()
+    store(cache, fs, upto=24)
+    part = PartFile.resume(cache.path(PRINT.digest), PRINT.digest)
+    at = part.header.features_at + 5 * part.header.row_bytes
+    os.pwrite(part._descriptor, b"\0" * 10, at)
+    assert part.finished_rows().nonzero()[0].tolist() == [i for i in range(24) if i != 5]
+    part.close()
+
+
+def test_every_flipped_byte_is_detected_or_harmless(cache):
+    """R2 in its short form: 200 seeded flips; not one wrong row, label, id or class is returned."""
+    fs = a_set()
+    store(cache, fs)
+    path = cache.path(PRINT.digest)
+    original = path.read_bytes()
+    random = np.random.RandomState(0)
+    detected = 0
+    for place in random.choice(len(original), 200, replace=False):
+        damaged = bytearray(original)
+        damaged[place] ^= 1 << random.randint(8)
+        path.write_bytes(damaged)
+        try:
+            back = cache.load(PRINT.digest)
+        except CacheError:
+            detected += 1
+            continue
+        assert_close(back.features, fs.features, rtol=0, atol=0)
+        assert_close(back.labels, fs.labels, rtol=0, atol=0)
+        assert (back.classes, back.ids, back.layer) == (fs.classes, fs.ids, fs.layer)
+    assert detected > 20  # the rest fell into the header's padding
+    path.write_bytes(original)
+    assert cache.verify() == {PRINT.digest: "ok"}
+
+
+def test_without_the_row_checksum_a_flip_would_pass(cache, monkeypatch):
+    """The test of the test: with the check switched off, a wrong row is returned."""
+    fs = a_set()
+    store(cache, fs)
+    part = CachedFeatures(cache.path(PRINT.digest))
+    at = part._open().header.features_at
+    damaged = bytearray(cache.path(PRINT.digest).read_bytes())
+    damaged[at] ^= 1
+    cache.path(PRINT.digest).write_bytes(damaged)
+    with pytest.raises(CacheError, match="row 0 does not match its checksum"):
+        cache.load(PRINT.digest)
+    assert "row 0" in cache.verify()[PRINT.digest]
+    file = storage_module.FeatureFile(cache.path(PRINT.digest))
+    monkeypatch.setattr(storage_module, "_checksum", lambda _f, row, _d: file._checksums[row])
+    assert (cache.load(PRINT.digest).features != fs.features).any()
+    file.close()
+
+
+def test_rows_that_changed_places_are_detected(cache):
+    store(cache, a_set())
+    path = cache.path(PRINT.digest)
+    header = cache.open(PRINT.digest)._open().header
+    data = bytearray(path.read_bytes())
+    a, b = (
+        slice(header.features_at + i * header.row_bytes, header.features_at + (i + 1) * header.row_bytes)
+        for i in (3, 9)
+    )
+    data[a], data[b] = data[b], data[a]
+    sums = np.frombuffer(data, "<u4", 50, header.checksums_at)
+    sums[[3, 9]] = sums[[9, 3]]
+    path.write_bytes(data)
+    with pytest.raises(CacheError, match="row 3"):
+        cache.load(PRINT.digest)
+
+
+@pytest.mark.parametrize("keep", [0, 100, 5000, -1])
+def test_truncated_files_are_damaged(cache, keep):
+    store(cache, a_set())
+    path = cache.path(PRINT.digest)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(CacheError, match="damaged"):
+        cache.load(PRINT.digest)
+
+
+def test_another_version_is_not_read_as_current(cache, monkeypatch):
+    monkeypatch.setattr(storage_module, "FORMAT", 0)
+    store(cache, a_set())
+    monkeypatch.undo()
+    with pytest.raises(CacheError, match="was written in format 0, this version reads 1"):
+        cache.load(PRINT.digest)
+
+
+def test_read_only_folder_says_so_before_any_work(tmp_path):
+    target = tmp_path / "file"
+    target.write_text("not a folder")
+    with (
+        pytest.raises(CacheError, match=r"cannot write into .*Choose another folder with \$FROZENKIT_HOME"),
+        FeatureCache(target / "cache").writing([PRINT.digest]),
+    ):
+        pass
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "posix_fallocate") or os.geteuid() != 0, reason="mounting a small disk needs root on Linux"
+)
+def test_full_disk_says_so_before_any_work(tmp_path):
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(tmp_path)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("this machine does not let us mount a small disk")
+    try:
+        cache = FeatureCache(tmp_path)
+        with pytest.raises(CacheError, match="No space left on device. Free some space"):
+            cache.part(a_set(), (50, 100_000), 8, PRINT)
+        assert PRINT.digest not in cache
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+WRITER = """
+import sys, time, torch
+from frozenkit.cache import FeatureCache
+from tests.test_cache import PRINT, a_set
+cache, fs = FeatureCache(sys.argv[1]), a_set(n=400)
+with cache.writing([PRINT.digest]):
+    if PRINT.digest not in cache:
+        part = cache.part(fs, (400, 7), 8, PRINT)
+        done = part.finished_rows()
+        for start in range(0, 400, 8):
+            if not done[start : start + 8].all():
+                part.write(start, fs.features[start : start + 8])
+                print(start, flush=True)
+                time.sleep(float(sys.argv[2]))
+        part.finish()
+print("sum", cache.load(PRINT.digest).features.sum().item(), flush=True)
+"""
+
+
+def writer(root, pause):
+    script = textwrap.dedent(WRITER)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([".", *sys.path])}
+    return subprocess.Popen(
+        [sys.executable, "-c", script, str(root), str(pause)], stdout=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def test_killed_and_resumed_computes_no_finished_batch_twice(tmp_path):
+    """R1 in its short form: kill −9 in the middle, resume, bit-identical."""
+    first = writer(tmp_path, 0.01)
+    seen = [int(first.stdout.readline()) for _ in range(20)]
+    first.send_signal(signal.SIGKILL)
+    seen += [int(line) for line in first.communicate()[0].split()]
+    second = writer(tmp_path, 0)
+    lines = second.communicate()[0].split("\n")
+    again = [int(line) for line in lines if line.isdigit()]
+    assert not set(seen[:-1]) & set(again)  # the last one may have been cut before it was finished
+    assert sorted({*seen, *again}) == list(range(0, 400, 8))
+    assert_close(FeatureCache(tmp_path).load(PRINT.digest).features, a_set(n=400).features, rtol=0, atol=0)
+
+
+def test_others_wait_for_the_leader_and_take_over_when_it_dies(tmp_path):
+    """R4 in its short form."""
+    leader = writer(tmp_path, 0.05)
+    seen = [int(leader.stdout.readline()) for _ in range(5)]
+    followers = [writer(tmp_path, 0.001) for _ in range(2)]
+    time.sleep(1)
+    leader.send_signal(signal.SIGKILL)
+    seen += [int(line) for line in leader.communicate()[0].split()]
+    outputs = [f.communicate(timeout=60)[0].split("\n") for f in followers]
+    work = [int(line) for lines in outputs for line in lines if line.isdigit()]
+    assert len(work) == len(set(work))  # one of the two, not both
+    assert sorted({*seen, *work}) == list(range(0, 400, 8))
+    assert len({line for lines in outputs for line in lines if line.startswith("sum")}) == 1
+
+
+def test_waiting_is_said(cache, monkeypatch):
+    import threading
+
+    inside, leave = threading.Event(), threading.Event()
+
+    def hold():
+        with cache.writing([PRINT.digest]):
+            inside.set()
+            leave.wait(30)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    inside.wait(10)
+    threading.Timer(2.5, leave.set).start()
+    with pytest.warns(FrozenkitWarning, match=f"waiting for process {os.getpid()}"), cache.writing([PRINT.digest]):
+        pass
+    holder.join()
+
+
+def test_a_file_system_without_locks_works_with_one_warning(cache, monkeypatch):
+    import errno
+    import fcntl
+
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.warns(FrozenkitWarning, match="file system without locks") as caught, cache.writing([PRINT.digest]):
+        store(cache, a_set())
+    assert len(caught) == 1
+    assert PRINT.digest in cache
+
+
+# --- single files ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".npz", ".safetensors"])
+@pytest.mark.parametrize("task", ["classes", "regression", "tokens"])
+def test_save_and_load(tmp_path, suffix, task):
+    fs = a_set(tokens=3 if task == "tokens" else None, fingerprint="f")
+    if task == "regression":
+        fs = FeatureSet(fs.features, torch.randn(50, 2), (), fs.ids, fs.layer, fs.fingerprint)
+    path = tmp_path / f"features{suffix}"
+    save_features(fs, path)
+    back = load_features(path)
+    assert_close(back.features, fs.features, rtol=0, atol=0)
+    assert_close(back.labels, fs.labels, rtol=0, atol=0)
+    assert (back.classes, back.ids, back.layer, back.fingerprint) == (fs.classes, fs.ids, fs.layer, fs.fingerprint)
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".npz", ".safetensors"])
+def test_foreign_files_are_refused(tmp_path, suffix):
+    path = tmp_path / f"x{suffix}"
+    path.write_bytes(b"something else" * 50)
+    with pytest.raises(CacheError, match="damaged|not written by save_features"):
+        load_features(path)
+
+
+def test_pickled_arrays_are_refused(tmp_path):
+    np.savez(tmp_path / "x.npz", features=np.array([{"a": 1}], dtype=object), labels=np.zeros(1), about="{}")
+    with pytest.raises(CacheError, match="allow_pickle"):
+        load_features(tmp_path / "x.npz")
+
+
+def test_unknown_suffix_and_missing_file(tmp_path):
+    with pytest.raises(InputError, match=r"must end in \.h5, \.npz or \.safetensors, got 'x.pt'"):
+        save_features(a_set(), tmp_path / "x.pt")
+    with pytest.raises(InputError, match="must end in"):
+        load_features(tmp_path / "x.pt")
+    with pytest.raises(CacheError, match="does not exist"):
+        load_features(tmp_path / "x.npz")
