@@ -80,6 +80,8 @@ class Table:
 def table(rows: Any, *, measured: Sequence[str] = (), formats: Mapping[str, str] | None = None) -> Table:
     """A table whose rendering depends on nothing but its values, with the machine-dependent columns marked.
 
+    A cell that is already `Measured` stays marked, whichever column it stands in.
+
     Args:
         rows: A pandas table, a result with ``.to_frame()``, or a sequence of mappings with the same keys.
         measured: Names of the columns that differ between machines.
@@ -104,7 +106,9 @@ def table(rows: Any, *, measured: Sequence[str] = (), formats: Mapping[str, str]
     marked = set(measured)
     shown = tuple(
         tuple(
-            Measured(_text(value, formats.get(name))) if name in marked else _text(value, formats.get(name))
+            Measured(_text(value, formats.get(name)))
+            if name in marked or isinstance(value, Measured)
+            else _text(value, formats.get(name))
             for name, value in zip(names, row, strict=True)
         )
         for row in values

@@ -1,0 +1,163 @@
+// Shared by all labs; each lab's own script follows in the same module. Text from data only ever becomes text nodes.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+function fill(node, attributes, children) {
+  for (const [name, value] of Object.entries(attributes ?? {})) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children.filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+const h = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
+const s = (tag, attributes, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
+
+let serial = 0;
+const uniqueId = (stem) => `fk-${stem}-${++serial}`;
+
+const clamp = (low, value, high) => Math.min(high, Math.max(low, value));
+const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
+const interval = (low, high) => `${(100 * low).toFixed(1)}–${(100 * high).toFixed(1)} %`;
+
+// 0.000012, 0.5, 120: two significant digits, no exponent within what a slider covers.
+function plainNumber(value) {
+  const rounded = Number(value.toPrecision(2));
+  return Math.abs(rounded) >= 1e5 || Math.abs(rounded) < 1e-6 ? rounded.toExponential() : String(rounded);
+}
+
+/** The root of a lab: keeps its keys to itself, shows the kernel's errors, and says when the kernel is at work. */
+function openLab(model, el, title) {
+  const alert = h("p", { class: "fk-error", role: "alert", hidden: true });
+  const status = h("span", { class: "fk-status", "aria-hidden": "true" });
+  const root = h("section", { class: "fk-lab", "aria-label": title }, alert);
+  el.append(root);
+  // JupyterLab's command mode takes the arrow keys from a range input, and letters from every other.
+  for (const event of ["keydown", "keyup", "keypress"]) root.addEventListener(event, (e) => e.stopPropagation());
+
+  const forget = [];
+  const on = (name, action) => {
+    model.on(`change:${name}`, action);
+    forget.push(() => model.off(`change:${name}`, action));
+  };
+
+  const showError = () => {
+    const text = model.get("error");
+    alert.hidden = !text;
+    alert.textContent = text;
+    if (text) settled();
+  };
+
+  // Moves are gathered and sent once a frame; while the kernel computes, Jupyter keeps only the latest.
+  let frame = 0;
+  let timers = [];
+  let pending = {};
+  const settled = () => {
+    timers.forEach(clearTimeout);
+    timers = [];
+    status.textContent = "";
+    root.removeAttribute("aria-busy");
+  };
+  const send = (values) => {
+    Object.assign(pending, values);
+    if (!timers.length) {
+      timers = [
+        setTimeout(() => {
+          status.textContent = "refitting …";
+          root.setAttribute("aria-busy", "true");
+        }, 100),
+        setTimeout(() => {
+          status.textContent = "no answer yet: the kernel is busy or stopped";
+        }, 8000),
+      ];
+    }
+    if (frame) return;
+    frame = requestAnimationFrame(() => {
+      frame = 0;
+      for (const [name, value] of Object.entries(pending)) model.set(name, value);
+      pending = {};
+      model.save_changes();
+    });
+  };
+
+  on("error", showError);
+  showError();
+  const close = () => {
+    settled();
+    cancelAnimationFrame(frame);
+    forget.forEach((action) => action());
+  };
+  return { root, status, on, send, settled, close, onClose: (action) => forget.push(action) };
+}
+
+/** A labelled native range input; the number beside it is part of its accessible value. */
+function slider(label, note, move) {
+  const id = uniqueId("slider");
+  const output = h("output", { for: id, class: "fk-value" });
+  const input = h("input", { type: "range", id, step: 1, min: 0, oninput: () => move(input.valueAsNumber) });
+  const hint = note ? h("small", { id: `${id}-note` }, note) : null;
+  if (hint) input.setAttribute("aria-describedby", hint.id);
+  const show = (index, last, text) => {
+    input.max = last;
+    if (input.valueAsNumber !== index) input.value = index;
+    output.textContent = text;
+    input.setAttribute("aria-valuetext", text);
+    input.style.setProperty("--fk-filled", `${(100 * index) / Math.max(1, last)}%`);
+  };
+  const node = h("div", { class: "fk-control" }, h("label", { for: id }, label), output, input, hint);
+  return { node, input, show };
+}
+
+/** A table of plain text; the first column is the row's heading. */
+function dataTable(caption, columns, rows) {
+  return h(
+    "table",
+    {},
+    h("caption", {}, caption),
+    h("thead", {}, h("tr", {}, ...columns.map((name) => h("th", { scope: "col" }, name)))),
+    h(
+      "tbody",
+      {},
+      ...rows.map(([first, ...rest]) =>
+        h("tr", {}, h("th", { scope: "row" }, first), ...rest.map((value) => h("td", {}, value))),
+      ),
+    ),
+  );
+}
+
+/** A button that shows and hides the numbers behind a picture. */
+function numbersToggle(draw) {
+  const id = uniqueId("numbers");
+  const panel = h("div", { id, class: "fk-numbers", hidden: true, tabindex: 0, role: "region", "aria-label": "Numbers" });
+  const toggle = () => {
+    panel.hidden = !panel.hidden;
+    button.setAttribute("aria-expanded", String(!panel.hidden));
+    button.textContent = panel.hidden ? "Show the numbers" : "Hide the numbers";
+    refresh();
+  };
+  const button = h(
+    "button",
+    { type: "button", "aria-expanded": "false", "aria-controls": id, onclick: toggle },
+    "Show the numbers",
+  );
+  const refresh = () => {
+    if (!panel.hidden) panel.replaceChildren(...draw());
+  };
+  return { button, panel, refresh };
+}
+
+/** Call `draw(width)` at once and whenever the width changes. */
+function drawToWidth(node, draw) {
+  let last = 0;
+  const observer = new ResizeObserver(() => {
+    const width = Math.floor(node.clientWidth);
+    if (width > 0 && width !== last) {
+      last = width;
+      draw(width);
+    }
+  });
+  observer.observe(node);
+  return () => observer.disconnect();
+}

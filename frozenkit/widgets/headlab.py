@@ -1,0 +1,237 @@
+"""HeadLab: how many labels, how firm a hand; a ridge head refits at once and shows what that buys."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import traitlets
+
+from frozenkit.errors import DataError, FrozenkitWarning, InputError
+from frozenkit.features import FeatureSet
+from frozenkit.outputs import measured
+from frozenkit.probes import Probe, fit_probe
+from frozenkit.scores import Score
+from frozenkit.splits import few_shot
+from frozenkit.widgets.base import InputTraitError, Lab, assets
+
+_ROUND_SHOTS = (2, 3, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
+
+
+class HeadLab(Lab):
+    """Move labels per class and strength; train and test accuracy and the leave-one-out path answer at once.
+
+    A new number of labels costs one decomposition; a new strength on the same labels costs milliseconds. The strength
+    is chosen by leave-one-out on the training labels and never on test, which is only reported.
+
+    Args:
+        train: Features (n, d) with class labels, such as ``extract(…)["features"]``; by default Google's emoji
+            under the bundled backbone (extracted on first use, then cached).
+        test: Features of the same layer and classes to report on; without it there is no test bar.
+        shots: Labels per class to begin with, at least 2; None takes all of train.
+        strengths: Ascending λ > 0 for the path; by default those of `ridge_path`.
+        seed: Which images are drawn when there are fewer labels; draws are nested.
+
+    Attributes:
+        shots: Labels per class, or None for all; set it from code or by the slider.
+        strength: λ of the mean loss; what is set snaps to the nearest strength of the path.
+        follow_best: Whether each new number of labels takes the strength that leave-one-out chooses. Setting a
+            strength turns it off.
+        answer: All that the widget draws, as plain numbers.
+
+    Raises:
+        InputError: If `train` and `test` do not fit together, or `shots` is out of range.
+        DataError: If there are fewer than two classes, or a class has fewer than two images.
+
+    Example:
+        >>> import torch
+        >>> x = torch.cat([torch.randn(20, 4, generator=torch.manual_seed(0)) + 3 * c for c in (0, 1)])
+        >>> labels = torch.arange(2).repeat_interleave(20)
+        >>> lab = HeadLab(FeatureSet(x, labels, ("low", "high"), tuple(map(str, range(40))), "layer", ""), shots=5)
+        >>> lab.result.n_train, lab.result.strength == lab.strength
+        (10, True)
+        >>> lab.shots = None
+        >>> lab
+        HeadLab(data=layer: 40 train images, 2 classes, labels per class=all 40, strength=⟦...⟧, ...)
+    """
+
+    _esm, _css = assets("headlab")
+
+    about = traitlets.Unicode().tag(sync=True)
+    shots = traitlets.Int(None, allow_none=True).tag(sync=True)
+    shots_choices = traitlets.List().tag(sync=True)
+    strength = traitlets.Float(1.0).tag(sync=True)
+    follow_best = traitlets.Bool(True).tag(sync=True)
+
+    def __init__(
+        self,
+        train: FeatureSet | None = None,
+        test: FeatureSet | None = None,
+        *,
+        shots: int | None = None,
+        strengths: Sequence[float] | None = None,
+        seed: int = 0,
+    ) -> None:
+        if train is None:
+            if test is not None:
+                raise InputError("`train` must come with `test`, got test alone. Give both, or none for the emoji.")
+            train, test = _emoji()
+        _check(train, test)
+        self._train, self._test = _loaded(train), _loaded(test)
+        self._strengths, self._seed = strengths, seed
+        self._probes: dict[int | None, tuple[Probe, FeatureSet, str]] = {}
+        self._settling = True  # nothing to answer before all inputs are in place
+        counts = np.bincount(self._train.labels.numpy())
+        self._most = int(counts[counts > 0].min())
+        about = f"{train.layer}: {len(train):,} train"
+        about += f" and {len(test):,} test images" if test is not None else " images"
+        super().__init__(about=f"{about}, {train.n_classes} classes")
+        self.shots_choices = [*(m for m in _ROUND_SHOTS if m < self._most), None]
+        self.shots = shots
+        self._refresh()
+        self._settling = False
+
+    @property
+    def result(self) -> Probe:
+        """The fitted probe at the present inputs: ``lab.result.predict(features)``."""
+        probe, _, _ = self._fitted()
+        step = _nearest(probe.path.strengths, self.strength)
+        return replace(
+            probe,
+            strength=self.strength,
+            logits_of=probe.path.at(self.strength),
+            choice_score=float(probe.path.loo_scores[step]),
+        )
+
+    @traitlets.validate("shots")
+    def _in_range(self, proposal: Any) -> int | None:
+        shots = proposal["value"]
+        if shots is not None and not 2 <= shots <= self._most:
+            raise InputTraitError(
+                f"`shots` must lie in 2..{self._most} (the smallest class has {self._most} images), or be None for "
+                f"all; got {shots}."
+            )
+        return shots
+
+    @traitlets.validate("strength")
+    def _on_the_path(self, proposal: Any) -> float:
+        strength = proposal["value"]
+        if not (np.isfinite(strength) and strength > 0):
+            raise InputTraitError(f"`strength` must be a finite number above 0, got {strength}. Try 0.01.")
+        return strength
+
+    @traitlets.observe("shots", "strength", "follow_best")
+    def _moved(self, change: Any) -> None:
+        if self._settling:
+            return
+        self._settling = True
+        try:
+            with self.hold_sync():
+                if change["name"] == "strength":
+                    self.follow_best = False
+                self._refresh()
+        finally:
+            self._settling = False
+
+    def _fitted(self) -> tuple[Probe, FeatureSet, str]:
+        """Probe, its training images and its warnings for the present number of labels, fitted once."""
+        if self.shots not in self._probes:
+            train = self._train
+            if self.shots is not None:
+                train = train.subset(few_shot(train.labels, shots=self.shots, seed=self._seed))
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", FrozenkitWarning)
+                probe = fit_probe(train, head="ridge", strengths=self._strengths)
+            note = " ".join(str(w.message) for w in caught if issubclass(w.category, FrozenkitWarning))
+            self._probes[self.shots] = probe, train, note
+        return self._probes[self.shots]
+
+    def _compute(self) -> dict[str, Any]:
+        probe, train, note = self._fitted()
+        path = probe.path
+        grid = [float(strength) for strength in path.strengths]
+        best = grid[_nearest(grid, float(path.best))]
+        wanted = best if self.follow_best else self.strength
+        step = _nearest(grid, wanted)
+        self.strength = grid[step]
+        now = self.result
+        train_score = now.score(train)
+        test_score = None if self._test is None else now.score(self._test)
+        return {
+            "shots": self.shots,
+            "n_all": len(self._train),
+            "strength": self.strength,
+            "strengths": grid,
+            "path": [float(value) for value in path.loo_scores],
+            "best": best,
+            "is_best": grid[step] == best,
+            "loo": float(path.loo_scores[step]),
+            "train": _plain(train_score),
+            "test": None if test_score is None else _plain(test_score),
+            "chance": (test_score or train_score).chance,
+            "note": note,
+        }
+
+    def _summary(self) -> dict[str, Any]:
+        answer = self.answer
+        facts: dict[str, Any] = {
+            "data": self.about,
+            "labels per class": f"all {len(self._train)}" if self.shots is None else str(self.shots),
+            "strength": measured(self.strength, ".2g"),
+            "leave-one-out accuracy": measured(answer["loo"]),
+        }
+        for name in ("train", "test"):
+            if (part := answer[name]) is not None:
+                text = f"{part['accuracy']:.3f} [{part['low']:.3f}, {part['high']:.3f}]"
+                facts[f"{name} accuracy"] = measured(text)
+        return facts
+
+
+def _plain(score: Score) -> dict[str, float | int]:
+    return {"accuracy": score.accuracy, "low": score.low, "high": score.high, "n": score.n}
+
+
+def _nearest(strengths: Any, wanted: float) -> int:
+    """Index of the strength closest on a log scale."""
+    return int(np.argmin(np.abs(np.log(np.asarray(strengths, dtype=float)) - np.log(wanted))))
+
+
+def _loaded(features: Any) -> Any:
+    return features.load() if hasattr(features, "load") else features  # CachedFeatures stay on disk until here
+
+
+def _check(train: Any, test: Any) -> None:
+    for name, part in (("train", train), ("test", test)):
+        if part is None:
+            continue
+        if not hasattr(part, "n_features") or not hasattr(part, "classes"):
+            hint = " Take one layer out of it, as in extract(…)[layer]." if isinstance(part, dict) else ""
+            raise InputError(f"`{name}` must be a FeatureSet, got {type(part).__name__}.{hint}")
+        if not part.classes:
+            raise InputError(f"`{name}` must have class labels, got regression targets. HeadLab shows accuracies.")
+    counts = np.bincount(np.asarray(train.labels))
+    counts = counts[counts > 0]
+    if len(counts) < 2:
+        raise DataError(f"`train` must hold at least two classes, got {len(counts)}. Add images of another class.")
+    if counts.min() < 2:
+        raise DataError("every class of `train` must have at least two images: leave-one-out leaves one of them out.")
+    if test is not None and (test.n_features, test.classes) != (train.n_features, train.classes):
+        raise InputError(
+            f"`test` must have the width and classes of train ({train.n_features}, {list(train.classes)}), "
+            f"got {test.n_features}, {list(test.classes)}. Extract both from the same layer."
+        )
+
+
+def _emoji() -> tuple[FeatureSet, FeatureSet]:
+    from frozenkit.backbones import load_backbone
+    from frozenkit.cache import FeatureCache
+    from frozenkit.datasets import load_dataset
+    from frozenkit.extraction import extract
+
+    backbone, cache = load_backbone(), FeatureCache()
+    train, test = (
+        extract(backbone, load_dataset("emoji-google", split=part), precision="exact", cache=cache, progress=False)
+        for part in ("train", "test")
+    )
+    return train[backbone.default_layer], test[backbone.default_layer]
