@@ -4,11 +4,12 @@ function render({ model, el }) {
   const lab = openLab(model, el, "HeadLab");
   const shotsText = (shots) => (shots === null ? `all ${model.get("answer").n_all}` : String(shots));
 
+  const pick = (index) => lab.send({ strength: model.get("answer").strengths[index], follow_best: false });
   const shots = slider("Labels per class", "how much the head may learn from", (index) =>
     lab.send({ shots: model.get("shots_choices")[index] }),
   );
   const strength = slider("Strength λ", "how firmly large weights are held back", (index) =>
-    lab.send({ strength: model.get("answer").strengths[index] }),
+    pick(index),
   );
   const followId = uniqueId("follow");
   const follow = h("input", {
@@ -29,7 +30,13 @@ function render({ model, el }) {
       { class: "fk-controls" },
       shots.node,
       strength.node,
-      h("div", { class: "fk-check" }, follow, h("label", { for: followId }, "let leave-one-out choose the strength")),
+      h(
+        "div",
+        { class: "fk-check" },
+        follow,
+        h("label", { for: followId }, "let leave-one-out choose the strength"),
+        h("small", {}, "it judges each training image by a head that never saw that image"),
+      ),
     ),
     figure,
     result,
@@ -38,7 +45,6 @@ function render({ model, el }) {
     numbers.panel,
   );
 
-  const pick = (index) => lab.send({ strength: model.get("answer").strengths[index] });
   let width = 0;
   let speak = 0;
   const draw = () => {
@@ -56,7 +62,12 @@ function render({ model, el }) {
     const answer = model.get("answer");
     if (!answer.strengths) return;
     const choices = model.get("shots_choices");
-    shots.show(nearest(choices.map((c) => c ?? Infinity), model.get("shots") ?? Infinity), choices.length - 1, shotsText(model.get("shots")));
+    const budget = model.get("shots");
+    const at = nearest(
+      choices.map((choice) => choice ?? Infinity),
+      budget ?? Infinity,
+    );
+    shots.show(at, choices.length - 1, shotsText(budget));
     const value = model.get("strength");
     strength.show(nearest(answer.strengths, value), answer.strengths.length - 1, plainNumber(value));
     follow.checked = model.get("follow_best");
@@ -117,20 +128,19 @@ function tables(a) {
   ];
 }
 
-/** Bars and path side by side on one accuracy axis, so that heights compare across both. */
+/** Bars and path on one accuracy axis, so that heights compare across both; below each other where it is narrow. */
 function picture(a, width, pick) {
   const font = clamp(14, width / 62, 24);
-  const height = Math.round(clamp(300, width * 0.42, 620));
-  const top = font * 2.6;
-  const bottom = height - font * 3.9;
-  const left = font * 3.4;
-  const barsRight = left + clamp(170, width * 0.29, 520);
-  const pathLeft = barsRight + font * 1.6;
-  const right = width - font * 1.2;
-  const y = (share) => bottom - share * (bottom - top);
-  const logs = a.strengths.map(Math.log10);
-  const [low, high] = [logs[0], logs[logs.length - 1]];
-  const x = (value) => pathLeft + font + ((Math.log10(value) - low) / Math.max(1e-9, high - low)) * (right - pathLeft - 2 * font);
+  const left = font * 3.9;
+  const right = width - font * 0.6;
+  const stacked = width < 34 * font;
+  const plot = clamp(200, width * 0.3, 430); // height of 0..100 %
+  const top = font * 3.7;
+  const barsRight = stacked ? right : left + clamp(11 * font, width * 0.29, 520);
+  const bars = panel({ font, left, right: barsRight, top, bottom: top + plot });
+  const below = stacked ? bars.bottom + font * 7 : top;
+  const path = panel({ font, left: stacked ? left : barsRight + font * 1.6, right, top: below, bottom: below + plot });
+  const height = Math.ceil(path.bottom + font * 3.7);
   const node = s("svg", {
     width,
     height,
@@ -139,10 +149,47 @@ function picture(a, width, pick) {
     "aria-label": `Bars of train and test accuracy beside the leave-one-out path. ${sentence(a)}`,
     style: `font-size: ${font}px`,
   });
-  const text = (tx, ty, words, options = {}) => s("text", { x: tx, y: ty, "text-anchor": "middle", ...options }, words);
-
-  const hatch = uniqueId("hatch");
+  node.append(...gridLines(bars, right));
+  if (stacked) node.append(...gridLines(path, right));
   node.append(
+    chanceLine(a, bars, right),
+    stacked ? chanceLine(a, path, right) : "",
+    chanceLabel(a, path),
+    ...drawBars(a, bars, width),
+    ...drawPath(a, path, width, pick),
+  );
+  return node;
+}
+
+function panel(box) {
+  return { ...box, y: (share) => box.bottom - share * (box.bottom - box.top) };
+}
+
+function text(x, y, words, options = {}) {
+  return s("text", { x, y, "text-anchor": "middle", ...options }, words);
+}
+
+function gridLines({ font, left, y }, right) {
+  return [0, 0.25, 0.5, 0.75, 1].flatMap((share) => [
+    s("line", { x1: left, x2: right, y1: y(share), y2: y(share), class: share ? "fk-grid" : "fk-axis" }),
+    text(left - font * 0.5, y(share) + font * 0.35, `${100 * share} %`, { "text-anchor": "end", class: "fk-soft" }),
+  ]);
+}
+
+/** What naming the commonest class gets; labelled where the path, which starts high, leaves room. */
+function chanceLine(a, { left, y }, right) {
+  return s("line", { x1: left, x2: right, y1: y(a.chance), y2: y(a.chance), class: "fk-chance" });
+}
+
+function chanceLabel(a, { font, left, y }) {
+  const side = y(0) - y(a.chance) > font * 1.6 ? font * 1.15 : -font * 0.45;
+  const options = { "text-anchor": "start", class: "fk-halo fk-chance-text" };
+  return text(left + font, y(a.chance) + side, `commonest class ${percent(a.chance, 0)}`, options);
+}
+
+function drawBars(a, { font, left, right, bottom, top, y }, width) {
+  const hatch = uniqueId("hatch");
+  const nodes = [
     s(
       "defs",
       {},
@@ -153,102 +200,109 @@ function picture(a, width, pick) {
         s("rect", { width: 4.5, height: 9, class: "fk-train" }),
       ),
     ),
-  );
-
-  // the shared axis
-  for (const share of [0, 0.25, 0.5, 0.75, 1]) {
-    node.append(
-      s("line", { x1: left, x2: right, y1: y(share), y2: y(share), class: share ? "fk-grid" : "fk-axis" }),
-      text(left - font * 0.5, y(share) + font * 0.35, `${100 * share} %`, { "text-anchor": "end", class: "fk-soft" }),
-    );
-  }
-  node.append(text(left, font * 1.1, "Accuracy now", { "text-anchor": "start", class: "fk-title" }));
-  node.append(text(pathLeft, font * 1.1, "Leave-one-out accuracy at every strength", { "text-anchor": "start", class: "fk-title" }));
-
-  // bars with intervals
-  const bars = [["train", a.train, `url(#${hatch})`], ["test", a.test, null]].filter(([, score]) => score);
-  const slot = (barsRight - left) / bars.length;
-  bars.forEach(([name, score, pattern], i) => {
+    text(left, top - font * 2.6, "Accuracy now", { "text-anchor": "start", class: "fk-title" }),
+  ];
+  const shown = [
+    ["train", a.train, `fill: url(#${hatch})`],
+    ["test", a.test, null],
+  ].filter(([, score]) => score);
+  const slot = (right - left) / shown.length;
+  shown.forEach(([name, score, style], i) => {
     const middle = left + slot * (i + 0.5);
-    const half = Math.min(slot * 0.3, font * 3.2);
+    const half = Math.min(slot * 0.32, font * 3.4);
     const cap = half * 0.32;
-    const [lo, hi, at] = [y(score.low), y(score.high), y(score.accuracy)];
-    node.append(
-      s(
-        "rect",
-        { x: middle - half, width: 2 * half, y: at, height: bottom - at, class: `fk-bar fk-${name}`, style: pattern ? `fill: ${pattern}` : null },
-      ),
-      s("path", { d: `M${middle - cap} ${hi}h${2 * cap}M${middle - cap} ${lo}h${2 * cap}M${middle} ${lo}V${hi}`, class: "fk-whisker-edge" }),
-      s("path", { d: `M${middle - cap} ${hi}h${2 * cap}M${middle - cap} ${lo}h${2 * cap}M${middle} ${lo}V${hi}`, class: "fk-whisker" }),
-      text(middle, Math.min(hi, at) - font * 0.45, percent(score.accuracy), { class: "fk-number", "data-role": `${name}-accuracy`, style: `font-size: ${font * 1.25}px` }),
+    const [low, high, at] = [y(score.low), y(score.high), y(score.accuracy)];
+    const whisker = `M${middle - cap} ${high}h${2 * cap}M${middle - cap} ${low}h${2 * cap}M${middle} ${low}V${high}`;
+    nodes.push(
+      s("rect", { x: middle - half, width: 2 * half, y: at, height: bottom - at, class: `fk-bar fk-${name}`, style }),
+      s("path", { d: whisker, class: "fk-whisker-edge" }),
+      s("path", { d: whisker, class: "fk-whisker" }),
+      text(middle, Math.min(high, at) - font * 0.5, percent(score.accuracy), {
+        class: "fk-number fk-halo",
+        "data-role": `${name}-accuracy`,
+        style: `font-size: ${font * 1.35}px`,
+      }),
       text(middle, bottom + font * 1.3, name, { class: "fk-name" }),
       text(middle, bottom + font * 2.5, `${score.n} images`, { class: "fk-soft", style: `font-size: ${font * 0.85}px` }),
     );
   });
+  return nodes;
+}
 
-  // the path
+function drawPath(a, { font, left, right, top, bottom, y }, width, pick) {
+  const logs = a.strengths.map(Math.log10);
+  const [low, high] = [logs[0], logs[logs.length - 1]];
+  const scale = (right - left - 2 * font) / Math.max(1e-9, high - low);
+  const x = (value) => left + font + (Math.log10(value) - low) * scale;
+  const wide = right - left > 30 * font;
+  const title = wide ? "Leave-one-out accuracy at every strength" : "Leave-one-out accuracy";
+  const nodes = [text(left, top - font * 2.6, title, { "text-anchor": "start", class: "fk-title" })];
+
   const decades = [];
   for (let exponent = Math.ceil(low - 1e-9); exponent <= high + 1e-9; exponent++) decades.push(exponent);
-  const room = Math.max(1, Math.ceil((decades.length * font * 3.2) / (right - pathLeft)));
-  decades.forEach((exponent) => {
+  const every = Math.max(1, Math.ceil((decades.length * font * 3) / (right - left)));
+  for (const exponent of decades) {
     const at = x(10 ** exponent);
-    node.append(s("line", { x1: at, x2: at, y1: bottom, y2: bottom + font * 0.35, class: "fk-axis" }));
-    if (exponent % room === 0) {
-      const label = text(at, bottom + font * 1.4, "10", { class: "fk-soft" });
-      label.append(s("tspan", { dy: -font * 0.4, "font-size": "0.72em" }, String(exponent).replace("-", "−")));
-      node.append(label);
-    }
-  });
+    nodes.push(s("line", { x1: at, x2: at, y1: bottom, y2: bottom + font * 0.35, class: "fk-axis" }));
+    if (exponent % every) continue;
+    const label = text(at, bottom + font * 1.5, "10", { class: "fk-soft" });
+    label.append(s("tspan", { dy: -font * 0.4, "font-size": "0.72em" }, String(exponent).replace("-", "−")));
+    nodes.push(label);
+  }
+  nodes.push(text((left + right) / 2, bottom + font * 3, "strength λ", { class: "fk-name" }));
+  if (wide) {
+    nodes.push(
+      text(left + font, bottom + font * 3, "← fits the labels", { "text-anchor": "start", class: "fk-soft" }),
+      text(right - font, bottom + font * 3, "keeps weights small →", { "text-anchor": "end", class: "fk-soft" }),
+    );
+  }
+
   const points = a.strengths.map((value, i) => [x(value), y(a.path[i])]);
-  const now = [x(a.strength), y(a.loo)];
-  const best = [x(a.best), y(a.path[a.strengths.indexOf(a.best)])];
-  node.append(
-    text(pathLeft + font, bottom + font * 3, "← fits the labels", { "text-anchor": "start", class: "fk-soft" }),
-    text((pathLeft + right) / 2, bottom + font * 3, "strength λ", { class: "fk-name" }),
-    text(right - font, bottom + font * 3, "keeps weights small →", { "text-anchor": "end", class: "fk-soft" }),
-    s("line", { x1: now[0], x2: now[0], y1: top - font * 0.2, y2: bottom, class: "fk-now-line" }),
+  const now = points[a.strengths.indexOf(a.strength)];
+  const best = points[a.strengths.indexOf(a.best)];
+  const d = font * 0.75;
+  nodes.push(
+    s("line", { x1: now[0], x2: now[0], y1: top, y2: bottom, class: "fk-now-line" }),
     s("polyline", { points: points.map((p) => p.join(",")).join(" "), class: "fk-path" }),
-  );
-  const d = font * 0.72;
-  node.append(
     s("path", { d: `M${best[0]} ${best[1] - d}l${d} ${d}l${-d} ${d}l${-d} ${-d}z`, class: "fk-best" }),
     s("circle", { cx: now[0], cy: now[1], r: font * 0.42, class: "fk-now" }),
   );
 
-  // chance: what naming the commonest class gets
-  node.append(
-    s("line", { x1: left, x2: right, y1: y(a.chance), y2: y(a.chance), class: "fk-chance" }),
-    text(right, y(a.chance) - font * 0.4, `commonest class ${percent(a.chance, 0)}`, { "text-anchor": "end", class: "fk-halo fk-chance-text" }),
-  );
-
   // labels of the two points, kept inside the panel and apart from each other
-  const inside = (at, half) => clamp(pathLeft + half, at, right - half);
-  const label = `now ${percent(a.loo)}`;
+  const put = (point, half, drop, words, options) =>
+    text(clamp(left + half, point[0], right - half), point[1] + drop, words, options);
+  const nowLabel = { class: "fk-halo fk-strong", "data-role": "loo-accuracy" };
   if (a.is_best) {
-    node.append(text(inside(now[0], font * 6), now[1] - font * 1.3, `${label}, the best`, { class: "fk-halo fk-strong", "data-role": "loo-accuracy" }));
+    nodes.push(put(now, font * 6.2, -font * 1.3, `now ${percent(a.loo)}, the best`, nowLabel));
   } else {
-    const near = Math.abs(best[0] - now[0]) < font * 9 && Math.abs(best[1] - now[1]) < font * 3.4;
-    node.append(
-      text(inside(best[0], font * 4.5), best[1] - font * 1.2, `best ${percent(a.path[a.strengths.indexOf(a.best)])}`, { class: "fk-halo fk-best-text" }),
-      text(inside(now[0], font * 4.5), now[1] + (near ? font * 2 : -font * 1.1), label, { class: "fk-halo fk-strong", "data-role": "loo-accuracy" }),
+    const apart = Math.abs(best[0] - now[0]) > font * 9 || Math.abs(best[1] - now[1]) > font * 3.4;
+    const under = now[1] + font * 2.2 < bottom ? font * 2 : -font * 3;
+    const bestScore = a.path[a.strengths.indexOf(a.best)];
+    nodes.push(
+      put(best, font * 4.2, -font * 1.2, `best ${percent(bestScore)}`, { class: "fk-halo fk-best-text" }),
+      put(now, font * 4.2, apart ? -font * 1.1 : under, `now ${percent(a.loo)}`, nowLabel),
     );
   }
 
   // a mouse or a finger may also point at a strength; the keyboard has the slider
   const choose = (event) => {
-    const box = node.getBoundingClientRect();
+    const box = event.currentTarget.ownerSVGElement.getBoundingClientRect();
     const at = ((event.clientX - box.left) * width) / box.width;
     const distance = points.map((p) => Math.abs(p[0] - at));
     pick(distance.indexOf(Math.min(...distance)));
   };
-  node.append(
+  nodes.push(
     s("rect", {
-      x: pathLeft, y: top, width: right - pathLeft, height: bottom - top, class: "fk-pick",
+      x: left,
+      y: top,
+      width: right - left,
+      height: bottom - top,
+      class: "fk-pick",
       onpointerdown: choose,
       onpointermove: (event) => event.buttons === 1 && choose(event),
     }),
   );
-  return node;
+  return nodes;
 }
 
 export default { render };
