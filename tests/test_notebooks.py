@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -198,6 +199,53 @@ def test_an_accuracy_wrong_by_five_points_is_caught(project):
     assert "the value must lie within 0.84 ± 0.02, got 0.79" in output
     assert "Cell 3 of this notebook failed before" in output  # and the rest is skipped
     assert "1 failed, 3 passed, 1 skipped" in output
+
+
+WIDGET = """
+import torch
+from frozenkit import FeatureSet, HeadLab
+x = torch.cat([torch.randn(20, 4, generator=torch.manual_seed(0)) + c for c in (0, 1)])
+labels = torch.arange(2).repeat_interleave(20)
+HeadLab(FeatureSet(x, labels, ("a", "b"), tuple(map(str, range(40))), "layer", ""))
+"""
+
+
+def test_what_a_widget_leaves_behind_is_compared(project):
+    from nbclient import NotebookClient
+
+    notebook = notebook_of(WIDGET.strip())
+    NotebookClient(notebook, kernel_name="python3", timeout=120, store_widget_state=False).execute()
+    bundle = notebook.cells[-1].outputs[0].data
+    assert {"text/plain", "text/html", "application/vnd.jupyter.widget-view+json"} == set(bundle)
+    nbformat.write(notebook, project / "widget.ipynb")
+    code, output = run_nbval(project, "widget.ipynb")  # another process: other addresses, other model ids
+    assert code == 0, output
+    bundle["text/html"] = bundle["text/html"].replace("all 40", "all 41")
+    nbformat.write(notebook, project / "widget.ipynb")
+    code, output = run_nbval(project, "widget.ipynb")
+    assert code == 1, output
+    assert "Cell outputs differ" in output
+
+
+EXPECT = re.compile(r"(expect\(.*?, )(0\.\d+)(, within=)(0\.\d+)")
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.name)
+def test_an_accuracy_wrong_by_five_points_in_a_lesson_is_caught(project, path):
+    notebook = nbformat.read(path, as_version=4)
+    matches = [cell.cell_type == "code" and EXPECT.search(cell.source) for cell in notebook.cells]
+    assert any(matches), f"{path.name} expects no accuracy: state its main result with course.expect(…, …, within=…)"
+    first = next(i for i, match in enumerate(matches) if match)
+    before, expected, middle, within = matches[first].groups()
+    assert float(within) < 0.025, "with a wider tolerance, five points might not be seen"
+    wrong = f"{before}{float(expected) + 0.05:.3f}{middle}{within}"
+    notebook.cells[first].source = notebook.cells[first].source.replace(matches[first][0], wrong)
+    del notebook.cells[first + 1 :]
+    nbformat.write(notebook, project / path.name)
+    code, output = run_nbval(project, path.name)
+    assert code == 1, output
+    assert "ExpectationError" in output
+    assert "1 failed" in output
 
 
 def test_block_network_reaches_the_kernel(project):

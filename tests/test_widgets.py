@@ -186,7 +186,7 @@ def test_what_does_not_fit_is_said(train, test, error, message):
 def test_tokens_are_refused_by_name():
     fs = features()
     tokens = FeatureSet(fs.features.reshape(120, 2, 15), fs.labels, fs.classes, fs.ids, fs.layer, "")
-    with pytest.raises(FrozenkitError, match=r"`train` must be \(n, d\)"):
+    with pytest.raises(FrozenkitError, match=r"must be \(n, d\)"):
         HeadLab(tokens)
 
 
