@@ -31,8 +31,9 @@ class Images(Protocol):
     classes: tuple[str, ...]
     ids: tuple[str, ...]
     name: str
-    digest: str
 
+    @property
+    def digest(self) -> str: ...
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> tuple[Any, int]: ...
 
