@@ -1,0 +1,282 @@
+"""How each kind of probe is fitted and its strength chosen; what `fit_probe` hands its checked arrays to.
+
+Each ``fit_`` function takes train features and labels, val ones or None, and returns the fields of a `Probe` that it
+decides. None of them is given test data.
+"""
+
+import copy
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from frozenkit.errors import DataError, FrozenkitWarning, InputError
+from frozenkit.features import FeatureSet
+from frozenkit.nearest import NearestMean, NearestNeighbours
+from frozenkit.solvers import ridge_path
+from frozenkit.splits import split
+
+Labelled = tuple[Any, Tensor]  # (features: Tensor or CachedFeatures, labels)
+NEIGHBOURS = (1, 3, 5, 10, 20, 50)
+FOLDS = 5
+
+
+def fit_ridge(train: Labelled, val: Labelled | None, strengths: Sequence[float] | None) -> dict[str, Any]:
+    """Ridge at the strength that is best by exact leave-one-out, or on val."""
+    path = ridge_path(*train, strengths=strengths)
+    grid = as_list(path.strengths)
+    if val is None:
+        strength, scores, chosen_on = float(path.best), as_list(path.loo_scores), "leave-one-out"
+        best = int(np.abs(np.log(grid) - np.log(strength)).argmin())
+    else:
+        scores, chosen_on = [_quality(path.at(s), val) for s in grid], "val"
+        best = best_of(scores)
+        strength = grid[best]
+    warn_at_edge(grid, scores, best)
+    return {
+        "logits_of": path.at(strength),
+        "strength": strength,
+        "chosen_on": chosen_on,
+        "choice_score": scores[best],
+        "path": path,
+        "settings": {"flat": train[1].ndim == 1} if train[1].is_floating_point() else {},
+    }
+
+
+def fit_softmax(train: Labelled, val: Labelled | None, strengths: Sequence[float] | None, seed: int) -> dict[str, Any]:
+    """Multinomial logistic regression at the strength that is best in stratified cross-validation, or on val."""
+    from frozenkit.solvers import softmax_path
+
+    x, y = train
+    path = softmax_path(x, y, strengths)
+    grid = as_list(path.strengths)
+    if val is not None:
+        scores, chosen_on = [_quality(path.at(s), val) for s in grid], "val"
+    else:
+        scores, chosen_on = _cross_validate(x, y, grid, seed), "cross-validation"
+    if not all(path.converged):
+        stuck = [f"{s:.3g}" for s, done in zip(grid, path.converged) if not done]
+        warnings.warn(
+            f"softmax regression did not converge at strengths {', '.join(stuck)}. "
+            "Leave out the smallest strengths, or standardise the features.",
+            FrozenkitWarning,
+            stacklevel=4,
+        )
+    best = best_of(scores)
+    warn_at_edge(grid, scores, best)
+    return {
+        "logits_of": path.at(grid[best]),
+        "strength": grid[best],
+        "chosen_on": chosen_on,
+        "choice_score": scores[best],
+        "path": path,
+    }
+
+
+def fit_nearest(train: Labelled, val: Labelled | None, head: str, options: dict[str, bool]) -> dict[str, Any]:
+    """Nearest class mean, or nearest neighbours with their number chosen by leave-one-out or on val."""
+    x, y = train
+    found: dict[str, Any] = {"strength": None, "chosen_on": "leave-one-out" if val is None else "val"}
+    if head == "prototype":
+        means = NearestMean(x, y, **options)
+        own = _share_right(means.leave_one_out(x, y), y) if val is None else _quality(means, val)
+        return found | {"logits_of": means, "choice_score": own, "settings": options}
+    choices = [m for m in NEIGHBOURS if m < len(y)]
+    candidates = [NearestNeighbours(x, y, neighbours=m, **options) for m in choices]
+    if val is None:
+        scores = [_share_right(c.leave_one_out(x), y) for c in candidates]
+    else:
+        scores = [_quality(c, val) for c in candidates]
+    best = int(np.argmax(scores))  # the fewest neighbours among equals: no edge to warn of
+    return found | {
+        "logits_of": candidates[best],
+        "choice_score": scores[best],
+        "settings": {"neighbours": choices[best], **options},
+    }
+
+
+class Standardize(nn.Module):
+    """(x − mean) / deviation, both of train alone; a constant feature becomes 0.
+
+    Args:
+        train: (n, d), or (n, t, d), where the mean is over images and tokens.
+
+    Example:
+        >>> Standardize(torch.tensor([[0.0, 7.0], [2.0, 7.0]]))(torch.tensor([[4.0, 7.0]]))
+        tensor([[3., 0.]])
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, train: Tensor) -> None:
+        super().__init__()
+        rows = train.reshape(-1, train.shape[-1])
+        deviation, mean = torch.std_mean(rows, dim=0, correction=0)
+        self.register_buffer("mean", mean)
+        # Rounding leaves a constant column a deviation of some 1e-7 of its size: that is no scale to divide by.
+        constant = deviation <= 1e-6 * rows.abs().amax(0)
+        self.register_buffer("deviation", torch.where(constant, torch.ones_like(deviation), deviation))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, d) to (…, d)."""
+        return (x - self.mean) / self.deviation
+
+
+def fit_module(train: FeatureSet, val: FeatureSet | None, head: nn.Module, seed: int) -> dict[str, Any]:
+    """A copy of `head` trained on standardised features, its epoch chosen on val or on a fifth of train."""
+    from frozenkit.solvers import train_head
+
+    if val is None:
+        train, val = _carve(train, seed)
+    scale = Standardize(train.features)
+    trained = copy.deepcopy(head)
+    scaled = [FeatureSet(scale(p.features), p.labels, p.classes, p.ids, p.layer, "") for p in (train, val)]
+    log = train_head(trained, scaled[0], scaled[1], seed=seed)
+    module = nn.Sequential(scale, trained).eval().cpu()
+    return {
+        "logits_of": module,
+        "strength": None,
+        "chosen_on": "val",
+        "choice_score": _quality(module, (val.features, val.labels)),
+        "path": log,
+        "settings": {"flat": train.labels.ndim == 1} if train.labels.is_floating_point() else {},
+    }
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The T > 0 that makes softmax(logits / T) likeliest for the labels.
+
+    The negative log-likelihood is convex in 1/T, so it has one minimum in log T; golden-section search finds it. Where
+    every label is predicted right the minimum is at T = 0, and the lower end of the search stands in for it.
+
+    Args:
+        logits: (n, k).
+        labels: (n,) class indices.
+
+    Returns:
+        T, between 1/1000 and 1000 times the spread of the logits.
+
+    References:
+        C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger (2017), On calibration of modern neural networks, ICML, section 4.2.
+    """
+    if not len(labels):
+        raise InputError("`val` must hold at least one image of a class that train has, got none.")
+    z = logits.double().clamp(min=-1e30)  # −∞ is a class without a vote; 0 · ∞ must not arise
+    z = z - z.amax(1, keepdim=True)
+    spread = max(float(z.clamp(min=-1e4).std()), 1e-12)
+
+    def loss(log_t: float) -> float:
+        return float(nn.functional.cross_entropy(z / float(np.exp(log_t)), labels))
+
+    low, high = float(np.log(spread / 1e3)), float(np.log(spread * 1e3))
+    golden = (5**0.5 - 1) / 2
+    for _ in range(60):
+        left, right = high - golden * (high - low), low + golden * (high - low)
+        low, high = (low, right) if loss(left) <= loss(right) else (left, high)
+    return float(np.exp((low + high) / 2))
+
+
+def r_squared(predictions: Tensor, labels: Tensor) -> float:
+    """1 − residual / total sum of squares, over all outputs together."""
+    residual = (predictions.reshape(labels.shape) - labels).double().square().sum()
+    total = (labels - labels.mean(0)).double().square().sum()
+    return float(1 - residual / total) if total > 0 else float("nan")
+
+
+def best_of(scores: Sequence[float]) -> int:
+    """The index of the best score along ascending strengths; of equals the last, as in `RidgePath.best`."""
+    tied = np.flatnonzero(np.asarray(scores) >= np.nanmax(scores))
+    return int(tied[-1])
+
+
+def warn_at_edge(strengths: Sequence[float], scores: Sequence[float], best: int) -> None:
+    """Warn if the best strength is the smallest or largest tried and strictly better than every other.
+
+    A grid that the best lies inside of shows that nothing better was cut off; a tie with an inner strength does too.
+    """
+    if len(strengths) < 2:
+        return
+    order = np.argsort(strengths)
+    others = np.delete(np.asarray(scores), best)
+    if best not in (order[0], order[-1]) or scores[best] <= np.nanmax(others):
+        return
+    smallest = best == order[0]
+    word, way, factor = ("smallest", "smaller", 1e-3) if smallest else ("largest", "larger", 1e3)
+    warnings.warn(
+        f"the best strength, {strengths[best]:.3g}, is the {word} of those tried, so a {way} one may be better. "
+        f"Extend `strengths` to {way} values, such as {strengths[best] * factor:.0e}.",
+        FrozenkitWarning,
+        stacklevel=4,
+    )
+
+
+def feature_batches(x: Any, size: int = 4096) -> Iterator[Tensor]:
+    """Rows of a tensor, a `FeatureSet` or `CachedFeatures`, as float32 batches."""
+    if hasattr(x, "batches"):
+        yield from (rows for rows, _ in x.batches(size))
+    else:
+        features = x if isinstance(x, Tensor) else x.features
+        yield from features.float().split(size)
+
+
+def as_list(values: Any) -> list[float]:
+    """Numbers of a tensor, array or sequence."""
+    return [float(v) for v in values]
+
+
+def _quality(logits_of: Any, val: Labelled) -> float:
+    """Accuracy on val; R² where the labels are numbers."""
+    x, y = val
+    with torch.no_grad():
+        logits = torch.cat([logits_of(batch) for batch in feature_batches(x)])
+    return r_squared(logits, y) if y.is_floating_point() else _share_right(logits, y)
+
+
+def _share_right(logits: Tensor, labels: Tensor) -> float:
+    return float((logits.argmax(1).cpu() == labels.cpu()).double().mean())
+
+
+def _cross_validate(x: Tensor, y: Tensor, grid: Sequence[float], seed: int) -> list[float]:
+    """Accuracy over all rows, each predicted by a path that did not see it, per strength."""
+    from frozenkit.solvers import softmax_path
+
+    fold = _folds(y, seed)
+    right = np.zeros(len(grid))
+    for part in fold.unique().tolist():
+        held = fold == part
+        seen, place = y[~held].unique(return_inverse=True)
+        if len(seen) < 2:
+            if len(grid) == 1:
+                return [float("nan")]
+            raise DataError(
+                "choosing a strength by cross-validation needs at least two images of two classes in train. "
+                "Give `val`, or one strength."
+            )
+        path = softmax_path(x[~held], place, grid)
+        right += [float((seen[path.at(s)(x[held]).argmax(1)] == y[held]).sum()) for s in grid]
+    return (right / len(y)).tolist()
+
+
+def _folds(labels: Tensor, seed: int) -> Tensor:
+    """(n,) fold of each row: classes are shuffled, then dealt out in turn, one after another."""
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = torch.randperm(len(labels), generator=generator)
+    dealt = shuffled[labels[shuffled].argsort(stable=True)]
+    fold = torch.empty(len(labels), dtype=torch.int64)
+    fold[dealt] = torch.arange(len(labels)) % min(FOLDS, len(labels))
+    return fold
+
+
+def _carve(train: FeatureSet, seed: int) -> tuple[FeatureSet, FeatureSet]:
+    """Four fifths to fit on and one to choose on, stratified."""
+    strata = torch.zeros(len(train), dtype=torch.int64) if train.labels.is_floating_point() else train.labels
+    fit_rows, val_rows = split(strata, fractions=(0.8, 0.2), seed=seed)
+    if not len(val_rows) or len(strata[fit_rows].unique()) < len(strata.unique()):
+        raise InputError(
+            f"`val` must be given: a fifth of {len(train)} train images cannot be set aside without losing a class."
+        )
+    return train.subset(fit_rows), train.subset(val_rows)
