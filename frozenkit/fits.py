@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from frozenkit.errors import DataError, FrozenkitWarning, InputError
 from frozenkit.features import FeatureSet
 from frozenkit.nearest import NearestMean, NearestNeighbours
-from frozenkit.solvers import ridge_path
+from frozenkit.solvers import RidgePath, ridge_path
 from frozenkit.splits import split
 
 Labelled = tuple[Any, Tensor]  # (features: Tensor or CachedFeatures, labels)
@@ -36,13 +36,15 @@ def fit_ridge(train: Labelled, val: Labelled | None, strengths: Sequence[float] 
         best = best_of(scores)
         strength = grid[best]
     warn_at_edge(grid, scores, best)
+    is_regression = train[1].is_floating_point()
     return {
         "logits_of": path.at(strength),
+        "temperature": 1.0 if is_regression else fit_temperature(_left_out(path, *train, strength), train[1]),
         "strength": strength,
         "chosen_on": chosen_on,
         "choice_score": scores[best],
         "path": path,
-        "settings": {"flat": train[1].ndim == 1} if train[1].is_floating_point() else {},
+        "settings": {"flat": train[1].ndim == 1} if is_regression else {},
     }
 
 
@@ -82,8 +84,10 @@ def fit_nearest(train: Labelled, val: Labelled | None, head: str, options: dict[
     found: dict[str, Any] = {"strength": None, "chosen_on": "leave-one-out" if val is None else "val"}
     if head == "prototype":
         means = NearestMean(x, y, **options)
-        own = _share_right(means.leave_one_out(x, y), y) if val is None else _quality(means, val)
-        return found | {"logits_of": means, "choice_score": own, "settings": options}
+        held_out = means.leave_one_out(x, y)
+        own = _share_right(held_out, y) if val is None else _quality(means, val)
+        cooled = {"temperature": fit_temperature(held_out, y)}
+        return found | cooled | {"logits_of": means, "choice_score": own, "settings": options}
     choices = [m for m in NEIGHBOURS if m < len(y)]
     candidates = [NearestNeighbours(x, y, neighbours=m, **options) for m in choices]
     if val is None:
@@ -94,6 +98,7 @@ def fit_nearest(train: Labelled, val: Labelled | None, head: str, options: dict[
     return found | {
         "logits_of": candidates[best],
         "choice_score": scores[best],
+        "temperature": fit_temperature(candidates[best].leave_one_out(x), y),
         "settings": {"neighbours": choices[best], **options},
     }
 
@@ -226,6 +231,21 @@ def feature_batches(x: Any, size: int = 4096) -> Iterator[Tensor]:
 def as_list(values: Any) -> list[float]:
     """Numbers of a tensor, array or sequence."""
     return [float(v) for v in values]
+
+
+def _left_out(path: RidgePath, x: Any, labels: Tensor, strength: float) -> Tensor:
+    """(n, k) what ridge without row i says of row i: y − (y − f) / (1 − h), with the terms of frozenkit/ridge.py."""
+    shrink = 1 / (path._eigenvalues + strength * path._n)
+    fitted = path.at(strength)
+    parts, start = [], 0
+    for batch in feature_batches(x):
+        z = (batch.double() - path._mean) @ path._basis.double()
+        leverage = 1 / path._n + z.square() @ shrink
+        f = fitted(batch).double()
+        y = 2.0 * nn.functional.one_hot(labels[start : start + len(batch)], f.shape[1]) - 1
+        parts.append(y - (y - f) / (1 - leverage).clamp_min(1e-12)[:, None])
+        start += len(batch)
+    return torch.cat(parts)
 
 
 def _quality(logits_of: Any, val: Labelled) -> float:

@@ -44,7 +44,7 @@ class Probe:
         strength: λ chosen, or None where there is none to choose.
         chosen_on: ``"leave-one-out"``, ``"cross-validation"`` or ``"val"``.
         choice_score: Accuracy there (R² in regression). Having been chosen by, it flatters; test does not.
-        temperature: Divides logits before the softmax; fitted on val, or 1 without one.
+        temperature: Divides logits before the softmax; fitted on val, else on leave-one-out logits, else 1.
         path: The `RidgePath` or `SoftmaxPath` over all strengths, where there is one.
         settings: What else was chosen, such as the number of neighbours.
     """
@@ -81,10 +81,7 @@ class Probe:
         return logits.squeeze(1) if self.settings.get("flat") else logits
 
     def predict_proba(self, x: FeatureSet | Tensor) -> Tensor:
-        """(n, k) float32 probabilities: softmax of logits / temperature.
-
-        Meant as probabilities only after calibration: pass ``val`` to `fit_probe`, or call `calibrate`.
-        """
+        """(n, k) float32 probabilities: softmax of logits / temperature."""
         self._need_classes("predict_proba")
         return (self.logits(x) / self.temperature).softmax(1)
 
