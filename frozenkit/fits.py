@@ -22,6 +22,7 @@ from frozenkit.splits import split
 Labelled = tuple[Any, Tensor]  # (features: Tensor or CachedFeatures, labels)
 NEIGHBOURS = (1, 3, 5, 10, 20, 50)
 FOLDS = 5
+LEAST_GAIN = 1e-4  # of a score at the edge of the grid over all others, to be worth a warning
 
 
 def fit_ridge(train: Labelled, val: Labelled | None, strengths: Sequence[float] | None) -> dict[str, Any]:
@@ -201,13 +202,14 @@ def best_of(scores: Sequence[float]) -> int:
 def warn_at_edge(strengths: Sequence[float], scores: Sequence[float], best: int) -> None:
     """Warn if the best strength is the smallest or largest tried and strictly better than every other.
 
-    A grid that the best lies inside of shows that nothing better was cut off; a tie with an inner strength does too.
+    A grid that the best lies inside of shows that nothing better was cut off; a tie with an inner strength does too,
+    and so does a gain that nobody would notice (R² still creeping towards 1).
     """
     if len(strengths) < 2:
         return
     order = np.argsort(strengths)
     others = np.delete(np.asarray(scores), best)
-    if best not in (order[0], order[-1]) or scores[best] <= np.nanmax(others):
+    if best not in (order[0], order[-1]) or scores[best] <= np.nanmax(others) + LEAST_GAIN:
         return
     smallest = best == order[0]
     word, way, factor = ("smallest", "smaller", 1e-3) if smallest else ("largest", "larger", 1e3)

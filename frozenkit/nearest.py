@@ -116,7 +116,7 @@ class NearestNeighbours(nn.Module):
         self.register_buffer("members", one_hot(labels).to(features.dtype))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, d) to (b, k) log shares; a class without a vote gets the log of the smallest float."""
+        """(b, d) to (b, k) log shares; a class without a neighbour keeps its part of one vote shared by all."""
         return self._votes(self._similarity(x))
 
     def leave_one_out(self, features: Tensor) -> Tensor:
@@ -138,4 +138,6 @@ class NearestNeighbours(nn.Module):
         nearest, rows = similarity.topk(self.neighbours, dim=1)
         weights = ((nearest - nearest[:, :1]) / self.temperature).exp()  # (b, m)
         votes = torch.einsum("bm,bmk->bk", weights, self.members[rows])
-        return (votes / weights.sum(1, keepdim=True)).clamp_min(torch.finfo(votes.dtype).tiny).log()
+        share = votes / weights.sum(1, keepdim=True)
+        # One more vote, spread over all classes: no class is impossible for want of a neighbour, and none overtakes.
+        return ((self.neighbours * share + 1 / share.shape[1]) / (self.neighbours + 1)).log()

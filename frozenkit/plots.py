@@ -119,12 +119,12 @@ def plot_confusion(score: Score, *, ax: Axes | None = None) -> Axes:
     side = min(11.0, 3.2 + 0.62 * k)
     ax = _axes(ax, (side + 1.0, side))
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    # Transparent to blue: no white square on a dark page.
-    shade = LinearSegmentedColormap.from_list("blues", [(0.0, 0.447, 0.698, 0.0), (0.0, 0.447, 0.698, 1.0)])
-    image = ax.imshow(share, cmap=shade, vmin=0, vmax=1)
+    # Empty cells are left out and the others opaque: legible numbers on a light and on a dark page.
+    shade = LinearSegmentedColormap.from_list("blues", ["#DCEBF5", BLUE])
+    image = ax.imshow(np.ma.masked_equal(share, 0), cmap=shade, vmin=0, vmax=1)
     if k <= 15:
         for row, column in zip(*np.nonzero(counts)):
-            color = "white" if share[row, column] > 0.5 else GREY
+            color = "white" if share[row, column] > 0.6 else "#222222"
             size = 14 if k <= 10 else 10
             text = f"{counts[row, column]:,}"
             ax.text(column, row, text, ha="center", va="center", color=color, size=size)

@@ -1,0 +1,108 @@
+import pytest
+import torch
+from torch import nn
+from torchvision.transforms.functional import pil_to_tensor
+
+from frozenkit.backbones import Backbone, load_backbone
+from frozenkit.controls import _ridge_score, control_scores, randomized, raw_pixels, shuffled
+from frozenkit.datasets import from_torch, load_dataset
+from frozenkit.errors import InputError
+from frozenkit.extraction import extract
+from frozenkit.features import FeatureSet
+
+TRAIN = load_dataset("digits", limit=200)
+TEST = load_dataset("digits", split="test", limit=200)
+
+
+def prepare(picture):
+    return pil_to_tensor(picture.resize((32, 32))).float() / 255
+
+
+@pytest.fixture
+def backbone():
+    torch.manual_seed(7)
+    trunk = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten())
+    net = nn.Sequential(trunk, nn.Linear(128, 10))
+    return Backbone(net, prepare, name="tiny", image_size=32, default_layer="0", device="cpu")
+
+
+def test_controls_are_four_and_in_order(backbone):
+    found = control_scores(TRAIN, TEST, backbone, progress=False)
+    assert list(found) == ["majority", "shuffled labels", "raw pixels", "random weights"]
+    assert all(score.n == len(TEST) for score in found.values())
+    assert found["majority"].accuracy < 0.15
+    assert found["shuffled labels"].low < 0.1 < found["shuffled labels"].high
+    assert found["raw pixels"].accuracy > 0.85
+
+
+def test_controls_repeat_by_seed_and_take_features_at_hand(backbone):
+    train, test = (extract(backbone, images, progress=False)["0"] for images in (TRAIN, TEST))
+    first = control_scores(TRAIN, TEST, backbone, progress=False)
+    again = control_scores(TRAIN, TEST, backbone, features=(train, test), progress=False)
+    assert {k: v.accuracy for k, v in first.items()} == {k: v.accuracy for k, v in again.items()}
+    with pytest.raises(InputError, match="must be those of '0' for the train images"):
+        control_scores(TRAIN, TEST, backbone, features=(test, train))
+
+
+def test_classes_must_agree(backbone):
+    with pytest.raises(InputError, match="the same classes in the same order"):
+        control_scores(TRAIN, load_dataset("fashion-mnist", split="test", limit=20), backbone)
+
+
+def test_random_weights_differ_and_leave_the_backbone_and_the_seed_alone(backbone):
+    before, state = backbone.digest, torch.get_rng_state()
+    one, two, other = (randomized(backbone, seed=seed) for seed in (0, 0, 1))
+    assert one.digest == two.digest != other.digest
+    assert before == backbone.digest != one.digest
+    torch.testing.assert_close(torch.get_rng_state(), state)
+
+
+def test_random_weights_of_a_named_backbone_keep_preprocessing_and_layer():
+    named = load_backbone(image_size=64, device="cpu")
+    random = randomized(named)
+    assert (random.default_layer, random.image_size) == (named.default_layer, 64)
+    assert random.preprocess is named.preprocess
+    assert random.digest != named.digest
+
+
+def test_a_part_that_cannot_be_reset_is_named():
+    class Scale(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(3, 1, 1))
+
+        def forward(self, x):
+            return x * self.scale
+
+    stiff = Backbone(nn.Sequential(Scale(), nn.Flatten()), prepare, image_size=32, default_layer="1", device="cpu")
+    with pytest.raises(InputError, match="'0' has parameters and no `reset_parameters`"):
+        randomized(stiff)
+
+
+def test_shuffling_permutes_labels_only():
+    features = FeatureSet(torch.eye(6), torch.tensor([0, 0, 0, 1, 1, 1]), ("a", "b"), tuple("abcdef"), "l", "f")
+    mixed = shuffled(features, seed=1)
+    torch.testing.assert_close(mixed.features, features.features)
+    torch.testing.assert_close(mixed.labels.sort().values, features.labels)
+    assert mixed.fingerprint != features.fingerprint
+
+
+def test_one_permutation_alone_strays_further_than_its_interval_says(backbone):
+    train, test = (extract(backbone, images, progress=False)["0"] for images in (TRAIN, TEST))
+    found = [_ridge_score(shuffled(train, seed=seed), test) for seed in range(20)]
+    assert sum(score.low < 0.1 < score.high for score in found) < 18  # nominal: 19 of 20
+    assert abs(sum(score.accuracy for score in found) / 20 - 0.1) < 0.03
+
+
+def test_raw_pixels_are_the_pictures_at_native_size_in_grey():
+    (pixels,) = raw_pixels(TRAIN)
+    assert pixels.features.shape == (200, 64)
+    expected = pil_to_tensor(TRAIN[3][0])[0].flatten().float() / 255
+    torch.testing.assert_close(pixels.features[3], expected)
+    assert pixels.ids == TRAIN.ids
+
+
+def test_raw_pixels_of_unequal_sizes_are_made_equal():
+    pictures = [(torch.rand(3, 8 + i, 12), i % 2) for i in range(4)]
+    (pixels,) = raw_pixels(from_torch(pictures, classes=("a", "b")))
+    assert pixels.features.shape == (4, 3 * 8 * 12)

@@ -1,0 +1,124 @@
+import matplotlib as mpl
+
+mpl.use("agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from frozenkit import plots
+from frozenkit.errors import InputError
+from frozenkit.features import FeatureSet
+from frozenkit.probes import fit_probe
+from frozenkit.scores import score
+from frozenkit.studies import layer_report, learning_curve
+
+
+def make(n, seed):
+    labels = torch.arange(n) % 3
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.nn.functional.one_hot(labels, 6) + torch.randn(n, 6, generator=generator)
+    return FeatureSet(x, labels, ("ant", "bee", "cat"), tuple(map(str, range(n))), "late", "")
+
+
+TRAIN, TEST = make(60, 0), make(90, 1)
+PROBE = fit_probe(TRAIN)
+SCORE = PROBE.score(TEST)
+REPORT = layer_report({"early": TRAIN, "late": TRAIN}, {"early": TEST, "late": TEST})
+CURVE = learning_curve(TRAIN, TEST, sizes=[2, 5, 10], repeats=2, heads=("ridge", "knn"))
+
+
+class Pictures:
+    classes = ("dark", "light")
+
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, i):
+        return Image.new("RGB", (8, 8), (50 * i,) * 3), i % 2
+
+
+CALLS = {
+    "score": lambda ax: plots.plot_score(SCORE, ax=ax),
+    "scores": lambda ax: plots.plot_scores({"probe": SCORE, "again": SCORE}, ax=ax),
+    "confusion": lambda ax: plots.plot_confusion(SCORE, ax=ax),
+    "path": lambda ax: plots.plot_ridge_path(PROBE.path, ax=ax),
+    "layers": lambda ax: plots.plot_layer_report(REPORT, ax=ax),
+    "curve": lambda ax: plots.plot_learning_curve(CURVE, ax=ax),
+}
+
+
+@pytest.fixture(autouse=True)
+def _closed():
+    yield
+    plt.close("all")
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_plot_draws_on_the_axes_given_or_on_its_own(name):
+    _, given = plt.subplots()
+    assert CALLS[name](given) is given
+    own = CALLS[name](None)
+    assert own is not given
+    own.figure.canvas.draw()
+    assert own.figure.get_facecolor()[3] == 0  # transparent: fit for a light and for a dark page
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_plot_changes_no_global_style(name):
+    before = dict(mpl.rcParams)
+    CALLS[name](None)
+    assert dict(mpl.rcParams) == before
+
+
+def test_scores_stand_where_they_are_with_their_intervals():
+    ax = plots.plot_scores({"probe": SCORE})
+    bars = ax.containers[0]
+    np.testing.assert_allclose(bars.lines[0].get_xdata(), [SCORE.accuracy])
+    np.testing.assert_allclose(bars.lines[2][0].get_segments()[0][:, 0], [SCORE.low, SCORE.high])
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["probe"]
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == [f"chance {SCORE.chance:.3f}"]
+
+
+def test_the_confusion_writes_its_counts():
+    written = [int(t.get_text()) for t in plots.plot_confusion(SCORE).texts]
+    assert written == SCORE.confusion[SCORE.confusion > 0].tolist()
+
+
+def test_a_confusion_of_many_classes_is_left_unwritten():
+    y = torch.arange(50)
+    assert len(plots.plot_confusion(score(y, y, n_classes=50)).texts) == 0
+
+
+def test_the_path_marks_the_chosen_strength():
+    chosen = plots.plot_ridge_path(PROBE.path).lines[1]
+    np.testing.assert_allclose(chosen.get_xdata(), [PROBE.strength])
+    np.testing.assert_allclose(chosen.get_ydata(), [PROBE.choice_score])
+
+
+def test_a_report_without_test_shows_none():
+    ax = plots.plot_layer_report(layer_report({"early": TRAIN, "late": TRAIN}))
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["leave-one-out (chooses)"]
+    assert ax.get_title(loc="left") == "Chosen: early"
+
+
+def test_heads_differ_in_mark_and_not_by_colour_alone():
+    lines = [line for line in plots.plot_learning_curve(CURVE).lines if line.get_linestyle() == "-"]
+    assert len({line.get_marker() for line in lines}) == len({line.get_color() for line in lines}) == 2
+
+
+def test_pictures_are_drawn_with_their_names():
+    figure = plots.plot_images(Pictures(), rows=[4, 1, 2], columns=2)
+    assert [ax.get_title() for ax in figure.axes] == ["dark", "light", "dark"]
+    titled = plots.plot_images(Pictures(), rows=[0], titles=["cat for dog"])
+    assert titled.axes[0].get_title() == "cat for dog"
+    assert len(plots.plot_images(Pictures()).axes) == 5
+
+
+def test_nothing_to_draw_is_said():
+    with pytest.raises(InputError, match="at least one picture"):
+        plots.plot_images(Pictures(), rows=[])
+    with pytest.raises(InputError, match="at least one score"):
+        plots.plot_scores({})

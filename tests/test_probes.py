@@ -1,0 +1,299 @@
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import RidgeClassifier
+from sklearn.model_selection import cross_val_score
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import check_estimator
+
+from frozenkit.errors import DataError, FrozenkitWarning, InputError, UnknownNameError
+from frozenkit.estimators import RidgeProbe
+from frozenkit.features import FeatureSet
+from frozenkit.fits import Standardize, fit_temperature, warn_at_edge
+from frozenkit.nearest import NearestMean, NearestNeighbours
+from frozenkit.probes import fit_probe
+from frozenkit.studies import backbone_report, layer_report, learning_curve
+
+CLASSES = ("ant", "bee", "cat", "dog")
+
+
+def make(n, *, seed=0, d=20, noise=1.5, classes=CLASSES, layer="late"):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % len(classes)
+    means = torch.randn(len(classes), d, generator=torch.Generator().manual_seed(99))
+    x = means[labels] + noise * torch.randn(n, d, generator=generator)
+    return FeatureSet(x, labels, classes, tuple(f"{seed}/{i}" for i in range(n)), layer, f"set {seed}")
+
+
+TRAIN, VAL, TEST = make(200), make(100, seed=1), make(400, seed=2)
+HEADS = ("ridge", "prototype", "knn")
+
+
+def test_ridge_predicts_like_scikit_learn():
+    probe = fit_probe(TRAIN, strengths=[0.5])
+    reference = make_pipeline(StandardScaler(), RidgeClassifier(alpha=0.5 * len(TRAIN)))
+    expected = reference.fit(*TRAIN.numpy()).predict(TEST.features.numpy())
+    np.testing.assert_array_equal(probe.predict(TEST), expected)
+
+
+@pytest.mark.parametrize("val", [None, VAL], ids=["alone", "val"])
+@pytest.mark.parametrize("head", HEADS)
+def test_every_head_fits_reports_and_calibrates(head, val):
+    probe = fit_probe(TRAIN, head=head, val=val)
+    found = probe.score(TEST)
+    assert found.low > 0.8
+    assert probe.chosen_on == ("leave-one-out" if val is None else "val")
+    assert abs(probe.choice_score - found.accuracy) < 0.1
+    probabilities = probe.predict_proba(TEST)
+    torch.testing.assert_close(probabilities.sum(1), torch.ones(len(TEST)))
+    torch.testing.assert_close(probabilities.argmax(1), probe.predict(TEST))
+    assert probe.calibration_error(TEST) < 0.1
+    wrong = probe.confidently_wrong(TEST)
+    assert len(wrong) == found.n - found.n_correct
+    assert head in repr(probe)
+    assert "late" in probe._repr_html_()
+
+
+def test_an_uncalibrated_ridge_is_far_off():
+    assert replace(fit_probe(TRAIN), temperature=1.0).calibration_error(TEST) > 0.3
+
+
+def test_leave_one_out_of_the_prototype_is_brute_force():
+    few = make(15)
+    found = NearestMean(few.features, few.labels, center=False).leave_one_out(few.features, few.labels)
+    for i in range(len(few)):
+        rest = torch.arange(len(few)) != i
+        expected = NearestMean(few.features[rest], few.labels[rest], center=False)(few.features[i : i + 1])
+        torch.testing.assert_close(found[i : i + 1], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_leave_one_out_of_neighbours_is_brute_force():
+    few = make(15)
+    found = NearestNeighbours(few.features, few.labels, neighbours=3, center=False).leave_one_out(few.features)
+    for i in range(len(few)):
+        rest = torch.arange(len(few)) != i
+        alone = NearestNeighbours(few.features[rest], few.labels[rest], neighbours=3, center=False)
+        torch.testing.assert_close(found[i : i + 1], alone(few.features[i : i + 1]), rtol=1e-4, atol=1e-4)
+
+
+def test_one_neighbour_is_that_of_scikit_learn():
+    probe = NearestNeighbours(TRAIN.features, TRAIN.labels, neighbours=1, center=False)
+    reference = KNeighborsClassifier(1, metric="cosine").fit(*TRAIN.numpy())
+    np.testing.assert_array_equal(probe(TEST.features).argmax(1), reference.predict(TEST.features.numpy()))
+
+
+def test_votes_do_not_overflow():
+    probe = NearestNeighbours(TRAIN.features, TRAIN.labels, neighbours=5, temperature=1e-4)
+    assert probe(TEST.features).isfinite().all()
+
+
+def test_shuffled_labels_score_chance_even_when_train_is_learnt_by_heart():
+    wide = make(120, d=400)
+    order = torch.randperm(len(wide), generator=torch.Generator().manual_seed(3))
+    noise = replace(wide, labels=wide.labels[order])
+    test = make(800, seed=5, d=400)
+    probe = fit_probe(noise, strengths=[1e-6])
+    assert probe.score(noise).accuracy == 1
+    assert probe.score(test).accuracy < 0.4  # 4 classes; the labels of train are permuted, so 0.25 is expected
+    assert probe.choice_score < 0.4
+
+
+def test_standardisation_is_fitted_on_train_alone():
+    shifted = replace(TEST, features=TEST.features + 100)
+    probe = fit_probe(TRAIN)
+    torch.testing.assert_close(probe.logits(TEST), probe.logits(TEST.features))
+    alone = torch.cat([probe.logits(shifted.features[i : i + 1]) for i in range(20)])
+    torch.testing.assert_close(probe.logits(shifted)[:20], alone, rtol=1e-3, atol=1e-3)
+
+
+def test_scale_of_a_feature_does_not_matter():
+    scale = torch.logspace(-3, 3, TRAIN.n_features)
+    other = fit_probe(replace(TRAIN, features=TRAIN.features * scale))
+    torch.testing.assert_close(other.predict(TEST.features * scale), fit_probe(TRAIN).predict(TEST))
+
+
+def test_constant_and_duplicate_features_change_nothing_much():
+    def padded(s):
+        return replace(s, features=torch.cat([s.features, torch.full((len(s), 2), 7.0)], 1))
+
+    torch.testing.assert_close(fit_probe(padded(TRAIN)).predict(padded(TEST)), fit_probe(TRAIN).predict(TEST))
+    torch.testing.assert_close(Standardize(padded(TRAIN).features)(padded(TRAIN).features)[:, -1], torch.zeros(200))
+    doubled = replace(TRAIN, features=TRAIN.features.repeat(1, 2))
+    assert fit_probe(doubled).score(replace(TEST, features=TEST.features.repeat(1, 2))).low > 0.8
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_fewer_images_than_features(head):
+    assert fit_probe(make(16, d=300), head=head).score(make(100, seed=4, d=300)).low > 0.8
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_class_without_training_image_is_named_and_never_predicted(head):
+    few = TRAIN.subset(TRAIN.labels != 1)
+    with pytest.warns(FrozenkitWarning, match="1 of 4 classes have no training image.*'bee'"):
+        probe = fit_probe(few, head=head)
+    assert 1 not in probe.predict(TEST)
+    assert probe.predict_proba(TEST)[:, 1].max() == 0
+    with pytest.warns(FrozenkitWarning, match="'bee' had no training image"):
+        found = probe.score(TEST)
+    assert found.per_class[1] == 0
+    assert found.per_class[[0, 2, 3]].min() > 0.8
+
+
+def test_the_edge_of_the_grid_warns_and_says_which_way():
+    with pytest.warns(FrozenkitWarning, match="is the smallest of those tried.*Extend `strengths` to smaller"):
+        warn_at_edge([1.0, 10.0, 100.0], [0.9, 0.8, 0.7], 0)
+    with pytest.warns(FrozenkitWarning, match=r"is the largest of those tried.*such as 1e\+05"):
+        warn_at_edge([1.0, 10.0, 100.0], [0.7, 0.8, 0.9], 2)
+    with pytest.warns(FrozenkitWarning, match="largest"):
+        fit_probe(make(60, d=200, noise=4), strengths=[1e-6, 1e-5, 3.0])
+
+
+def test_an_inner_or_tied_best_does_not_warn():
+    warn_at_edge([1.0, 10.0, 100.0], [0.7, 0.9, 0.8], 1)
+    warn_at_edge([1.0, 10.0, 100.0], [0.7, 0.9, 0.9], 2)
+    warn_at_edge([1.0], [0.7], 0)
+    fit_probe(TRAIN)
+
+
+def test_temperature_is_the_likeliest():
+    logits = 3 * torch.randn(500, 4, generator=torch.Generator().manual_seed(0))
+    labels = torch.distributions.Categorical(logits=logits / 2).sample()
+    found = fit_temperature(logits, labels)
+    grid = torch.linspace(0.5, 5, 2001)
+    losses = torch.stack([torch.nn.functional.cross_entropy(logits / t, labels) for t in grid])
+    np.testing.assert_allclose(found, float(grid[losses.argmin()]), atol=0.005)
+
+
+def test_temperature_survives_perfect_and_infinite_logits():
+    assert 0 < fit_temperature(torch.eye(3), torch.arange(3)) < 0.1
+    assert fit_temperature(torch.tensor([[1.0, -torch.inf], [0.0, 1.0]]), torch.tensor([0, 0])) > 0
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_regression(flat):
+    truth = torch.randn(20, 2, generator=torch.Generator().manual_seed(1))
+
+    def relabelled(s):
+        y = s.features @ truth
+        return replace(s, labels=y[:, 0] if flat else y, classes=())
+
+    probe = fit_probe(relabelled(TRAIN))
+    assert probe.predict(TEST.features).shape == ((400,) if flat else (400, 2))
+    assert probe.r_squared(relabelled(TEST)) > 0.99
+    with pytest.raises(InputError, match="this probe is a regression"):
+        probe.score(relabelled(TEST))
+
+
+BAD_ROW = replace(TRAIN, features=TRAIN.features.index_put((torch.tensor(7), torch.tensor(3)), torch.tensor(torch.nan)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "call", "text"),
+    [
+        (UnknownNameError, lambda: fit_probe(TRAIN, head="rigde"), "Did you mean 'ridge'"),
+        (DataError, lambda: fit_probe(TRAIN.subset([0])), "at least two images, got 1"),
+        (DataError, lambda: fit_probe(TRAIN.subset([0, 4])), "at least two classes, got only 'ant'"),
+        (DataError, lambda: fit_probe(BAD_ROW), r"row 7 \('0/7'\) has NaN or infinity"),
+        (InputError, lambda: fit_probe(TRAIN, strengths=[0, 1]), "above 0, got"),
+        (InputError, lambda: fit_probe(TRAIN, strengths=[-1.0]), "above 0, got"),
+        (InputError, lambda: fit_probe(TRAIN, strengths=[]), "above 0, got"),
+        (InputError, lambda: fit_probe(replace(TRAIN, features=torch.ones(200, 3, 4))), "got tokens"),
+        (InputError, lambda: fit_probe(TRAIN, val=make(20, d=3)), "`val` must have the classes, layer and width"),
+        (InputError, lambda: fit_probe(TRAIN, val=TRAIN), "other images than train"),
+        (InputError, lambda: fit_probe(TRAIN).predict(make(4, layer="early")), "'late', got 'early'"),
+        (InputError, lambda: fit_probe(TRAIN).predict(torch.ones(2, 3)), "20 features an image like train, got 3"),
+        (InputError, lambda: fit_probe(TRAIN).score(make(8, classes=("ant", "bee"))), "only one of them"),
+        (InputError, lambda: fit_probe(TRAIN).score(make(8, classes=CLASSES[::-1])), "their order differs"),
+        (InputError, lambda: fit_probe(TRAIN).r_squared(TEST), "is for regression"),
+        (InputError, lambda: layer_report({}), "at least one layer"),
+        (InputError, lambda: layer_report({"a": TRAIN}, {"b": TEST}), "'a' is missing"),
+        (InputError, lambda: layer_report({"a": TRAIN, "b": VAL}), "'b' differs"),
+        (InputError, lambda: learning_curve(TRAIN, TEST, sizes=[]), "must be at least 1"),
+        (InputError, lambda: learning_curve(TRAIN, TEST, sizes=[0]), "must be at least 1"),
+    ],
+)
+def test_errors_say_what_came(kind, call, text):
+    with pytest.raises(kind, match=text):
+        call()
+
+
+def layers(*, seed, n=200):
+    return {name: make(n, seed=seed, noise=noise) for name, noise in (("early", 6.0), ("late", 1.5), ("last", 3.0))}
+
+
+def test_a_layer_report_chooses_the_layer_without_test():
+    train, test = layers(seed=0), layers(seed=2, n=400)
+    report = layer_report(train, test)
+    assert report.chosen == layer_report(train).chosen == "late"
+    # Test features of noise would change every test score; the choice does not move.
+    spoilt = {n: replace(t, features=torch.randn_like(t.features)) for n, t in test.items()}
+    assert layer_report(train, spoilt).chosen == "late"
+    assert list(report.tests) == ["early", "last"]
+    assert all(report.p_values[n] >= report.tests[n].p_value for n in report.tests)
+    frame = report.to_frame()
+    assert list(frame.index) == ["early", "late", "last"]
+    assert "LayerReport: 'late' of 3" in repr(report)
+    assert "<table" in report._repr_html_()
+
+
+def test_choosing_on_test_flatters_and_leave_one_out_does_not():
+    # Thirty layers of pure noise: the best on test looks better than chance, the one chosen without test does not.
+    def noise(seed):
+        base, g = make(200, seed=seed), torch.Generator().manual_seed(seed)
+        return {str(i): replace(base, features=torch.randn(200, 5, generator=g)) for i in range(30)}
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FrozenkitWarning)
+        report = layer_report(noise(1), noise(2))
+    assert max(s.accuracy for s in report.scores.values()) > 0.3
+    assert report.score.low < 0.25 < report.score.high
+
+
+def test_a_backbone_report_is_the_same_by_another_name():
+    report = backbone_report({"big": make(200), "small": make(200, noise=5)}, head="prototype")
+    assert (report.chosen, report.kind) == ("big", "backbone")
+    assert report.score is None
+
+
+def test_warnings_of_a_report_name_the_layer():
+    with pytest.warns(FrozenkitWarning, match="layer 'noisy': the best strength"):
+        layer_report({"noisy": make(60, d=200, noise=4)}, strengths=[1e-6, 1e-5, 3.0])
+
+
+def test_a_learning_curve_rises_over_distinct_draws():
+    curve = learning_curve(TRAIN, TEST, sizes=[2, 20, 50, 80], repeats=3, heads=("ridge", "knn"))
+    frame = curve.to_frame()
+    assert curve.heads == ("ridge", "knn")
+    assert frame.loc[("ridge", 20), "mean"] > frame.loc[("ridge", 2), "mean"]
+    assert frame.loc[("ridge", 2), "draws"] == 3
+    assert frame.loc[("ridge", 2), "lowest"] < frame.loc[("ridge", 2), "highest"]
+    assert frame.loc[("ridge", 50), "draws"] == 1  # all there are: one draw, not three copies of it
+    assert frame.loc[("ridge", 80), "n"] == 200
+    assert "LearningCurve" in repr(curve)
+
+
+def test_two_tasks_on_one_extraction():
+    other = TRAIN.relabel(TRAIN.labels // 2, ("small", "large"))
+    assert fit_probe(other).score(TEST.relabel(TEST.labels // 2, ("small", "large"))).low > 0.7
+
+
+def test_the_ridge_estimator_passes_the_checks_of_scikit_learn():
+    results = check_estimator(RidgeProbe(), on_fail=None, on_skip=None)
+    assert [r["check_name"] for r in results if r["status"] == "failed"] == []
+    assert len(results) > 50
+
+
+def test_the_ridge_estimator_agrees_with_the_probe_and_works_in_searches():
+    x, y = TRAIN.numpy()
+    names = np.array(CLASSES)[y]
+    estimator = RidgeProbe().fit(x, names)
+    found = np.array(CLASSES)[fit_probe(TRAIN).predict(TEST)]
+    np.testing.assert_array_equal(estimator.predict(TEST.numpy()[0]), found)
+    np.testing.assert_allclose(estimator.predict_proba(x).sum(1), 1)
+    assert cross_val_score(make_pipeline(StandardScaler(), RidgeProbe()), x, names, cv=3).mean() > 0.8
