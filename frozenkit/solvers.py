@@ -1,5 +1,13 @@
-"""How heads are fitted: whole regularisation paths in closed form."""
+"""How heads are fitted: whole regularisation paths in closed form or batched, and gradient training of any head."""
 
 from frozenkit.ridge import DEFAULT_STRENGTHS, LinearMap, RidgePath, ridge_path
+from frozenkit.softmax import SoftmaxPath, softmax_path
 
-__all__ = ["DEFAULT_STRENGTHS", "LinearMap", "RidgePath", "ridge_path"]
+__all__ = [
+    "DEFAULT_STRENGTHS",
+    "LinearMap",
+    "RidgePath",
+    "SoftmaxPath",
+    "ridge_path",
+    "softmax_path",
+]
