@@ -56,10 +56,12 @@ def fit_softmax(train: Labelled, val: Labelled | None, strengths: Sequence[float
     x, y = train
     path = softmax_path(x, y, strengths)
     grid = as_list(path.strengths)
+    temperature = 1.0
     if val is not None:
         scores, chosen_on = [_quality(path.at(s), val) for s in grid], "val"
     else:
-        scores, chosen_on = _cross_validate(x, y, grid, seed), "cross-validation"
+        (scores, held_out), chosen_on = _cross_validate(x, y, grid, seed), "cross-validation"
+        temperature = fit_temperature(held_out, y) if len(held_out) else 1.0
     if not all(path.converged):
         stuck = [f"{s:.3g}" for s, done in zip(grid, path.converged) if not done]
         warnings.warn(
@@ -72,6 +74,7 @@ def fit_softmax(train: Labelled, val: Labelled | None, strengths: Sequence[float
     warn_at_edge(grid, scores, best)
     return {
         "logits_of": path.at(grid[best]),
+        "temperature": temperature,
         "strength": grid[best],
         "chosen_on": chosen_on,
         "choice_score": scores[best],
@@ -171,7 +174,12 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """
     if not len(labels):
         raise InputError("`val` must hold at least one image of a class that train has, got none.")
-    z = logits.double().clamp(min=-1e30)  # −∞ is a class without a vote; 0 · ∞ must not arise
+    # Where the own class was out of reach (left out and thereby empty), no temperature helps: such rows say nothing.
+    reachable = logits.gather(1, labels[:, None]).squeeze(1).isfinite()
+    if not reachable.any():
+        return 1.0
+    logits, labels = logits[reachable], labels[reachable]
+    z = logits.double().clamp(min=-1e30)  # 0 · ∞ must not arise
     z = z - z.amax(1, keepdim=True)
     spread = max(float(z.clamp(min=-1e4).std()), 1e-12)
 
@@ -195,6 +203,8 @@ def r_squared(predictions: Tensor, labels: Tensor) -> float:
 
 def best_of(scores: Sequence[float]) -> int:
     """The index of the best score along ascending strengths; of equals the last, as in `RidgePath.best`."""
+    if np.isnan(scores).all():
+        return 0
     tied = np.flatnonzero(np.asarray(scores) >= np.nanmax(scores))
     return int(tied[-1])
 
@@ -262,25 +272,34 @@ def _share_right(logits: Tensor, labels: Tensor) -> float:
     return float((logits.argmax(1).cpu() == labels.cpu()).double().mean())
 
 
-def _cross_validate(x: Tensor, y: Tensor, grid: Sequence[float], seed: int) -> list[float]:
-    """Accuracy over all rows, each predicted by a path that did not see it, per strength."""
+def _cross_validate(x: Tensor, y: Tensor, grid: Sequence[float], seed: int) -> tuple[list[float], Tensor]:
+    """Accuracy of each strength over all rows, and (n, k) logits at the best, all by paths that did not see the row.
+
+    The logits of a class that was missing from the rest are −∞.
+    """
     from frozenkit.solvers import softmax_path
 
     fold = _folds(y, seed)
     right = np.zeros(len(grid))
+    parts = []
     for part in fold.unique().tolist():
         held = fold == part
         seen, place = y[~held].unique(return_inverse=True)
         if len(seen) < 2:
             if len(grid) == 1:
-                return [float("nan")]
+                return [float("nan")], torch.empty(0, 0)
             raise DataError(
                 "choosing a strength by cross-validation needs at least two images of two classes in train. "
                 "Give `val`, or one strength."
             )
         path = softmax_path(x[~held], place, grid)
         right += [float((seen[path.at(s)(x[held]).argmax(1)] == y[held]).sum()) for s in grid]
-    return (right / len(y)).tolist()
+        parts.append((held, seen, path))
+    scores = (right / len(y)).tolist()
+    logits = torch.full((len(y), int(y.max()) + 1), -torch.inf)
+    for held, seen, path in parts:
+        logits[held.nonzero(), seen] = path.at(grid[best_of(scores)])(x[held])
+    return scores, logits
 
 
 def _folds(labels: Tensor, seed: int) -> Tensor:

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import RidgeClassifier
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 from frozenkit.errors import DataError, FrozenkitWarning, InputError, UnknownNameError
-from frozenkit.estimators import RidgeProbe
+from frozenkit.estimators import RidgeProbe, SoftmaxProbe
 from frozenkit.features import FeatureSet
 from frozenkit.fits import Standardize, fit_temperature, warn_at_edge
 from frozenkit.nearest import NearestMean, NearestNeighbours
@@ -31,7 +31,7 @@ def make(n, *, seed=0, d=20, noise=1.5, classes=CLASSES, layer="late"):
 
 
 TRAIN, VAL, TEST = make(200), make(100, seed=1), make(400, seed=2)
-HEADS = ("ridge", "prototype", "knn")
+HEADS = ("ridge", "softmax", "prototype", "knn")
 
 
 def test_ridge_predicts_like_scikit_learn():
@@ -47,7 +47,8 @@ def test_every_head_fits_reports_and_calibrates(head, val):
     probe = fit_probe(TRAIN, head=head, val=val)
     found = probe.score(TEST)
     assert found.low > 0.8
-    assert probe.chosen_on == ("leave-one-out" if val is None else "val")
+    alone = "cross-validation" if head == "softmax" else "leave-one-out"
+    assert probe.chosen_on == (alone if val is None else "val")
     assert abs(probe.choice_score - found.accuracy) < 0.1
     probabilities = probe.predict_proba(TEST)
     torch.testing.assert_close(probabilities.sum(1), torch.ones(len(TEST)))
@@ -287,6 +288,34 @@ def test_the_ridge_estimator_passes_the_checks_of_scikit_learn():
     results = check_estimator(RidgeProbe(), on_fail=None, on_skip=None)
     assert [r["check_name"] for r in results if r["status"] == "failed"] == []
     assert len(results) > 50
+
+
+def test_the_softmax_estimator_passes_the_checks_of_scikit_learn():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FrozenkitWarning)
+        results = check_estimator(SoftmaxProbe(strengths=[0.01, 0.1]), on_fail=None, on_skip=None)
+    assert [r["check_name"] for r in results if r["status"] == "failed"] == []
+    assert len(results) > 50
+
+
+def test_softmax_predicts_like_scikit_learn():
+    probe = fit_probe(TRAIN, head="softmax", strengths=[0.05])
+    reference = make_pipeline(StandardScaler(), LogisticRegression(C=1 / (0.05 * len(TRAIN)), tol=1e-8, max_iter=5000))
+    expected = reference.fit(*TRAIN.numpy()).predict_proba(TEST.features.numpy())
+    found = replace(probe, temperature=1.0).predict_proba(TEST)
+    np.testing.assert_allclose(found, expected, atol=0.01)
+
+
+def test_softmax_with_one_image_a_class_needs_val_or_one_strength():
+    few = make(4)
+    with pytest.raises(DataError, match="Give `val`, or one strength"):
+        fit_probe(make(2, classes=("ant", "bee")), head="softmax")
+    assert np.isnan(fit_probe(make(2, classes=("ant", "bee")), head="softmax", strengths=[0.1]).choice_score)
+    assert fit_probe(few, head="softmax", val=VAL, strengths=[0.1]).score(TEST).accuracy > 0.4
+
+
+def test_one_image_a_class_leaves_the_temperature_alone():
+    assert fit_probe(make(4), head="prototype").temperature == 1
 
 
 def test_the_ridge_estimator_agrees_with_the_probe_and_works_in_searches():
