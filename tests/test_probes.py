@@ -279,6 +279,23 @@ def test_a_learning_curve_rises_over_distinct_draws():
     assert "LearningCurve" in repr(curve)
 
 
+@pytest.mark.parametrize("val", [None, VAL], ids=["alone", "val"])
+def test_a_module_is_trained_as_a_copy(val):
+    torch.manual_seed(0)
+    head = torch.nn.Linear(20, 4)
+    before = head.weight.clone()
+    probe = fit_probe(TRAIN, head=head, val=val)
+    assert probe.score(TEST).low > 0.8
+    assert (probe.head, probe.chosen_on, probe.strength) == ("Linear", "val", None)
+    torch.testing.assert_close(head.weight, before, rtol=0, atol=0)
+    torch.testing.assert_close(fit_probe(TRAIN, head=head, val=val).logits(TEST), probe.logits(TEST))
+
+
+def test_a_module_needs_val_where_none_can_be_carved():
+    with pytest.raises(InputError, match="`val` must be given: a fifth of 4 train images"):
+        fit_probe(make(4), head=torch.nn.Linear(20, 4))
+
+
 def test_two_tasks_on_one_extraction():
     other = TRAIN.relabel(TRAIN.labels // 2, ("small", "large"))
     assert fit_probe(other).score(TEST.relabel(TEST.labels // 2, ("small", "large"))).low > 0.7
