@@ -2,12 +2,15 @@
 
 from frozenkit.ridge import DEFAULT_STRENGTHS, LinearMap, RidgePath, ridge_path
 from frozenkit.softmax import SoftmaxPath, softmax_path
+from frozenkit.training import TrainLog, train_head
 
 __all__ = [
     "DEFAULT_STRENGTHS",
     "LinearMap",
     "RidgePath",
     "SoftmaxPath",
+    "TrainLog",
     "ridge_path",
     "softmax_path",
+    "train_head",
 ]
