@@ -152,7 +152,7 @@ class Backbone:
 
     def __repr__(self) -> str:
         count = sum(p.numel() for p in self.module.parameters())
-        return f"Backbone({self.name!r}, {count / 1e6:.1f} M parameters, {self.image_size} px, on {self.device})"
+        return f"Backbone({self.name!r}, {count / 1e6:.1f} M parameters, {self.image_size} px)"
 
 
 def load_backbone(
@@ -180,7 +180,7 @@ def load_backbone(
 
     Example:
         >>> load_backbone("efficientnet-lite0", image_size=96, device="cpu")
-        Backbone('efficientnet-lite0', 4.7 M parameters, 96 px, on cpu)
+        Backbone('efficientnet-lite0', 4.7 M parameters, 96 px)
     """
     if image_size is not None and image_size not in _SIZES:
         raise InputError(f"`image_size` must lie in {_SIZES[0]}..{_SIZES[-1]} pixels, got {image_size}.")

@@ -5,6 +5,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -61,6 +62,159 @@ def doctor(
             table.add_row(Text(check.name), Text(check.status, style=colours[check.status]), found)
         _console().print(table)
     raise typer.Exit(0 if diagnosis.ok else 1)
+
+
+@app.command()
+def probe(
+    target: Annotated[
+        str, typer.Argument(help="A data set's name, or a folder of pictures per class.")
+    ] = "emoji-google",
+    backbone: Annotated[str, typer.Option(help="Which backbone; offline: efficientnet-lite0, -lite2.")] = (
+        "efficientnet-lite0"
+    ),
+    layers: Annotated[
+        str | None, typer.Option(help="Layer names, with commas; default: the backbone's stages.")
+    ] = None,
+    image_size: Annotated[int | None, typer.Option(help="Pixels; default 96 for data by name, else its own.")] = None,
+    limit: Annotated[int | None, typer.Option(min=2, help="At most so many pictures to learn from.")] = None,
+    seed: Annotated[int, typer.Option(help="For splits and draws.")] = 0,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable pictures out, and list them.")] = False,
+    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep features, and use those kept.")] = True,
+    page: Annotated[Path, typer.Option("--report", help="Where to write the HTML report.")] = Path(
+        "frozenkit-report.html"
+    ),
+    show: Annotated[bool, typer.Option("--open/--no-open", help="Open the report in a browser.")] = False,
+    debug: Debug = False,
+) -> None:
+    """How good are frozen features on these pictures? A table of layers, controls, and one HTML report."""
+    from frozenkit.backbones import load_backbone
+    from frozenkit.cache import FeatureCache
+    from frozenkit.page import to_html
+    from frozenkit.report import load_pictures, probe_pictures
+
+    if not page.parent.is_dir():
+        raise InputError(f"`--report` must lie in a folder that exists, got {page}.")
+    train, test = load_pictures(target, limit=limit, seed=seed, skip_bad=skip_bad)
+    size = image_size or (None if Path(target).exists() else 96)
+    frozen = load_backbone(backbone, image_size=size)
+    names = [name.strip() for name in layers.split(",")] if layers else None
+    store = FeatureCache() if cache else None
+    report = probe_pictures(train, test, frozen, layers=names, cache=store, seed=seed)
+    _print_report(report)
+    words = " ".join(["frozenkit probe", *([] if target == "emoji-google" else [target])])
+    page.write_text(to_html(report, command=words), encoding="utf-8")
+    print(f"\nreport: {page}")
+    if show:
+        typer.launch(str(page))
+
+
+def _print_report(report: Any) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    console = _console()
+    console.print(
+        Text(f"{report.train.name}: {len(report.train):,} pictures to learn from, {len(report.test):,} to report on")
+    )
+    layers = Table("layer", "features", "leave-one-out", "test", "95 % interval", box=None, pad_edge=False)
+    for name, fitted in report.layers.probes.items():
+        score, chosen = report.layers.scores[name], name == report.layers.chosen
+        mark = " ←" if chosen else "  "
+        cells = [name, f"{fitted.n_features:,}", f"{fitted.choice_score:.1%}{mark}", *_with_interval(score)]
+        layers.add_row(*map(Text, cells), style="bold" if chosen else "")
+    controls = Table("control", "test", "95 % interval", box=None, pad_edge=False)
+    for name, score in report.controls.items():
+        controls.add_row(*map(Text, [name, *_with_interval(score)]))
+    for table in (layers, controls):
+        for column in table.columns[1:]:
+            column.justify = "right"
+        console.print()
+        console.print(table)
+    source = "all from the cache" if report.from_cache else "computed"
+    console.print(
+        Text(f"\nfeatures {source} in {report.seconds:.2f} s; ← chosen by leave-one-out on the training pictures")
+    )
+    console.print(Text(report.verdict, style="bold"))
+
+
+def _with_interval(score: Any) -> list[str]:
+    return [f"{score.accuracy:.1%}", f"{score.low:.1%} to {score.high:.1%}"]
+
+
+stored = typer.Typer(help="What is stored, whether it is sound, and why something was a miss.", no_args_is_help=True)
+app.add_typer(stored, name="cache")
+
+
+@stored.command("list")
+def cache_list() -> None:
+    """One line per stored layer, newest first."""
+    from frozenkit.cache import FeatureCache
+
+    store = FeatureCache()
+    entries = store.entries()
+    entries["fingerprint"] = entries["fingerprint"].str[:12]
+    print(entries.fillna("").to_string(index=False) if len(entries) else f"nothing is stored in {store.root}")
+    if len(entries):
+        print(f"\n{len(entries)} entries, {store.size / 1e6:.1f} MB in {store.root}")
+
+
+@stored.command("verify")
+def cache_verify(
+    remove: Annotated[bool, typer.Option("--remove", help="Forget what is damaged.")] = False,
+) -> None:
+    """Read every byte that would ever be returned; ends with 1 if something is damaged and was not removed."""
+    from frozenkit.cache import FeatureCache
+
+    store = FeatureCache()
+    found = store.verify()
+    damaged = {fingerprint: state for fingerprint, state in found.items() if state != "ok"}
+    for fingerprint, state in damaged.items():
+        print(f"{fingerprint[:12]}  {_one_line(state)}")
+        if remove:
+            store.remove(fingerprint)
+    print(f"{len(found) - len(damaged)} sound, {len(damaged)} damaged{' and removed' if damaged and remove else ''}")
+    raise typer.Exit(1 if damaged and not remove else 0)
+
+
+@stored.command("clear")
+def cache_clear(
+    name: Annotated[str | None, typer.Option(help="Only this data set's or this backbone's.")] = None,
+    older_than_days: Annotated[
+        float, typer.Option("--older-than", min=0, help="Only what is at least so many days old.")
+    ] = 0,
+) -> None:
+    """Forget stored features; they can be computed again."""
+    from frozenkit.cache import FeatureCache
+
+    print(f"removed {FeatureCache().clear(name=name, older_than_days=older_than_days)} entries")
+
+
+@stored.command("why")
+def cache_why(
+    target: Annotated[
+        str, typer.Argument(help="A data set's name, or a folder of pictures per class.")
+    ] = "emoji-google",
+    backbone: Annotated[str, typer.Option(help="Which backbone.")] = "efficientnet-lite0",
+    layer: Annotated[str | None, typer.Option(help="Which layer; default the backbone's.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Pixels; default 96 for data by name, else its own.")] = None,
+) -> None:
+    """Are these features stored? If not, which ingredient differs from the nearest that are?"""
+    from frozenkit.backbones import load_backbone
+    from frozenkit.cache import FeatureCache
+    from frozenkit.extraction import fingerprint_of
+    from frozenkit.report import load_pictures
+
+    train, _ = load_pictures(target, limit=None, seed=0, skip_bad=True)
+    frozen = load_backbone(backbone, image_size=image_size or (None if Path(target).exists() else 96))
+    store = FeatureCache()
+    wanted = fingerprint_of(frozen, train, layer or frozen.default_layer, storage=store.storage)
+    if wanted.digest in store:
+        print(f"stored: {store.path(wanted.digest)}")
+        return
+    differs = store.why(wanted)
+    print("not stored" + ("; the nearest entry differs in" if differs else f", and {store.root} is empty"))
+    for ingredient, (mine, theirs) in differs.items():
+        print(f"  {ingredient}: wanted {mine}, stored {theirs}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

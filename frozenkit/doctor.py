@@ -4,7 +4,6 @@ import html
 import os
 import platform
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -119,11 +118,11 @@ def available_memory() -> tuple[int, int]:
 def _frozenkit(name: str) -> Check:
     from frozenkit import __version__
 
-    return Check(name, f"{__version__} in {Path(__file__).parent}")
+    return Check(name, __version__)
 
 
 def _python(name: str) -> Check:
-    return Check(name, f"{platform.python_version()} on {platform.system()} {platform.machine()}, {sys.prefix}")
+    return Check(name, f"{platform.python_version()} on {platform.system()} {platform.machine()}")
 
 
 def _versions(*packages: str) -> Callable[[str], Check]:
@@ -173,22 +172,15 @@ def _memory(name: str) -> Check:
 
 
 def _disk(name: str) -> Check:
-    root = cache_root()
+    from frozenkit.cache import default_root
+
+    root = default_root()
     nearest = next(folder for folder in (root, *root.parents) if folder.exists())
-    found = f"{root}, {shutil.disk_usage(nearest).free / _MIB / 1024:.1f} GiB free"
+    home = str(root).replace(str(Path.home()), "~", 1)
+    found = f"{home}, {shutil.disk_usage(nearest).free / _MIB / 1024:.1f} GiB free"
     if not os.access(nearest, os.W_OK):
         return Check(name, found, "to do", "It cannot be written. Set FROZENKIT_HOME to a folder that can.")
     return Check(name, found)
-
-
-def cache_root() -> Path:
-    """The folder that features are cached in by default: ``$FROZENKIT_HOME/cache``, or the user's cache folder."""
-    home = os.environ.get("FROZENKIT_HOME")
-    if home:
-        return Path(home).expanduser() / "cache"
-    from platformdirs import user_cache_path
-
-    return user_cache_path("frozenkit")
 
 
 def _labextension(folder: str, package: str) -> Callable[[str], Check]:
@@ -199,7 +191,7 @@ def _labextension(folder: str, package: str) -> Callable[[str], Check]:
 
         for root in jupyter_path("labextensions"):
             if (Path(root) / folder / "package.json").is_file():
-                return Check(name, f"{folder} in {root}")
+                return Check(name, f"{folder} is where JupyterLab looks")
         again = f"pip install --force-reinstall --no-deps {package}, then restart JupyterLab"
         return Check(name, "not where this Python's JupyterLab looks", "to do", again)
 

@@ -33,7 +33,10 @@ class Images(Protocol):
     name: str
 
     @property
-    def digest(self) -> str: ...
+    def digest(self) -> str:
+        """Depends on pictures, labels and order."""
+        ...
+
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> tuple[Any, int]: ...
 
@@ -94,11 +97,8 @@ def extract(
         raise InputError("`lazy=True` leaves features on disk, so it needs `cache=FeatureCache()`.")
     resolved = _resolve_precision(precision, backbone.device.type)
     storage = cache.storage if cache else "float32"
-    prints = {
-        name: _fingerprint(backbone, dataset, name, pooling=pooling, precision=resolved, storage=storage, digest=digest)
-        for digest in [backbone.digest]
-        for name in names
-    }
+    keys = {"pooling": pooling, "precision": resolved, "storage": storage, "weights_digest": backbone.digest}
+    prints = {name: fingerprint_of(backbone, dataset, name, **keys) for name in names}
     run = _Run(backbone, dataset, pooling, resolved, batch_size or (256 if backbone.device.type == "cuda" else 64))
     with _progress_bar(progress, len(dataset), backbone.name) as advance:
         if cache is None:
@@ -368,20 +368,41 @@ def _is_stored(cache: FeatureCache, digest: str) -> bool:
     return True
 
 
-def _fingerprint(backbone: Backbone, dataset: Images, layer: str, *, digest: str, **settings: str) -> Fingerprint:
-    """Every ingredient that decides the numbers, defaults included; names are there for the reader."""
+def fingerprint_of(
+    backbone: Backbone,
+    dataset: Images,
+    layer: str,
+    *,
+    pooling: str = "mean",
+    precision: str = "auto",
+    storage: str = "float32",
+    weights_digest: str | None = None,
+) -> Fingerprint:
+    """What `extract` files these features under: every ingredient that decides the numbers, defaults included.
+
+    Args:
+        backbone: As in `extract`.
+        dataset: As in `extract`.
+        layer: One layer.
+        pooling: As in `extract`.
+        precision: As in `extract`; ``"auto"`` counts as what it resolves to here.
+        storage: The cache's storage type.
+        weights_digest: ``backbone.digest``, where it is at hand already.
+    """
     return Fingerprint(
         {
             "format": FORMAT,
-            "dataset": dataset.name,
+            "dataset": dataset.name,  # names are for the reader; digests decide
             "dataset_digest": dataset.digest,
             "n": len(dataset),
             "backbone": backbone.name,
-            "weights_digest": digest,
+            "weights_digest": weights_digest or backbone.digest,
             "preprocess": repr(backbone.preprocess),
             "image_size": backbone.image_size,
             "layer": layer,
-            **settings,
+            "pooling": pooling,
+            "precision": _resolve_precision(precision, backbone.device.type),
+            "storage": storage,
         }
     )
 

@@ -1,0 +1,173 @@
+"""A `ProbeReport` as one self-contained HTML page: no script, no address outside it, both themes."""
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from frozenkit import __version__
+from frozenkit.report import ProbeReport
+from frozenkit.scores import Score
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1a1a1a; --soft: #5c6570; --line: #d9dee4; --page: #fff; --card: #f5f7f9;
+        --mark: #0072b2; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #eceff2; --soft: #a3adb8; --line: #3a434d; --page: #14181c; --card: #1d2329; --mark: #56b4e9; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 62rem; padding: 2.5rem 1.5rem 4rem; background: var(--page); color: var(--ink);
+       font: 17px/1.55 system-ui, sans-serif; }
+h1 { font-size: 2rem; line-height: 1.2; margin: 0 0 .4rem; }
+h2 { font-size: 1.3rem; margin: 2.6rem 0 .6rem; }
+p.soft, figcaption, footer { color: var(--soft); }
+.answer { display: flex; gap: 1.6rem; align-items: center; flex-wrap: wrap; padding: 1.4rem 1.6rem; margin: 1.4rem 0;
+          background: var(--card); border-left: 6px solid var(--mark); border-radius: 6px; }
+.answer b { font-size: 3rem; line-height: 1; white-space: nowrap; }
+.answer div { flex: 1 1 20rem; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { padding: .4rem .7rem; text-align: right; border-bottom: 1px solid var(--line); }
+th:first-child, td:first-child { text-align: left; }
+th { color: var(--soft); font-weight: 600; }
+tr.chosen td { font-weight: 700; background: var(--card); }
+.scroll { overflow-x: auto; }
+.pictures { display: flex; flex-wrap: wrap; gap: 1rem; padding: 0; list-style: none; }
+.pictures li { width: 8.2rem; font-size: .85rem; line-height: 1.3; overflow-wrap: anywhere; }
+.pictures img { width: 100%; aspect-ratio: 1; object-fit: contain; background: #fff; border: 1px solid var(--line);
+                border-radius: 6px; }
+.bar { position: relative; height: 1.1rem; min-width: 12rem; background: var(--card); border-radius: 3px; }
+.bar i { position: absolute; top: .4rem; height: .3rem; background: var(--mark); opacity: .55; border-radius: 2px; }
+.bar u { position: absolute; top: .15rem; width: .8rem; height: .8rem; margin-left: -.4rem; border-radius: 50%;
+         background: var(--mark); }
+code { background: var(--card); padding: .1em .35em; border-radius: 4px; }
+"""
+
+
+def to_html(report: ProbeReport, *, command: str = "frozenkit probe") -> str:
+    """The page; every name from data is escaped.
+
+    Args:
+        report: From `probe_pictures`.
+        command: What produced it, shown at the end.
+    """
+    score, chosen = report.score, report.layers.chosen
+    wrong = report.layers.probe.confidently_wrong(report.test_features)[:12].tolist()
+    predicted = report.layers.probe.predict(report.test_features)
+    guesses = [
+        f"{report.train.classes[int(report.test.labels[i])]}, taken for {report.train.classes[int(predicted[i])]}"
+        for i in wrong
+    ]
+    source = "from the cache" if report.from_cache else "computed"
+    parts = [
+        f"<h1>{_text(report.train.name)}: how far do frozen features get?</h1>",
+        f'<p class="soft">{len(report.train):,} pictures to learn from, {len(report.test):,} to report on, '
+        f"{len(report.train.classes)} classes. Backbone {_text(report.backbone)} at {report.image_size} pixels, never "
+        f"changed; features {source} in {report.seconds:.1f} s.</p>",
+        f'<div class="answer"><b>{score.accuracy:.1%}</b><div>of the test pictures right (95 % interval '
+        f"{score.low:.1%} to {score.high:.1%}), with a linear head on layer <code>{_text(chosen)}</code>, which "
+        f"leave-one-out chose on the training pictures. {_text(report.verdict)}</div></div>",
+        "<h2>What it looks at</h2>",
+        _pictures(report.train, _one_a_class(report), None),
+        "<h2>Beside its controls</h2>",
+        "<p>The same pictures and the same head, without what the backbone is said to bring.</p>",
+        _score_table({f"frozen features, {chosen}": score, **report.controls}, f"frozen features, {chosen}"),
+        "<h2>Layer by layer</h2>",
+        "<p>Leave-one-out accuracy on the training pictures chooses; the test column is only reported.</p>",
+        _layer_table(report),
+        "<h2>Class by class</h2>",
+        _class_table(report),
+        "<h2>Most confidently wrong</h2>",
+        _pictures(report.test, wrong, guesses) if wrong else "<p>Not one test picture was wrong.</p>",
+        _skipped(report),
+        f"<footer><p>Made by <code>{_text(command)}</code>, frozenkit {__version__}. Intervals: Wilson, 95 %. "
+        "A frozen probe is a lower bound on what transfer can reach; it does not tell how much fine-tuning would "
+        "add.</p></footer>",
+    ]
+    title = _text(f"{report.train.name}: frozen features")
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>'
+    return (
+        f'<!doctype html><html lang="en"><head>{head}<style>{_STYLE}</style></head><body>{"".join(parts)}</body></html>'
+    )
+
+
+def _one_a_class(report: ProbeReport) -> list[int]:
+    """Up to three training pictures a class, 18 in all."""
+    labels = report.train.labels
+    each = max(1, min(3, 18 // len(report.train.classes)))
+    rows = [(labels == k).nonzero().flatten()[:each].tolist() for k in range(len(report.train.classes))]
+    return [row for found in rows for row in found][:18]
+
+
+def _pictures(dataset: Any, rows: Sequence[int], captions: Sequence[str] | None) -> str:
+    items = []
+    for place, row in enumerate(rows):
+        picture, label = dataset[row]
+        caption = _text(captions[place] if captions else dataset.classes[label])
+        items.append(f'<li><img alt="{caption}" src="{_data_uri(picture)}">{caption}</li>')
+    return f'<ul class="pictures">{"".join(items)}</ul>'
+
+
+def _data_uri(picture: Any) -> str:
+    small = picture.copy()
+    small.thumbnail((160, 160))
+    buffer = io.BytesIO()
+    small.save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _score_table(scores: dict[str, Score], chosen: str) -> str:
+    rows = [
+        (name, [f"{s.accuracy:.1%}", f"{s.low:.1%} to {s.high:.1%}"], _bar(s), name == chosen)
+        for name, s in scores.items()
+    ]
+    return _table(["probe on", "test accuracy", "95 % interval", "0 to 100 %"], rows)
+
+
+def _layer_table(report: ProbeReport) -> str:
+    rows = []
+    for name, probe in report.layers.probes.items():
+        s = report.layers.scores[name]
+        mark = " ← chosen" if name == report.layers.chosen else ""
+        cells = [f"{probe.n_features:,}", f"{probe.choice_score:.1%}{mark}", f"{s.accuracy:.1%}"]
+        rows.append((name, [*cells, f"{s.low:.1%} to {s.high:.1%}"], _bar(s), bool(mark)))
+    return _table(["layer", "features", "leave-one-out", "test", "95 % interval", "0 to 100 %"], rows)
+
+
+def _class_table(report: ProbeReport) -> str:
+    rows = []
+    confusion = report.score.confusion
+    for k, name in enumerate(report.train.classes):
+        n, right = int(confusion[k].sum()), int(confusion[k, k])
+        others = confusion[k].clone()
+        others[k] = 0
+        rival = report.train.classes[int(others.argmax())] if int(others.sum()) else "–"
+        share = f"{right / n:.1%}" if n else "–"
+        rows.append((name, [f"{int((report.train.labels == k).sum()):,}", f"{n:,}", share, rival], "", False))
+    return _table(["class", "to learn from", "tested", "right", "most often taken for"], rows)
+
+
+def _table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str], str, bool]]) -> str:
+    titles = "".join(f"<th>{_text(title)}</th>" for title in head)
+    body = []
+    for name, cells, bar, chosen in rows:
+        inner = "".join(f"<td>{_text(cell)}</td>" for cell in [name, *cells]) + (f"<td>{bar}</td>" if bar else "")
+        body.append(f'<tr class="chosen">{inner}</tr>' if chosen else f"<tr>{inner}</tr>")
+    return f'<div class="scroll"><table><thead><tr>{titles}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+
+
+def _bar(score: Score) -> str:
+    width = 100 * (score.high - score.low)
+    interval = f'<i style="left:{100 * score.low:.1f}%;width:{width:.1f}%"></i>'
+    return f'<div class="bar" aria-hidden="true">{interval}<u style="left:{100 * score.accuracy:.1f}%"></u></div>'
+
+
+def _skipped(report: ProbeReport) -> str:
+    skipped = report.train.skipped
+    if not skipped:
+        return ""
+    items = "".join(f"<li>{_text(name)}: {_text(reason)}</li>" for name, reason in skipped)
+    return f"<h2>Left out</h2><ul>{items}</ul>"
+
+
+def _text(text: object) -> str:
+    return html.escape(str(text), quote=True)

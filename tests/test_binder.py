@@ -1,0 +1,66 @@
+"""What Binder builds from: the same packages as the project's, in a layer that a commit does not rebuild."""
+
+import os
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BINDER = ROOT / "binder"
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="Binder's scripts are for bash")
+
+
+def requirements(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def depends_on_the_sources(lines: list[str]) -> bool:
+    """Whether repo2docker would install only after copying the repository: any path or nested file among the lines."""
+    return any(re.match(r"(-e|-r|-c|--requirement|--constraint|--editable|\.|/|file:)", line) for line in lines)
+
+
+def test_requirements_are_the_dependencies_of_the_project():
+    lines = requirements((BINDER / "requirements.txt").read_text())
+    packages = [line for line in lines if not line.startswith("--")]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert sorted(packages) == sorted(project["dependencies"])
+
+
+def test_torch_is_the_cpu_build():
+    lines = requirements((BINDER / "requirements.txt").read_text())
+    assert "--extra-index-url https://download.pytorch.org/whl/cpu" in lines
+
+
+def test_requirements_are_third_party_only():
+    assert not depends_on_the_sources(requirements((BINDER / "requirements.txt").read_text()))
+
+
+@pytest.mark.parametrize("line", [".", "-e .", "-r more.txt", "-c limits.txt", "./wheel", "--editable ."])
+def test_a_line_that_would_reinstall_torch_on_every_commit_is_noticed(line: str):
+    assert depends_on_the_sources(["torch", line])
+
+
+def test_python_is_one_that_the_project_allows():
+    minor = int(re.fullmatch(r"python-3\.(\d+)", (BINDER / "runtime.txt").read_text().strip())[1])
+    assert minor >= 11
+
+
+@pytest.mark.parametrize("script", ["postBuild", "start"])
+def test_scripts_are_executable_and_parse(script: str):
+    assert os.access(BINDER / script, os.X_OK)
+    subprocess.run(["bash", "-n", BINDER / script], check=True)
+
+
+def test_start_sets_threads_and_hands_over():
+    show = 'echo "$OMP_WAIT_POLICY $OMP_NUM_THREADS $1"'
+    done = subprocess.run(
+        [BINDER / "start", "bash", "-c", show, "bash", "two words"], check=True, capture_output=True, text=True
+    )
+    policy, threads, argument = done.stdout.strip().split(maxsplit=2)
+    assert policy == "passive"
+    assert 1 <= int(threads) <= (os.cpu_count() or 1)
+    assert argument == "two words"

@@ -1,0 +1,66 @@
+"""The two commands that the README promises are the ones that are tried."""
+
+import re
+import shlex
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+START = "pip install -e . && frozenkit lab"
+TEST = 'pip install -e ".[test]" && pytest'
+
+
+def readme_commands(text: str) -> list[str]:
+    blocks = re.findall(r"^```(?:bash|sh|console)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    return [line.strip() for block in blocks for line in block.splitlines() if line.strip()]
+
+
+def executed_commands(script: str) -> list[str]:
+    """Lines of a shell script that run, whatever happens before them: not indented, no comment."""
+    return [line for line in script.splitlines() if line and not line.startswith(("#", " ", "\t"))]
+
+
+def test_readme_opens_with_the_two_commands():
+    assert readme_commands((ROOT / "README.md").read_text())[:2] == [START, TEST]
+
+
+def test_ci_ends_with_the_readme_test_command():
+    assert executed_commands((ROOT / ".ci" / "run").read_text())[-1] == TEST
+
+
+@pytest.mark.parametrize(
+    "broken",
+    ["# " + TEST, "echo done\n  " + TEST + "\nfi", TEST + " -x", TEST + " || true", TEST + "\nexit 0"],
+    ids=["comment", "indented", "other-arguments", "swallowed", "not-last"],
+)
+def test_a_script_that_does_not_end_with_it_is_noticed(broken: str):
+    assert (executed_commands(broken) or [""])[-1] != TEST
+
+
+def test_ci_stops_at_the_first_failure():
+    script = (ROOT / ".ci" / "run").read_text()
+    assert "set -euo pipefail" in executed_commands(script)[0]
+    assert "|| true" not in script
+    assert "continue-on-error" not in (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+
+
+def test_workflow_runs_the_same_script():
+    assert "- run: .ci/run" in (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+
+
+def test_start_command_exists():
+    words = shlex.split(START.split("&&")[1])
+    (script,) = entry_points(group="console_scripts", name=words[0])
+    assert script.value == "frozenkit.cli:main"
+    from frozenkit.cli import app
+
+    assert words[1] in {command.callback.__name__ for command in app.registered_commands}
+
+
+def test_test_command_names_an_extra_that_exists():
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert any(line.startswith("pytest") for line in project["optional-dependencies"]["test"])
