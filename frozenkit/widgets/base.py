@@ -61,6 +61,7 @@ class Lab(anywidget.AnyWidget):
             super().set_state(sync_data)
         except (FrozenkitError, traitlets.TraitError) as error:
             self.error = str(error)
+            self.send_state([name for name in sync_data if name in self.keys])  # the browser takes back what it sent
         # anything else is ours to mend: `_refresh` has shown it, and Jupyter logs the trace
 
     def __repr__(self) -> str:

@@ -104,9 +104,12 @@ def test_a_fast_hand_ends_where_it_stopped(emoji):
 def test_errors_show_in_the_widget(emoji):
     alert = emoji.page.locator(".fk-lab [role=alert]")
     assert alert.is_hidden()
+    emoji.ask("lab.shots = 10")
     emoji.ask("lab.set_state({'shots': 100000})")
     alert.wait_for(state="visible")
     assert "`shots` must lie in 2.." in alert.text_content()
+    slider = emoji.page.get_by_label("Labels per class", exact=True)
+    assert slider.get_attribute("aria-valuetext") == emoji.ask("print(lab.shots)")  # what was refused is not shown
     emoji.ask("lab.shots = 5")
     alert.wait_for(state="hidden")
 
