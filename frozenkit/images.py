@@ -62,7 +62,10 @@ class FileSource:
 
     def digest(self, index: int) -> bytes:
         """sha256 of the file's bytes."""
-        return hashlib.sha256(self.paths[index].read_bytes()).digest()
+        try:
+            return hashlib.sha256(self.paths[index].read_bytes()).digest()
+        except OSError as error:
+            raise DataError(f"{self.paths[index]} can no longer be read: {error.strerror}.") from error
 
 
 class ImageDataset:
@@ -85,7 +88,7 @@ class ImageDataset:
     def __init__(
         self,
         source: Source,
-        labels: Sequence[int] | Tensor,
+        labels: Sequence[int] | Tensor | np.ndarray,
         classes: Sequence[str],
         ids: Sequence[str],
         *,
@@ -95,7 +98,7 @@ class ImageDataset:
         skipped: Sequence[tuple[str, str]] = (),
     ) -> None:
         self.source = source
-        self.labels = torch.as_tensor(labels, dtype=torch.int64)
+        self.labels = _class_indices(labels)
         self.classes = tuple(classes)
         self.ids = tuple(ids)
         self.name = name
@@ -132,7 +135,14 @@ class ImageDataset:
     def subset(self, indices: Sequence[int] | Tensor | np.ndarray) -> "ImageDataset":
         """Those pictures, in that order; nothing is copied."""
         index = np.asarray(indices)
-        index = np.flatnonzero(index) if index.dtype == bool else index.astype(np.int64)
+        if index.dtype == bool and index.shape == (len(self),):
+            index = np.flatnonzero(index)
+        inside = index.size == 0 or (index.dtype.kind in "iu" and -len(self) <= index.min() <= index.max() < len(self))
+        if index.ndim != 1 or not inside:
+            raise InputError(
+                f"`indices` must be whole numbers below {len(self)}, or that many booleans, got {indices!r}."
+            )
+        index = index.astype(np.int64)
         return ImageDataset(
             self.source,
             self.labels[torch.from_numpy(index)],
@@ -141,6 +151,7 @@ class ImageDataset:
             name=self.name,
             tasks={task: (labels[torch.from_numpy(index)], names) for task, (labels, names) in self.tasks.items()},
             rows=self._rows[index],
+            skipped=self.skipped,
         )
 
     def __repr__(self) -> str:
@@ -187,7 +198,11 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     """
     if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
         values = np.asarray(picture, dtype=np.float64)
-        ceiling = 65535.0 if values.max(initial=0) > 255 else 255.0
+        if not np.isfinite(values).all():
+            raise DataError(f"a picture of mode {picture.mode} must hold finite numbers only.")
+        # The mode I;16 says its depth; I and F do not, so the values must: fractions, 8 bits or 16.
+        deep, top = picture.mode.startswith("I;16"), values.max(initial=0)
+        ceiling = 65535.0 if deep or top > 255 else 1.0 if picture.mode == "F" and top <= 1 else 255.0
         return Image.fromarray((values.clip(0, ceiling) / ceiling * 255).round().astype(np.uint8)).convert("RGB")
     if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
@@ -218,12 +233,30 @@ def from_torch(dataset: Any, *, classes: Sequence[str] | None = None) -> ImageDa
         >>> from_torch(pictures, classes=["cat", "dog"])
         ImageDataset('TensorDataset', 4 images, 2 classes)
     """
-    labels = [int(dataset[i][1]) for i in range(len(dataset))]
-    if not labels:
+    if len(dataset) == 0:
         raise DataError("`dataset` must hold at least one picture, got none.")
-    names = classes or getattr(dataset, "classes", None) or [str(k) for k in range(max(labels) + 1)]
-    name = type(dataset).__name__
-    return ImageDataset(_TorchSource(dataset), labels, names, [f"{name}/{i}" for i in range(len(labels))], name=name)
+    labels = _class_indices([dataset[i][1] for i in range(len(dataset))])
+    names = classes or getattr(dataset, "classes", None) or [str(k) for k in range(int(labels.max()) + 1)]
+    name, source = type(dataset).__name__, _TorchSource(dataset)
+    for i in range(min(8, len(dataset))):
+        if source.digest(i) != source.digest(i):  # features are kept, so one picture must stay one picture
+            raise DataError(f"picture {i} changes each time it is read; take random augmentation out of `dataset`.")
+    return ImageDataset(source, labels, names, [f"{name}/{i}" for i in range(len(labels))], name=name)
+
+
+def _class_indices(labels: Any) -> Tensor:
+    """(n,) int64, or an error that names the first label that is no whole number."""
+    values = (
+        labels.tolist()
+        if isinstance(labels, Tensor | np.ndarray)
+        else [getattr(v, "tolist", lambda v=v: v)() for v in labels]
+    )
+    for i, value in enumerate(values):
+        if not isinstance(value, int):
+            raise InputError(
+                f"`labels` must be class indices 0, 1, …, but label {i} is {value!r}. Number the classes first."
+            )
+    return torch.tensor(values, dtype=torch.int64)
 
 
 class _TorchSource:
@@ -245,6 +278,8 @@ class _TorchSource:
                     f"picture {index} must lie in [0, 1]; undo its normalisation, the backbone has its own."
                 )
             pixels = (pixels * 255).round()
+        elif not (pixels.min() >= 0 and pixels.max() <= 255):
+            raise DataError(f"picture {index} must lie in 0..255, got {int(pixels.min())}..{int(pixels.max())}.")
         array = pixels.expand(3, -1, -1).permute(1, 2, 0).to(torch.uint8).numpy()
         return Image.fromarray(np.ascontiguousarray(array))
 

@@ -96,10 +96,11 @@ class _Shifted:
         self.source: Source = dataset.source
 
     def open(self, index: int) -> Image.Image:
-        seed = int.from_bytes(hashlib.sha256(self.dataset.ids[index].encode()).digest()[:4], "little")
+        name = self.dataset.ids[index].encode(errors="surrogateescape")  # file names need not be UTF-8
+        seed = int.from_bytes(hashlib.sha256(name).digest()[:4], "little")
         return KINDS[self.kind](self.dataset[index][0], self.severity, np.random.RandomState(seed))
 
     def digest(self, index: int) -> bytes:
         inner = self.source.digest(int(self.dataset._rows[index]))
-        change = f"{self.kind}-{self.severity}-{self.dataset.ids[index]}".encode()
+        change = f"{self.kind}-{self.severity}-{self.dataset.ids[index]}".encode(errors="surrogateescape")
         return hashlib.sha256(change + inner).digest()

@@ -12,7 +12,7 @@ from frozenkit.errors import DataError, InputError
 
 
 def split(
-    labels: Tensor | Sequence[int],
+    labels: Tensor | np.ndarray | Sequence[int],
     *,
     fractions: Sequence[float],
     groups: Sequence[Any] | None = None,
@@ -56,7 +56,7 @@ def split(
     return tuple(torch.from_numpy(np.flatnonzero(part == p)) for p in range(len(share)))
 
 
-def few_shot(labels: Tensor | Sequence[int], *, shots: int, seed: int = 0) -> Tensor:
+def few_shot(labels: Tensor | np.ndarray | Sequence[int], *, shots: int, seed: int = 0) -> Tensor:
     """`shots` random rows of every class, without replacement.
 
     Args:
@@ -118,8 +118,8 @@ def _stratified_parts(y: np.ndarray, share: np.ndarray, random: np.random.Random
         exact = share * len(rows)
         counts = np.floor(exact + 1e-9).astype(int)
         owed += exact - counts
-        for _ in range(len(rows) - counts.sum()):
-            behind = int(np.argmax(owed))
+        leftover = len(rows) - counts.sum()
+        for behind in np.argsort(-owed, kind="stable")[:leftover]:  # distinct parts, so that none gets two
             counts[behind] += 1
             owed[behind] -= 1
         part[rows] = np.repeat(np.arange(len(share)), counts)

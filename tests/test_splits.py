@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+import torch
+
+from frozenkit import duplicates, few_shot, load_dataset, split
+from frozenkit.errors import DataError, InputError
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_parts_are_disjoint_complete_and_within_one_image_in_every_class(seed):
+    random = np.random.RandomState(seed)
+    labels = random.randint(0, random.randint(1, 7), random.randint(1, 60))
+    fractions = random.rand(random.randint(1, 6)) + 0.05
+    parts = split(labels, fractions=fractions, seed=seed)
+    np.testing.assert_array_equal(np.sort(np.concatenate([p.numpy() for p in parts])), np.arange(len(labels)))
+    share = fractions / fractions.sum()
+    for label in np.unique(labels):
+        counts = np.array([(labels[p.numpy()] == label).sum() for p in parts])
+        assert np.abs(counts - share * (labels == label).sum()).max() <= 1 + 1e-9
+
+
+def test_one_part_never_takes_two_leftovers_of_a_class():
+    """Seen wrong once: what a part was owed over all classes was paid out of one class."""
+    labels = np.repeat([0, 1, 2], [2, 1, 4])
+    counts = [np.bincount(labels[p.numpy()], minlength=3) for p in split(labels, fractions=(0.6, 0.2, 0.2))]
+    np.testing.assert_array_less(np.abs(np.array(counts) - np.outer([0.6, 0.2, 0.2], [2, 1, 4])), 1)
+
+
+def test_sizes_by_hand():
+    parts = split([0] * 10 + [1] * 20, fractions=(0.6, 0.2, 0.2))
+    assert [len(p) for p in parts] == [18, 6, 6]
+    assert all(p.dtype == torch.int64 and p.tolist() == sorted(p.tolist()) for p in parts)
+
+
+def test_same_seed_same_sets_and_another_seed_other_sets():
+    labels = torch.arange(40) % 4
+    one, two, other = (split(labels, fractions=(1, 1), seed=s)[0].tolist() for s in (0, 0, 1))
+    assert one == two != other
+
+
+def test_the_global_random_state_is_left_alone():
+    np.random.seed(5)
+    before = np.random.get_state()[1].copy()
+    torch_before = torch.get_rng_state()
+    split([0, 0, 1, 1], fractions=(1, 1))
+    few_shot([0, 0, 1, 1], shots=1)
+    np.testing.assert_array_equal(np.random.get_state()[1], before)
+    torch.testing.assert_close(torch.get_rng_state(), torch_before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_a_group_is_never_on_both_sides(seed):
+    random = np.random.RandomState(seed)
+    n = random.randint(12, 60)
+    labels, groups = random.randint(0, 3, n), random.randint(0, 9, n)
+    parts = split(labels, fractions=(0.7, 0.3), groups=groups, seed=seed)
+    sides = [set(groups[p.numpy()]) for p in parts]
+    assert not sides[0] & sides[1]
+    assert all(sides)
+    assert sum(len(p) for p in parts) == n
+
+
+def test_without_groups_one_patient_is_on_both_sides():
+    """The broken variant: what `groups` is for."""
+    patients = np.repeat(np.arange(10), 10)
+    train, test = split(np.tile([0, 1], 50), fractions=(0.7, 0.3))
+    assert set(patients[train]) & set(patients[test])
+
+
+def test_groups_keep_proportions_where_they_can():
+    labels, patients = np.tile([0, 1], 500), np.repeat(np.arange(100), 10)
+    train, _ = split(labels, fractions=(0.7, 0.3), groups=patients)
+    assert len(train) == 700
+    assert labels[train].mean() == 0.5
+
+
+def test_groups_may_be_names():
+    a, b = split([0, 0, 1, 1], fractions=(1, 1), groups=["ann", "ann", "bob", "bob"])
+    assert sorted([a.tolist(), b.tolist()]) == [[0, 1], [2, 3]]
+
+
+@pytest.mark.parametrize("fractions", [(), (0.5, 0), (0.5, -0.5), (np.nan, 1), (np.inf, 1)])
+def test_fractions_must_be_positive(fractions):
+    with pytest.raises(InputError, match="`fractions` must be positive numbers"):
+        split([0, 1], fractions=fractions)
+
+
+def test_lengths_must_fit():
+    with pytest.raises(InputError, match=r"`labels` must be \(n,\) with n ≥ 1, got shape \(0,\)"):
+        split([], fractions=(1, 1))
+    with pytest.raises(InputError, match="a group for each of 3 rows, got 2"):
+        split([0, 1, 1], fractions=(1, 1), groups=["a", "b"])
+    with pytest.raises(InputError, match="1 groups for 2 parts"):
+        split([0, 1, 1], fractions=(1, 1), groups=["a", "a", "a"])
+
+
+def test_few_shot_draws_that_many_of_each_without_repeats():
+    labels = torch.tensor([0] * 7 + [1] * 9 + [2] * 5)
+    for shots in (1, 4, 5):
+        rows = few_shot(labels, shots=shots, seed=3)
+        assert len(set(rows.tolist())) == 3 * shots
+        assert torch.bincount(labels[rows]).tolist() == [shots] * 3
+    assert few_shot(labels, shots=2, seed=0).tolist() != few_shot(labels, shots=2, seed=1).tolist()
+
+
+def test_few_shot_says_which_class_is_too_small():
+    with pytest.raises(DataError, match="class 2 has 5 examples, fewer than `shots`=6"):
+        few_shot([0] * 7 + [1] * 9 + [2] * 5, shots=6)
+    with pytest.raises(InputError, match="`shots` must be at least 1, got 0"):
+        few_shot([0, 1], shots=0)
+
+
+def test_duplicates_are_equal_pixel_by_pixel():
+    a, b = np.zeros((2, 3), np.uint8), np.ones((2, 3), np.uint8)
+    assert duplicates([(a, 0), (b, 0), (a.copy(), 1), (b, 1), (a, 2)]) == [(0, 2, 4), (1, 3)]
+    assert duplicates([(a, 0), (a.T, 0), (a.astype(np.int16), 0)]) == []  # same bytes, other shape or type
+
+
+@pytest.mark.parametrize("name", ["emoji-google", "emoji-twitter", "digits"])
+def test_bundled_sets_share_no_picture_between_train_and_test(name):
+    train, test = load_dataset(name), load_dataset(name, split="test")
+    across = [group for group in duplicates([*train, *test]) if group[0] < len(train) <= group[-1]]
+    assert across == []
