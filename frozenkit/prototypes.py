@@ -39,7 +39,7 @@ class PrototypicalHead(nn.Module):
     @property
     def temperature(self) -> float:
         """T > 0."""
-        return float(self._temperature())
+        return float(self._temperature().detach())
 
     def fit_means(self, features: Tensor, labels: Tensor) -> "PrototypicalHead":
         """Sets the prototypes to the class means, in closed form; returns the head.

@@ -139,7 +139,7 @@ def ridge_path(
     shrink = 1 / (eigenvalues.unsqueeze(1) + alphas)  # (r, s)
     coefficients = (projected.unsqueeze(2) * shrink.unsqueeze(1)).flatten(1)  # (r, k·s)
     total = torch.zeros(len(grid), dtype=torch.float64)
-    rows = max(64, 20_000_000 // coefficients.shape[1])
+    rows = max(64, min(4096, 20_000_000 // coefficients.shape[1]))
     for start, chunk in source.chunks(rows):
         z = ((chunk - mean) / scale) @ basis
         y = coded[start : start + len(z)]

@@ -1,0 +1,389 @@
+"""Solvers: against brute force, against scikit-learn, and against what must not change."""
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from frozenkit.cache import load_features, save_features
+from frozenkit.errors import DataError, InputError
+from frozenkit.features import FeatureSet
+from frozenkit.heads import LinearHead, MLPHead
+from frozenkit.solvers import ridge_path, softmax_path, train_head
+
+STRENGTHS = [1e-3, 0.1, 10.0]
+SHAPES = {"n > d": (40, 6, 3), "n = d": (12, 12, 2), "n = d + 1": (13, 12, 2), "n < d": (15, 40, 3)}
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+def blobs(n, d, k, *, seed=0, imbalanced=False, spread=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % k
+    if imbalanced:
+        labels[k : n * 3 // 4] = 0
+    centres = torch.randn(k, d, generator=generator) * spread
+    scales = 10 ** torch.linspace(-1, 1, d)
+    return (torch.randn(n, d, generator=generator) + centres[labels]) * scales + 5, labels
+
+
+def as_set(x, y, *, k=None, name="a"):
+    classes = () if y.is_floating_point() else tuple(map(str, range(k or int(y.max()) + 1)))
+    return FeatureSet(x, y, classes, tuple(f"{name}{i}" for i in range(len(x))), "layer", name)
+
+
+def standardised(x):
+    x = x.double()
+    deviation = x.std(0, correction=0)
+    return (x - x.mean(0)) / torch.where(deviation < 1e-6 * x.abs().amax(0), 1.0, deviation)
+
+
+def refitted(z, y, alpha):
+    """Weights and intercept of ridge by the normal equations: the slow truth."""
+    centred, middle = z - z.mean(0), y.mean(0)
+    gram = centred.T @ centred + alpha * torch.eye(z.shape[1], dtype=z.dtype)
+    weights = torch.linalg.solve(gram, centred.T @ (y - middle))
+    return weights, middle - z.mean(0) @ weights
+
+
+def left_out_by_hand(x, y, strength):
+    """(n, k) prediction of each row by a fit without it: α = λ·n and the scaler as on all rows."""
+    z, alpha = standardised(x), strength * len(x)
+    rows = []
+    for i in range(len(x)):
+        keep = torch.arange(len(x)) != i
+        weights, intercept = refitted(z[keep], y[keep], alpha)
+        rows.append(z[i] @ weights + intercept)
+    return torch.stack(rows)
+
+
+class TestRidge:
+    @pytest.mark.parametrize("imbalanced", [False, True])
+    @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+    def test_leave_one_out_accuracy_is_that_of_refits(self, shape, imbalanced):
+        x, labels = blobs(*shape, imbalanced=imbalanced, spread=0.5)
+        coded = 2.0 * torch.nn.functional.one_hot(labels).double() - 1
+        expected = [(left_out_by_hand(x, coded, s).argmax(1) == labels).double().mean() for s in STRENGTHS]
+        assert_close(ridge_path(x, labels, STRENGTHS).loo_scores, torch.stack(expected), rtol=0, atol=1e-9)
+
+    @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+    def test_leave_one_out_r_squared_is_that_of_refits(self, shape):
+        x, labels = blobs(*shape)
+        y = torch.stack([labels.float(), x[:, 0] / 3 + labels], 1)
+        total = (y - y.mean(0)).double().square().sum()
+        expected = [1 - (left_out_by_hand(x, y.double(), s) - y).square().sum() / total for s in STRENGTHS]
+        assert_close(ridge_path(x, y, STRENGTHS).loo_scores, torch.stack(expected), rtol=1e-5, atol=1e-5)
+
+    def test_the_shortcut_without_the_intercept_is_caught(self):
+        # H without its 11ᵀ/n leaves the intercept fitted on the row that should be out: the broken variant.
+        x, labels = blobs(15, 40, 3)
+        y = labels.double().unsqueeze(1)
+        z, alpha = standardised(x), 0.1 * len(x)
+        hat = z @ torch.linalg.solve(z.T @ z + alpha * torch.eye(40, dtype=torch.float64), z.T)
+        fitted = hat @ (y - y.mean()) + y.mean()
+        broken = y - (y - fitted) / (1 - hat.diagonal()).unsqueeze(1)
+        right = y - (y - fitted) / (1 - hat.diagonal() - 1 / len(x)).unsqueeze(1)
+        truth = left_out_by_hand(x, y, 0.1)
+        assert_close(right, truth, rtol=1e-8, atol=1e-8)
+        with pytest.raises(AssertionError):
+            assert_close(broken, truth, rtol=1e-3, atol=1e-3)
+
+    @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+    def test_the_fit_is_scikit_learns(self, shape):
+        from sklearn.linear_model import Ridge
+
+        x, labels = blobs(*shape)
+        coded = (2.0 * torch.nn.functional.one_hot(labels).double() - 1).numpy()
+        z = standardised(x).numpy()
+        path = ridge_path(x, labels, STRENGTHS)
+        for strength in [*STRENGTHS, 0.037]:
+            reference = Ridge(alpha=strength * len(x)).fit(z, coded).predict(z)
+            np.testing.assert_allclose(path.at(strength)(x).numpy(), reference, rtol=1e-4, atol=1e-4)
+
+    def test_without_standardising_the_fit_is_scikit_learns_on_raw_features(self):
+        from sklearn.linear_model import Ridge
+
+        x, labels = blobs(40, 6, 3)
+        reference = Ridge(alpha=0.1 * 40).fit(x.double().numpy(), labels.numpy()).predict(x.double().numpy())
+        fit = ridge_path(x, labels.float(), STRENGTHS, standardize=False).at(0.1)
+        np.testing.assert_allclose(fit(x).numpy()[:, 0], reference, rtol=1e-4, atol=1e-4)
+
+    def test_a_constant_feature_changes_nothing(self):
+        x, labels = blobs(40, 6, 3)
+        wide = torch.cat([x, torch.full((40, 1), 0.1)], 1)
+        one, other = ridge_path(x, labels, STRENGTHS), ridge_path(wide, labels, STRENGTHS)
+        assert_close(other.loo_scores, one.loo_scores)
+        assert_close(other.at(0.1)(wide), one.at(0.1)(x), rtol=1e-4, atol=1e-4)
+        assert_close(other.at(0.1).weights[-1], torch.zeros(3), rtol=0, atol=1e-6)
+
+    def test_a_duplicate_feature_is_no_harm(self):
+        x, labels = blobs(40, 6, 3)
+        assert torch.isfinite(ridge_path(torch.cat([x, x], 1), labels, [1e-8, 1.0]).at(1e-8).weights).all()
+
+    def test_scale_and_shift_of_features_change_nothing(self):
+        x, labels = blobs(40, 6, 3)
+        moved = x * torch.logspace(-2, 2, 6) + 3
+        one, other = ridge_path(x, labels, STRENGTHS), ridge_path(moved, labels, STRENGTHS)
+        assert_close(one.loo_scores, other.loo_scores)
+        assert_close(one.at(0.1)(x), other.at(0.1)(moved), rtol=1e-3, atol=1e-3)
+
+    def test_on_disk_equals_in_memory(self, tmp_path):
+        x, labels = blobs(200, 6, 3)
+        save_features(as_set(x, labels), tmp_path / "f.h5")
+        from frozenkit.cache import CachedFeatures
+
+        lazy = ridge_path(CachedFeatures(tmp_path / "f.h5"), strengths=STRENGTHS)
+        dense = ridge_path(load_features(tmp_path / "f.h5"), strengths=STRENGTHS)
+        assert_close(lazy.loo_scores, dense.loo_scores)
+        assert_close(lazy.at(0.1).weights, dense.at(0.1).weights)
+
+    def test_rows_are_read_in_chunks(self):
+        class Rows:
+            """Says how many rows it was asked for at once; holds none itself."""
+
+            def __init__(self, n, d):
+                self.shape, self.labels, self.largest = (n, d), torch.arange(n) % 3, 0
+
+            def batches(self, size):
+                for start in range(0, self.shape[0], size):
+                    rows = torch.arange(start, min(start + size, self.shape[0]))
+                    self.largest = max(self.largest, len(rows))
+                    x = torch.sin(rows[:, None] * torch.arange(1, 9)).float()
+                    yield x + torch.nn.functional.one_hot(rows % 3, 8), self.labels[rows]
+
+        rows = Rows(50_000, 8)
+        dense = torch.cat([x for x, _ in rows.batches(50_000)])
+        rows.largest = 0
+        path = ridge_path(rows)
+        assert rows.largest <= 4096
+        assert_close(path.loo_scores, ridge_path(dense, rows.labels).loo_scores)
+
+    def test_ties_go_to_the_largest_strength(self):
+        x = torch.tensor([[-2.0], [-1.0], [1.0], [2.0]])
+        assert_close(ridge_path(x, torch.tensor([0, 0, 1, 1]), [1e-3, 1e-2, 1e-1]).best, 0.1)
+
+    def test_shuffled_labels_give_chance_by_leave_one_out(self):
+        # Saturated: with n < d any labels are fitted without error. Leave-one-out still tells.
+        generator = torch.Generator().manual_seed(0)
+        x, labels = torch.randn(120, 300, generator=generator), torch.arange(120) % 4
+        path = ridge_path(x, labels, [1e-4])
+        assert_close((path.at(1e-4)(x).argmax(1) == labels).double().mean().item(), 1.0)
+        assert abs(float(path.loo_scores[0]) - 0.25) < 3 * (0.25 * 0.75 / 120) ** 0.5
+
+    @pytest.mark.parametrize("strengths", [[0.0], [-1.0, 1.0], [], [float("nan")]])
+    def test_strengths_must_be_positive(self, strengths):
+        with pytest.raises(InputError, match="`strengths` must be positive"):
+            ridge_path(*blobs(10, 3, 2), strengths)
+
+    def test_bad_input_is_named(self):
+        x, labels = blobs(10, 3, 2)
+        with pytest.raises(InputError, match="must be positive"):
+            ridge_path(x, labels).at(0.0)
+        with pytest.raises(DataError, match="at least two rows"):
+            ridge_path(x[:1], labels[:1])
+        with pytest.raises(DataError, match="at least two classes"):
+            ridge_path(x, torch.zeros(10, dtype=torch.int64))
+        with pytest.raises(InputError, match="Pool tokens first"):
+            ridge_path(x.reshape(10, 1, 3), labels)
+        with pytest.raises(InputError, match="one row for each of 10"):
+            ridge_path(x, labels[:9])
+        x[7, 1] = float("nan")
+        x[3, 0] = float("inf")
+        with pytest.raises(DataError, match="rows 3, 7 are not"):
+            ridge_path(x, labels)
+
+    def test_it_reads_well(self):
+        assert repr(ridge_path(*blobs(10, 3, 2), STRENGTHS)).startswith("RidgePath(3 strengths in 1e-03..1e+01, best")
+
+
+def logistic(x, labels, strength):
+    """scikit-learn's minimum of the same objective, on standardised features."""
+    from sklearn.linear_model import LogisticRegression
+
+    z = standardised(x)
+    fit = LogisticRegression(C=1 / (strength * len(x)), tol=1e-8, max_iter=10_000).fit(z.numpy(), labels.numpy())
+    w, b = torch.tensor(fit.coef_.T), torch.tensor(fit.intercept_)
+    logits = z @ w + b
+    if len(b) == 1:
+        logits = torch.cat([torch.zeros_like(logits), logits], 1)
+    return float(torch.nn.functional.cross_entropy(logits, labels) + strength / 2 * w.square().sum()), logits
+
+
+class TestSoftmax:
+    @pytest.mark.parametrize("imbalanced", [False, True])
+    @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+    def test_the_objective_is_scikit_learns(self, shape, imbalanced):
+        x, labels = blobs(*shape, imbalanced=imbalanced, spread=0.5)
+        path = softmax_path(x, labels, STRENGTHS, tolerance=1e-6)
+        assert path.converged.all()
+        for i, strength in enumerate(STRENGTHS):
+            reference, logits = logistic(x, labels, strength)
+            np.testing.assert_allclose(float(path.objectives[i]), reference, rtol=2e-6)
+            ours = path.at(strength)(x).softmax(1).double()
+            assert_close(ours, logits.softmax(1), rtol=0, atol=5e-3)
+
+    def test_the_certificate_holds(self):
+        x, labels = blobs(60, 20, 3)
+        minimum = softmax_path(x, labels, STRENGTHS, tolerance=1e-10).objectives
+        for tolerance in (0.3, 1e-2, 1e-4):
+            path = softmax_path(x, labels, STRENGTHS, tolerance=tolerance)
+            assert path.converged.all()
+            excess = path.objectives - minimum
+            assert (excess <= path.gaps + 1e-10).all()
+            assert (path.gaps <= tolerance * path.objectives).all()
+
+    def test_too_few_iterations_are_confessed(self):
+        path = softmax_path(*blobs(60, 20, 3), [1e-5, 10.0], max_iterations=1)
+        assert not path.converged[0]
+        assert "1 converged" in repr(path) or "0 converged" in repr(path)
+
+    def test_together_equals_one_by_one(self):
+        x, labels = blobs(40, 6, 3)
+        together = softmax_path(x, labels, STRENGTHS, tolerance=1e-8)
+        for i, strength in enumerate(STRENGTHS):
+            alone = softmax_path(x, labels, [strength], tolerance=1e-8)
+            assert_close(together.weights[i], alone.weights[0], rtol=1e-2, atol=1e-4)
+
+    def test_shapes_and_order(self):
+        path = softmax_path(*blobs(40, 6, 3), [10.0, 0.1])
+        assert path.weights.shape == (2, 6, 3)
+        assert path.intercepts.shape == (2, 3)
+        assert path.strengths.tolist() == [0.1, 10.0]
+        assert list(path.to_frame().columns) == ["objectives", "gaps", "converged"]
+
+    def test_a_class_without_rows_is_never_likely(self):
+        x, labels = blobs(30, 4, 2)
+        path = softmax_path(x, labels, [0.1], n_classes=3)
+        assert path.at(0.1)(x).softmax(1)[:, 2].max() < 1e-6
+
+    def test_huge_features_do_not_overflow(self):
+        x, labels = blobs(40, 6, 3)
+        path = softmax_path(x * 1e12, labels, [0.1])
+        assert torch.isfinite(path.weights).all()
+        assert path.converged.all()
+
+    def test_bad_input_is_named(self):
+        x, labels = blobs(10, 3, 2)
+        with pytest.raises(InputError, match="`strengths` must be positive"):
+            softmax_path(x, labels, [0.0])
+        with pytest.raises(InputError, match="`tolerance` must be positive"):
+            softmax_path(x, labels, tolerance=0)
+        with pytest.raises(InputError, match="use `ridge_path`"):
+            softmax_path(x, labels.float())
+        with pytest.raises(DataError, match="at least two classes"):
+            softmax_path(x, torch.zeros_like(labels))
+        with pytest.raises(InputError, match="nearest is 0.1"):
+            softmax_path(x, labels, [0.1]).at(0.2)
+
+
+class TestTraining:
+    def sets(self, n=120, d=6, k=3):
+        x, labels = blobs(n, d, k, spread=2)
+        x = standardised(x).float()
+        return as_set(x[: n // 2], labels[: n // 2], k=k, name="a"), as_set(
+            x[n // 2 :], labels[n // 2 :], k=k, name="b"
+        )
+
+    def test_it_learns_and_keeps_the_best_epoch(self):
+        train, val = self.sets()
+        rows = []
+        log = train_head(LinearHead(6, 3), train, val, epochs=30, patience=None, progress=rows.append)
+        assert log.best_score > 0.85
+        assert len(rows) == len(log.history) == 30
+        assert_close(max(row["val_score"] for row in log.history), log.best_score)
+        own = (log.head(val.features).argmax(1) == val.labels).double().mean().item()
+        assert_close(own, log.best_score)
+        assert log.to_frame().index.name == "epoch"
+        assert "best epoch" in repr(log)
+
+    def test_the_loss_goes_to_the_softmax_minimum(self):
+        train, val = self.sets()
+        log = train_head(LinearHead(6, 3), train, val, epochs=400, lr=0.05, weight_decay=0, patience=None)
+        strong = softmax_path(train.features, train.labels, [1e-2])
+        reference = torch.nn.functional.cross_entropy(strong.at(1e-2)(train.features), train.labels)
+        assert log.history[-1]["train_loss"] <= float(reference)
+
+    def test_one_seed_one_head_and_the_random_state_is_given_back(self):
+        train, val = self.sets()
+        start = MLPHead(6, 3, hidden=(8,))
+        results = []
+        for _ in range(2):
+            head = MLPHead(6, 3, hidden=(8,))
+            head.load_state_dict(start.state_dict())
+            before = torch.random.get_rng_state()
+            train_head(head, train, val, epochs=3, batch_size=16, seed=1)
+            assert_close(torch.random.get_rng_state(), before, rtol=0, atol=0)
+            results.append(head.layers[0].weight.detach().clone())
+        assert_close(*results, rtol=0, atol=0)
+
+    def test_it_stops_early(self):
+        train, val = self.sets()
+        noise = as_set(torch.randn(60, 6), val.labels, k=3, name="c")
+        log = train_head(LinearHead(6, 3), train, noise, epochs=200, patience=3)
+        assert log.stopped_early
+        assert len(log.history) == log.best_epoch + 3
+
+    def test_from_disk_equals_from_memory(self, tmp_path):
+        from frozenkit.cache import CachedFeatures
+
+        train, val = self.sets()
+        save_features(train, tmp_path / "t.h5")
+        heads = [LinearHead(6, 3) for _ in range(2)]
+        heads[1].load_state_dict(heads[0].state_dict())
+        for head, data in zip(heads, (train, CachedFeatures(tmp_path / "t.h5")), strict=True):
+            train_head(head, data, val, epochs=3, batch_size=16)
+        assert_close(heads[0].linear.weight, heads[1].linear.weight)
+
+    def test_regression(self):
+        x = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
+        y = x @ torch.tensor([1.0, -2.0, 0.5, 0.0]) + 1
+        log = train_head(LinearHead(4, 1), as_set(x[:100], y[:100]), as_set(x[100:], y[100:], name="b"), lr=0.1)
+        assert log.best_score > 0.99
+
+    def test_an_exception_gives_the_head_back_whole(self):
+        train, val = self.sets()
+        head = LinearHead(6, 3)
+
+        def stop(row):
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            train_head(head, train, val, progress=stop)
+        assert head.training
+        assert torch.isfinite(head.linear.weight).all()
+
+    def test_a_last_row_alone_is_no_harm_to_batch_norm(self):
+        train, val = self.sets()
+        data = train.subset(range(33))
+        assert len(train_head(MLPHead(6, 3, hidden=(8,)), data, val, epochs=2, batch_size=32).history) == 2
+
+    def test_bad_input_is_named(self):
+        train, val = self.sets()
+        head = LinearHead(6, 3)
+        with pytest.raises(InputError, match="`val` must hold other images"):
+            train_head(head, train, train)
+        with pytest.raises(InputError, match="`epochs` must be at least 1"):
+            train_head(head, train, val, epochs=0)
+        with pytest.raises(InputError, match="`lr` must be a positive"):
+            train_head(head, train, val, lr=0)
+        with pytest.raises(InputError, match="`weight_decay` must be 0 or more"):
+            train_head(head, train, val, weight_decay=-1)
+        with pytest.raises(InputError, match="must be a FeatureSet"):
+            train_head(head, train.features, val)
+        with pytest.raises(DataError, match="at least one image"):
+            train_head(head, train.subset([]), val)
+        with pytest.raises(InputError, match="width and classes of train"):
+            train_head(head, train, as_set(val.features[:, :4], val.labels, k=3, name="c"))
+        with pytest.raises(InputError, match="must have parameters to train"):
+            train_head(torch.nn.Identity(), train, val)
+        spoilt = val.features.clone()
+        spoilt[4, 2] = float("nan")
+        with pytest.raises(DataError, match="row 4 \\('c4'\\)"):
+            train_head(head, train, as_set(spoilt, val.labels, k=3, name="c"))
+        with pytest.raises(DataError, match="loss must stay finite"):
+            train_head(head, as_set(train.features * 1e38, train.labels, k=3), val, lr=1e30)
