@@ -5,23 +5,22 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from frozenkit.activations import POOLINGS, pooled_activations, pooled_shape
 from frozenkit.backbones import Backbone
 from frozenkit.cache import FeatureCache
 from frozenkit.devices import has_native_bfloat16
 from frozenkit.errors import ActivationError, CacheError, FrozenkitWarning, InputError
 from frozenkit.features import FeatureSet, LayerMix
 from frozenkit.fingerprint import FORMAT, Fingerprint
-from frozenkit.layers import Trace, hooked, in_eval_mode
+from frozenkit.layers import in_eval_mode
 from frozenkit.storage import PartFile, round_through
-
-POOLINGS = ("mean", "max", "pyramid", "flatten", "tokens", "cls")
 
 
 class Images(Protocol):
@@ -171,7 +170,7 @@ class FeatureExtractor(nn.Module):
         self.pooling = pooling
         self.combine = combine
         self._trace = backbone.trace()
-        widths = [_pooled_width(self._trace, name, pooling) for name in self.layers]
+        widths = [pooled_shape(self._trace, name, pooling)[-1] for name in self.layers]
         if combine == "mean" and len(set(widths)) > 1:
             raise InputError(f"`combine='mean'` needs layers of one width, got {widths}. Use 'concat' or 'learned'.")
         self.mix = LayerMix(widths) if combine == "learned" else None
@@ -191,74 +190,6 @@ class FeatureExtractor(nn.Module):
             return self.mix([pooled[name] for name in self.layers])
         members = [pooled[name] for name in self.layers]
         return torch.cat(members, -1) if self.combine == "concat" else torch.stack(members).mean(0)
-
-
-def pooled_activations(
-    module: nn.Module, images: Tensor, layers: Sequence[str], pooling: str, trace: Trace
-) -> dict[str, Tensor]:
-    """Pooled float32 activations of one batch; the pass ends as soon as the last layer wanted has finished.
-
-    Each hook pools, and thereby copies, at once: a later in-place activation cannot reach what it keeps.
-
-    Raises:
-        ActivationError: If a layer did not run.
-    """
-    pooled: dict[str, Tensor] = {}
-
-    def note(name: str, output: object) -> None:
-        if name in pooled:
-            raise ActivationError(
-                f"the layer {name!r} ran twice in one pass. List those that run once: backbone.layers."
-            )
-        pooled[name] = pool(output, pooling, trace.is_channels_last(name))  # type: ignore[arg-type]
-        if len(pooled) == len(layers):
-            raise _Stop
-
-    with hooked(module, note, layers), suppress(_Stop):
-        module(images)
-    if silent := [name for name in layers if name not in pooled]:
-        raise ActivationError(f"the layer {silent[0]!r} did not run. List those that do with backbone.layers.")
-    return pooled
-
-
-def pool(output: Tensor, pooling: str, channels_last: bool = False) -> Tensor:
-    """Activations to features; the result is float32 and owns its memory.
-
-    Args:
-        output: (b, c, h, w), or (b, h, w, c) if `channels_last`, or (b, t, d) tokens, or (b, d).
-        pooling: See `extract`.
-
-    Example:
-        >>> pool(torch.ones(2, 3, 8, 8), "pyramid").shape
-        torch.Size([2, 63])
-    """
-    x = output.detach().float()
-    if x.ndim == 4 and channels_last:
-        x = x.permute(0, 3, 1, 2)
-    if x.ndim == 2:
-        if pooling in ("tokens", "cls"):
-            raise InputError(f"`pooling={pooling!r}` needs tokens or a map, but this layer gives one vector an image.")
-        return x.clone()
-    if pooling == "flatten":
-        return x.flatten(1).clone(memory_format=torch.contiguous_format)
-    if pooling == "tokens":
-        return (x.flatten(2).transpose(1, 2) if x.ndim == 4 else x).clone(memory_format=torch.contiguous_format)
-    if pooling == "mean":
-        return x.mean((2, 3)) if x.ndim == 4 else x.mean(1)
-    if pooling == "max":
-        return x.amax((2, 3)) if x.ndim == 4 else x.amax(1)
-    if pooling == "cls":
-        if x.ndim != 3:
-            raise InputError("`pooling='cls'` takes the first token of a transformer, but this layer gives a map.")
-        return x[:, 0].clone()
-    if x.ndim != 4:
-        raise InputError("`pooling='pyramid'` needs a map with height and width, but this layer gives tokens.")
-    cells = [nn.functional.adaptive_avg_pool2d(x, size).flatten(1) for size in (1, 2, 4)]
-    return torch.cat(cells, 1)
-
-
-class _Stop(BaseException):
-    """Ends a forward pass; not an `Exception`, so that no module's own except clause catches it."""
 
 
 class _Run:
@@ -339,7 +270,7 @@ def _into_cache(
         parts: dict[str, PartFile] = {}
         done = np.ones(n, dtype=bool)
         for name, fingerprint in missing.items():
-            shape = (n, *_pooled_shape(trace, name, run.pooling))
+            shape = (n, *pooled_shape(trace, name, run.pooling))
             part = cache.part(_blank(run.dataset, name, fingerprint), shape, run.batch_size, fingerprint)
             stack.callback(part.close)
             parts[name] = part
@@ -420,15 +351,6 @@ def _resolve_precision(precision: str, device_type: str) -> str:
     return "fast" if precision != "exact" and has_native_bfloat16(device_type) else "exact"
 
 
-def _pooled_shape(trace: Trace, layer: str, pooling: str) -> tuple[int, ...]:
-    imaginary = torch.empty(1, *trace.outputs[layer], device="meta")
-    return tuple(pool(imaginary, pooling, trace.is_channels_last(layer)).shape[1:])
-
-
-def _pooled_width(trace: Trace, layer: str, pooling: str) -> int:
-    return _pooled_shape(trace, layer, pooling)[-1]
-
-
 def _blank(dataset: Images, layer: str, fingerprint: Fingerprint) -> FeatureSet:
     empty = torch.empty(len(dataset), 0)
     return FeatureSet(empty, dataset.labels, tuple(dataset.classes), tuple(dataset.ids), layer, fingerprint.digest)
@@ -458,7 +380,8 @@ def _progress_bar(
         return
     from tqdm.auto import tqdm
 
-    in_notebook = "ipykernel" in sys.modules
+    shell = sys.modules.get("IPython")
+    in_notebook = "ipykernel" in sys.modules and shell is not None and shell.get_ipython() is not None
     watched = bool(progress) or in_notebook or sys.stderr.isatty()
     leave = bool(progress) or in_notebook
     with tqdm(total=total, desc=name, unit=" images", disable=not watched, leave=leave) as bar:

@@ -31,8 +31,9 @@ th:first-child, td:first-child { text-align: left; }
 th { color: var(--soft); font-weight: 600; }
 tr.chosen td { font-weight: 700; background: var(--card); }
 .scroll { overflow-x: auto; }
-.pictures { display: flex; flex-wrap: wrap; gap: 1rem; padding: 0; list-style: none; }
-.pictures li { width: 8.2rem; font-size: .85rem; line-height: 1.3; overflow-wrap: anywhere; }
+.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(7.6rem, 1fr)); gap: 1rem; padding: 0;
+            list-style: none; }
+.pictures li { font-size: .85rem; line-height: 1.3; overflow-wrap: anywhere; }
 .pictures img { width: 100%; aspect-ratio: 1; object-fit: contain; background: #fff; border: 1px solid var(--line);
                 border-radius: 6px; }
 .bar { position: relative; height: 1.1rem; min-width: 12rem; background: var(--card); border-radius: 3px; }

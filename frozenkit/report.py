@@ -79,7 +79,7 @@ def load_pictures(target: str, *, limit: int | None, seed: int, skip_bad: bool) 
         hint = "Or give a folder with one folder of pictures per class; no such folder is here."
         raise UnknownNameError("target", target, names, hint=hint)
     pictures = image_folder(target, skip_bad=skip_bad)
-    for group in duplicates(pictures)[:1]:
+    for group in duplicates(pictures[i] for i in range(len(pictures)))[:1]:
         same = " and ".join(pictures.ids[i] for i in group[:2])
         warnings.warn(
             f"some pictures are equal pixel by pixel, such as {same}; a copy in train and test flatters the score",

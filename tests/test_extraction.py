@@ -11,10 +11,11 @@ from PIL import Image
 from torch import nn
 from torch.testing import assert_close
 
+from frozenkit.activations import pool, pooled_activations
 from frozenkit.backbones import Backbone, Preprocess, assert_frozen, load_backbone
 from frozenkit.cache import CachedFeatures, FeatureCache
 from frozenkit.errors import ActivationError, FreezeError, InputError, UnknownNameError
-from frozenkit.extraction import FeatureExtractor, extract, pool, pooled_activations
+from frozenkit.extraction import FeatureExtractor, extract
 from frozenkit.layers import trace_layers
 
 

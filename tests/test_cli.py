@@ -1,0 +1,146 @@
+"""The command line, as typed: exit codes, one readable line for every error, and reports that can be opened."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from frozenkit.cli import main
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Each test in a folder of its own, with a cache of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FROZENKIT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "120")
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Two classes that differ in colour, eight pictures each, one with a name that tries to be HTML."""
+    random = np.random.RandomState(0)
+    for name, colour in (("<img src=x onerror=alert(1)>", (220, 30, 30)), ("[bold]blue", (30, 30, 220))):
+        folder = tmp_path / "pictures" / name
+        folder.mkdir(parents=True)
+        for i in range(8):
+            pixels = np.clip(np.array(colour) + random.randint(-30, 30, (40, 40, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"{i}.png")
+    return tmp_path / "pictures"
+
+
+def run(capsys, *words):
+    status = main(words)
+    streams = capsys.readouterr()
+    return status, streams.out, streams.err
+
+
+def test_probe_of_a_folder_prints_a_table_and_writes_a_page(capsys, pictures):
+    status, out, err = run(capsys, "probe", str(pictures), "--image-size", "64", "--layers", "blocks.1,blocks.6")
+    assert (status, err) == (0, "")
+    for line in ("blocks.1", "blocks.6", "majority", "shuffled labels", "raw pixels", "random weights", "computed in"):
+        assert line in out
+    page = (pictures.parent / "frozenkit-report.html").read_text()
+    assert "&lt;img src=x onerror=alert(1)&gt;" in page
+    assert "<img src=x" not in page
+    assert not re.search(r"(src|href)=[\"'](?!data:)|https?://|<script|@import|url\(", page)
+
+
+def test_second_run_takes_features_from_the_cache(capsys, pictures):
+    words = ("probe", str(pictures), "--image-size", "64", "--layers", "blocks.6")
+    assert "computed in" in run(capsys, *words)[1]
+    assert "all from the cache" in run(capsys, *words)[1]
+    assert "computed in" in run(capsys, *words, "--no-cache")[1]
+
+
+def test_cache_commands(capsys, pictures):
+    assert "nothing is stored" in run(capsys, "cache", "list")[1]
+    run(capsys, "probe", str(pictures), "--image-size", "64", "--layers", "blocks.6")
+    status, out, _ = run(capsys, "cache", "list")
+    assert status == 0
+    assert "4 entries" in out  # train and test, of the backbone and of its random twin
+    assert run(capsys, "cache", "verify")[:2] == (0, "4 sound, 0 damaged\n")
+    asked = ("cache", "why", str(pictures), "--layer", "blocks.6", "--image-size")
+    assert "image_size: wanted 65, stored 64" in run(capsys, *asked, "65")[1]
+    damaged = next((pictures.parent / "home" / "cache").glob("*.h5"))
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    status, out, _ = run(capsys, "cache", "verify")
+    assert status == 1
+    assert "3 sound, 1 damaged" in out
+    assert run(capsys, "cache", "verify", "--remove")[0] == 0
+    assert "removed 3 entries" in run(capsys, "cache", "clear")[1]
+
+
+def test_bad_pictures_stop_the_run_or_are_listed(capsys, pictures):
+    bad = next(pictures.iterdir()) / "bad.jpg"
+    bad.write_bytes(b"not a picture")
+    status, _, err = run(capsys, "probe", str(pictures))
+    assert status == 2
+    assert "bad.jpg is not a readable picture" in err
+    assert err.count("\n") == 1
+    words = ("probe", str(pictures), "--skip-bad", "--image-size", "64", "--layers", "blocks.6")
+    status, _, err = run(capsys, *words)
+    assert status == 0
+    assert "warning: left out 1 unreadable picture" in err
+    assert "bad.jpg" in (pictures.parent / "frozenkit-report.html").read_text()
+
+
+def test_copies_in_the_folder_are_warned_about(capsys, pictures):
+    first = next(pictures.iterdir())
+    (first / "copy.png").write_bytes((first / "0.png").read_bytes())
+    _, _, err = run(capsys, "probe", str(pictures), "--image-size", "64", "--layers", "blocks.6")
+    assert "equal pixel by pixel" in err
+    assert "copy.png" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["probe", "emoji-gogle"], 2, "Did you mean 'emoji-google'?"),
+        (["probe", "--backbone", "efficientnet-lit0"], 2, "Did you mean 'efficientnet-lite0'?"),
+        (["probe", "--layers", "blocks.77"], 2, "Did you mean 'blocks"),
+        (["probe", "--report", "no/such/folder/x.html"], 2, "must lie in a folder that exists"),
+        (["probe", "."], 2, "holds no pictures"),
+        (["prob"], 2, "No such command 'prob'"),
+        (["probe", "--limit", "x"], 2, "Invalid value for '--limit'"),
+        (["lab", "--dir", "nowhere"], 2, "nowhere"),
+    ],
+)
+def test_wrong_use_is_one_line_and_status_2(capsys, words, status, message):
+    found, _, err = run(capsys, *words)
+    assert found == status
+    assert message in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+
+
+def test_debug_shows_the_trace(capsys):
+    status, _, err = run(capsys, "probe", "emoji-gogle", "--debug")
+    assert status == 2
+    assert "Traceback" in err
+
+
+def test_no_words_show_the_help(capsys):
+    status, out, _ = run(capsys)
+    assert status == 2
+    assert "probe" in out
+    assert run(capsys, "--help")[0] == 0
+
+
+def test_doctor_speaks_json(capsys):
+    status, out, _ = run(capsys, "doctor", "--json")
+    checks = json.loads(out)
+    assert status in (0, 1)
+    assert "PyTorch" in json.dumps(checks)
+
+
+def test_installed_command_runs():
+    script = os.path.join(os.path.dirname(sys.executable), "frozenkit")  # noqa: PTH118, PTH120
+    done = subprocess.run([script, "probe", "nothing-like-it"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: `target` must be a known name")
