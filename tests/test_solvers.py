@@ -292,7 +292,7 @@ class TestTraining:
     def test_it_learns_and_keeps_the_best_epoch(self):
         train, val = self.sets()
         rows = []
-        log = train_head(LinearHead(6, 3), train, val, epochs=30, patience=None, progress=rows.append)
+        log = train_head(LinearHead(6, 3), train, val, epochs=30, lr=0.1, patience=None, progress=rows.append)
         assert log.best_score > 0.85
         assert len(rows) == len(log.history) == 30
         assert_close(max(row["val_score"] for row in log.history), log.best_score)
