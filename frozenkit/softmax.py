@@ -178,9 +178,14 @@ def _minimise(
     history: list[tuple[Tensor, Tensor, Tensor]] = []
     gradient, loss = _gradient(design, y, penalty, params, logits)
     for _ in range(max_iterations):
-        gap = gradient[:-1].square().sum((0, 2)) / (2 * lam) + gradient[-1].square().sum(1) * k
-        keep = gap > tolerance * loss
-        if not keep.all():
+        near = gradient[:-1].square().sum((0, 2)) / (2 * lam) <= tolerance * loss
+        if near.any():
+            # The certificate wants intercepts at their optimum; that needs no product with the design but the last.
+            shift = _intercept_shift(logits[:, near], y)
+            params[-1, near] += shift
+            logits[:, near] += shift
+            gradient[:, near], loss[near] = _gradient(design, y, penalty[:, near], params[:, near], logits[:, near])
+            keep = gradient[:-1].square().sum((0, 2)) / (2 * lam) > tolerance * loss
             result[:, ids[~keep]] = params[:, ~keep]
             if not keep.any():
                 break
@@ -269,19 +274,26 @@ def _line_search(
 
 
 def _certify(z: Tensor, coded: Tensor, grid: Tensor, v: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Intercepts refitted by Newton steps in float64, then the objective and a bound on its distance to the minimum."""
+    """Intercepts at their optimum in float64, the objective, and a bound on its distance to the minimum."""
+    logits = (z @ v.flatten(1)).view(len(z), -1, coded.shape[1]) + b
+    shift = _intercept_shift(logits, coded)
+    log_p = (logits + shift).log_softmax(2)
+    objectives = -(log_p * coded.unsqueeze(1)).sum((0, 2)) / len(z) + grid / 2 * v.square().sum((0, 2))
+    gradient = (z.T @ ((log_p.exp() - coded.unsqueeze(1)) / len(z)).flatten(1)).view_as(v) + grid.view(1, -1, 1) * v
+    return b + shift, objectives, gradient.square().sum((0, 2)) / (2 * grid)
+
+
+def _intercept_shift(logits: Tensor, coded: Tensor) -> Tensor:
+    """(s, k) what to add to the intercepts so that predicted and true class shares agree, by damped Newton steps."""
     n, k = coded.shape
-    offsets = (z @ v.flatten(1)).view(n, -1, k)
-    fixed = torch.full((k, k), 1 / k, dtype=torch.float64) + 1e-12 * torch.eye(
-        k
-    )  # logits are free up to a constant: pin their mean
     present = coded.sum(0) > 0
-    for _ in range(6):
-        p = (offsets + b).softmax(2)
+    # Logits are free up to a constant, so that the Hessian is singular along it: pin their mean.
+    pinned = torch.full((k, k), 1 / k, dtype=logits.dtype) + 10 * torch.finfo(logits.dtype).eps * torch.eye(k)
+    shift = torch.zeros_like(logits[0])
+    for _ in range(5):
+        p = (logits + shift).softmax(2)
         slope = (p.mean(0) - coded.mean(0)) * present
-        hessian = fixed + torch.diag_embed(p.mean(0)) - torch.einsum("isk,isl->skl", p, p) / n
-        b = b - torch.linalg.solve(hessian, slope.unsqueeze(2)).squeeze(2)
-    log_p = (offsets + b).log_softmax(2)
-    objectives = -(log_p * coded.unsqueeze(1)).sum((0, 2)) / n + grid / 2 * v.square().sum((0, 2))
-    gradient = (z.T @ ((log_p.exp() - coded.unsqueeze(1)) / n).flatten(1)).view_as(v) + grid.view(1, -1, 1) * v
-    return b, objectives, gradient.square().sum((0, 2)) / (2 * grid)
+        by_strength = p.transpose(0, 1)  # (s, n, k)
+        hessian = pinned + torch.diag_embed(p.mean(0)) - by_strength.mT @ by_strength / n
+        shift = shift - torch.linalg.solve(hessian, slope.unsqueeze(2)).squeeze(2).clamp(-2, 2)
+    return shift
