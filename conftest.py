@@ -45,11 +45,22 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     os.environ.pop("MPLBACKEND", None)
     os.environ.setdefault("OMP_NUM_THREADS", "1" if getattr(config.option, "numprocesses", None) else "2")
+    _keep_history()
     config.option.nbval_current_env = True  # the kernel is this Python, whatever kernelspec a notebook names
     if config.getoption("--block-network") or os.environ.get("FROZENKIT_BLOCK_NETWORK") == "1":
         os.environ["FROZENKIT_BLOCK_NETWORK"] = "1"
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_GUARD), os.environ.get("PYTHONPATH")]))
         runpy.run_path(str(_GUARD / "sitecustomize.py"))
+
+
+def _keep_history() -> None:
+    """Make nbval run cells as a person does: outside the history, IPython does not see a semicolon at a cell's end."""
+    from nbval.kernel import RunningKernel
+
+    def execute_cell_input(self: Any, cell_input: str, allow_stdin: bool | None = None) -> str:
+        return self.kc.execute(cell_input, store_history=True, allow_stdin=allow_stdin, stop_on_error=False)
+
+    RunningKernel.execute_cell_input = execute_cell_input
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -275,7 +275,7 @@ function drawPath(a, { font, left, right, top, bottom, y }, width, pick) {
   if (a.is_best) {
     nodes.push(put(now, font * 6.2, -font * 1.3, `now ${percent(a.loo)}, the best`, nowLabel));
   } else {
-    const apart = Math.abs(best[0] - now[0]) > font * 9 || Math.abs(best[1] - now[1]) > font * 3.4;
+    const apart = Math.abs(best[0] - now[0]) > font * 7.5 || Math.abs(best[1] - now[1]) > font * 3.4;
     const under = now[1] + font * 2.2 < bottom ? font * 2 : -font * 3;
     const bestScore = a.path[a.strengths.indexOf(a.best)];
     nodes.push(
