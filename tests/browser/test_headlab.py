@@ -134,7 +134,7 @@ HeadLab(FeatureSet(x, torch.arange(2).repeat_interleave(20), (name, "b"), tuple(
 @pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
 @pytest.mark.parametrize("width", [760, 1400, 2000])
 def test_screenshots(emoji, screenshots, theme, width):
-    emoji.page.set_viewport_size({"width": width, "height": 1000})
+    emoji.page.set_viewport_size({"width": width, "height": 1300})
     emoji.ask("lab.shots = 20; lab.strength = 0.01" if width == 1400 else "lab.shots = None; lab.follow_best = True")
     emoji.theme(theme)
     widget = emoji.page.locator(".fk-lab")
