@@ -1,4 +1,4 @@
-"""Softmax (multinomial logistic) regression at every strength of a path, solved together as one batched problem.
+"""Softmax (multinomial logistic) regression along a whole path of strengths, each with a certificate.
 
 Written with X (n, d) standardised and centred, and XᵀX = B·diag(s)·Bᵀ with B (d, r), r ≤ min(n, d):
 
@@ -6,13 +6,16 @@ Written with X (n, d) standardised and centred, and XᵀX = B·diag(s)·Bᵀ wit
   nothing is lost by solving for V (r, k) on Z = X·B. Where n < d this is the smaller problem.
 * In this basis Böhning's bound on the Hessian, ½·ZᵀZ/n + λ, is diagonal: a preconditioner for free
   (Böhning, 1992, Multinomial logistic regression algorithm, theorem 1). L-BFGS improves on it.
-* Logits are linear in V, so a line search needs one product for the direction, and none for each step tried.
+* The minimiser is smooth in log λ. From the strongest λ down, each fit starts where the line through its two
+  predecessors leads, and keeps their curvature pairs: a handful of steps each, where a cold start takes forty.
+* Logits are linear in V, so neither a line search nor that start needs a product with Z for each point tried.
 * With two classes logistic regression is meant: one weight vector w, the difference of the two columns, penalised by
   λ/2·‖w‖². At the minimum the columns are ∓w/2, so the same problem in two columns has the penalty 2λ/2·‖W‖².
-* The objective is λ-strongly convex in V. With the intercepts at their optimum, ``objective − minimum ≤ ‖∂V‖²/(2λ)``
-  (Boyd and Vandenberghe, 2004, equation 9.9): a certificate, evaluated in float64.
+* The objective is λ-strongly convex in W. With the intercepts at their optimum, ``objective − minimum ≤ ‖∂W‖²/(2λ)``
+  (Boyd and Vandenberghe, 2004, equation 9.9): a certificate, evaluated in float64 and without B.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -26,7 +29,7 @@ from frozenkit.errors import InputError
 from frozenkit.ridge import LinearMap, _checked_strengths, _coded, _Rows, _significant
 
 DEFAULT_SOFTMAX_STRENGTHS = tuple(float(x) for x in np.logspace(-5, 1, 25))
-_MEMORY = 10
+_MEMORY = 12  # curvature pairs kept by L-BFGS
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,28 +120,32 @@ def softmax_path(
     coded = (_coded(source.targets, n_classes) + 1) / 2  # (n, k) one-hot
     mean, scale = source.moments(standardize)
     x = (torch.cat([chunk for _, chunk in source.chunks()]) - mean) / scale
-    if source.d <= source.n:
-        eigenvalues, basis = _significant(*torch.linalg.eigh(x.T @ x))
-        z = x @ basis
-    else:
-        eigenvalues, left = _significant(*torch.linalg.eigh(x @ x.T))
-        basis, z = x.T @ left / eigenvalues.sqrt(), left * eigenvalues.sqrt()
+    basis, curvature = _eigenbasis(x, exact=not standardize)
 
     s, k = len(grid), coded.shape[1]
-    lam = grid * 2 if k == 2 else grid
-    v = torch.zeros(len(eigenvalues), s, k, dtype=torch.float64)
+    penalties = grid * 2 if k == 2 else grid
+    v = torch.zeros(basis.shape[1], s, k, dtype=torch.float64)
     # An absent class would have its best intercept at −∞; −30 is as good as that.
     b = coded.mean(0).clamp_min(1e-13).log().expand(s, k).clone()
-    objectives = torch.zeros(s, dtype=torch.float64)
-    gaps = torch.full((s,), torch.inf, dtype=torch.float64)
     # float32 does most of the way; whatever is not certified then is finished in float64.
     for dtype in (torch.float32, torch.float64):
-        todo = (gaps > tolerance * objectives).nonzero().flatten()
+        if dtype == torch.float32:
+            todo = torch.arange(s)
+            objectives = gaps = torch.full((s,), torch.inf, dtype=torch.float64)
+        else:
+            todo = (~(gaps <= tolerance * objectives)).nonzero().flatten()
         if len(todo) == 0:
             break
-        steps = (max_iterations, tolerance / 2)
-        v[:, todo], b[todo] = _minimise(z, eigenvalues, coded, lam[todo], v[:, todo], b[todo], dtype, *steps)
-        b[todo], objectives[todo], gaps[todo] = _certify(z, coded, lam[todo], v[:, todo], b[todo])
+        design = torch.cat([x.to(dtype) @ basis.to(dtype), torch.ones(source.n, 1, dtype=dtype)], 1)
+        start = None if dtype == torch.float32 else torch.cat([v, b.unsqueeze(0)])[:, todo]
+        params = _descend(
+            design, coded.to(dtype), curvature, penalties[todo], b[0], start, max_iterations, tolerance / 2
+        )
+        v[:, todo], b[todo] = params[:-1].double(), params[-1].double()
+        weights = (basis @ v[:, todo].flatten(1)).view(source.d, -1, k)
+        found = _certify(x, coded, penalties[todo], weights, b[todo])
+        objectives, gaps = objectives.clone(), gaps.clone()
+        b[todo], objectives[todo], gaps[todo] = found
 
     weights = (basis / scale.unsqueeze(1)) @ v.flatten(1)  # (d, s·k)
     intercepts = b - (mean @ weights).view(s, k)
@@ -152,139 +159,155 @@ def softmax_path(
     )
 
 
-def _minimise(
-    z: Tensor,
-    eigenvalues: Tensor,
-    coded: Tensor,
-    grid: Tensor,
-    v: Tensor,
-    b: Tensor,
-    dtype: torch.dtype,
+def _eigenbasis(x: Tensor, *, exact: bool) -> tuple[Tensor, Tensor]:
+    """B (d, r) and Böhning's bound ½·s/n (r,), both float64."""
+    n, d = x.shape
+    if n < d:
+        eigenvalues, left = _significant(*torch.linalg.eigh(x @ x.T))
+        basis = x.T @ left / eigenvalues.sqrt()
+    else:
+        # All d directions are kept, so B need only be orthonormal, which float32 gives to 1e-6 at half the cost. That
+        # changes the penalty by as much, and what a fit falls short of its minimum by the square of it.
+        z = x if exact else x.float()
+        found = torch.linalg.eigh(z.T @ z)
+        eigenvalues, basis = found.eigenvalues.double().clamp_min(0), found.eigenvectors.double()
+    return basis, eigenvalues / (2 * n)
+
+
+def _descend(
+    design: Tensor,
+    y: Tensor,
+    curvature: Tensor,
+    penalties: Tensor,
+    intercepts: Tensor,
+    start: Tensor | None,
     max_iterations: int,
     tolerance: float,
-) -> tuple[Tensor, Tensor]:
-    """Preconditioned L-BFGS on all strengths at once; the intercepts ride along as the last row of the parameters."""
-    n, k = coded.shape
-    # The column of ones makes the intercept a weight that is not penalised; Z is centred, so the bound stays diagonal.
-    design = torch.cat([z, torch.ones(n, 1)], 1).to(dtype)
-    params = torch.cat([v, b.unsqueeze(0)]).to(dtype)  # (r+1, s, k)
-    y, lam = coded.to(dtype), grid.to(dtype)
-    penalty = lam.expand(len(params), -1).clone()
-    penalty[-1] = 0
-    curvature = torch.cat([eigenvalues / n, torch.ones(1)]).to(dtype).unsqueeze(1) / 2 + penalty  # (r+1, s)
-    ids = torch.arange(len(grid))
-    result = params.clone()
-    logits = (design @ params.flatten(1)).view(n, -1, k)
-    history: list[tuple[Tensor, Tensor, Tensor]] = []
-    gradient, loss = _gradient(design, y, penalty, params, logits)
+) -> Tensor:
+    """(r+1, s, k) parameters for each penalty, the intercepts as the last row; from the strongest penalty down."""
+    bound = torch.cat([curvature, curvature.new_full((1,), 0.5)]).to(design.dtype).unsqueeze(1)
+    result = torch.empty(len(bound), len(penalties), y.shape[1], dtype=design.dtype)
+    params = torch.zeros_like(result[:, 0])
+    params[-1] = intercepts
+    logits = design @ params
+    before: tuple[Tensor, Tensor] | None = None
+    history: list[tuple[Tensor, Tensor]] = []
+    values = penalties.tolist()
+    for i in reversed(range(len(values))):
+        problem = _Problem(design, y, bound, values[i])
+        if start is not None:
+            params = start[:, i].to(design.dtype)
+            logits, history = design @ params, []
+        elif i + 2 < len(values) and before is not None:
+            ahead = math.log(values[i + 1] / values[i]) / max(math.log(values[i + 2] / values[i + 1]), 1e-9)
+            here = params, logits
+            tries = [
+                (p + f * (p - q), z + f * (z - w))
+                for f in (min(ahead, 2.0), min(ahead, 2.0) / 2, 0.0)
+                for (p, z), (q, w) in [(here, before)]
+            ]
+            before = here
+            params, logits = min(tries, key=lambda at: problem.loss(*at))
+        else:
+            before = params, logits
+        if i + 1 < len(values):  # the curvature along each step, as it is under the new penalty
+            change = values[i] - values[i + 1]
+            history = [(move, bend + change * move * problem.penalised) for move, bend in history]
+        params, logits, history = _minimise(problem, params, logits, history, max_iterations, tolerance)
+        result[:, i] = params
+    return result
+
+
+class _Problem:
+    """One strength: objective and gradient from parameters and their logits."""
+
+    def __init__(self, design: Tensor, y: Tensor, bound: Tensor, penalty: float) -> None:
+        self.design, self.y, self.penalty = design, y, penalty
+        self.penalised = torch.ones_like(bound)
+        self.penalised[-1] = 0  # the column of ones: Z is centred, so the bound stays diagonal with it
+        self.curvature = bound + penalty * self.penalised
+
+    def logits(self, params: Tensor) -> Tensor:
+        # (Vᵀ·Zᵀ)ᵀ, and (Rᵀ·Z)ᵀ below: both read Z row by row, two and four times as fast as the plain products.
+        return (params.T @ self.design.T).T
+
+    def loss(self, params: Tensor, logits: Tensor) -> float:
+        fit = (logits.logsumexp(1) - (logits * self.y).sum(1)).double().sum()
+        return float(fit / len(self.y) + self.penalty / 2 * params[:-1].square().sum())
+
+    def gradient(self, params: Tensor, logits: Tensor) -> Tensor:
+        residual = (logits.softmax(1) - self.y) / len(self.y)
+        return (residual.T @ self.design).T + self.penalty * self.penalised * params
+
+
+def _minimise(
+    problem: _Problem,
+    params: Tensor,
+    logits: Tensor,
+    history: list[tuple[Tensor, Tensor]],
+    max_iterations: int,
+    tolerance: float,
+) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
+    """Preconditioned L-BFGS until the certificate holds, or rounding hides any further descent."""
+    gradient, loss = problem.gradient(params, logits), problem.loss(params, logits)
     for _ in range(max_iterations):
-        near = gradient[:-1].square().sum((0, 2)) / (2 * lam) <= tolerance * loss
-        if near.any():
+        if float(gradient[:-1].square().sum()) / (2 * problem.penalty) <= tolerance * loss:
             # The certificate wants intercepts at their optimum; that needs no product with the design but the last.
-            shift = _intercept_shift(logits[:, near], y)
-            params[-1, near] += shift
-            logits[:, near] += shift
-            gradient[:, near], loss[near] = _gradient(design, y, penalty[:, near], params[:, near], logits[:, near])
-            keep = gradient[:-1].square().sum((0, 2)) / (2 * lam) > tolerance * loss
-            result[:, ids[~keep]] = params[:, ~keep]
-            if not keep.any():
+            shift = _intercept_shift(logits.unsqueeze(1), problem.y)[0]
+            logits, params = logits + shift, params.clone()
+            params[-1] += shift
+            gradient, loss = problem.gradient(params, logits), problem.loss(params, logits)
+            if float(gradient[:-1].square().sum()) / (2 * problem.penalty) <= tolerance * loss:
                 break
-            ids, lam, loss = ids[keep], lam[keep], loss[keep]
-            penalty, curvature, params, gradient = (t[:, keep] for t in (penalty, curvature, params, gradient))
-            logits = logits[:, keep]
-            history = [(p[:, keep], q[:, keep], rho[keep]) for p, q, rho in history]
-        direction = _two_loops(gradient, curvature, history)
-        slope = (gradient * direction).sum((0, 2))
-        uphill = slope >= 0
-        if uphill.any():
-            direction[:, uphill] = -(gradient / curvature.unsqueeze(2))[:, uphill]
-            slope = (gradient * direction).sum((0, 2))
-        change = (design @ direction.flatten(1)).view_as(logits)
-        step = _line_search(y, penalty, params, direction, logits, change, loss, slope)
-        if not (step > 0).any():
-            break  # rounding hides any further descent at this precision
-        move = direction * step.view(1, -1, 1)
-        params, logits = params + move, logits + change * step.view(1, -1, 1)
-        new, loss = _gradient(design, y, penalty, params, logits)
-        bend = new - gradient
-        product = (move * bend).sum((0, 2))
-        rho = torch.where(product > 0, 1 / product, 0.0)  # 0 leaves a useless pair out
-        history = [*history[-_MEMORY + 1 :], (move, bend, rho)]
+        direction = _two_loops(gradient, problem.curvature, history)
+        slope = float((gradient * direction).sum())
+        if not slope < 0:
+            direction, history = -gradient / problem.curvature, []
+            slope = float((gradient * direction).sum())
+        change = problem.logits(direction)
+        step, slack = 1.0, 4 * torch.finfo(logits.dtype).eps * loss  # what rounding alone may add
+        while problem.loss(params + step * direction, logits + step * change) > loss + 1e-4 * step * slope + slack:
+            step /= 2  # Armijo
+            if step < 1e-6:
+                return params, logits, history
+        move = step * direction
+        params, logits = params + move, logits + step * change
+        new, loss = problem.gradient(params, logits), problem.loss(params, logits)
+        if float((move * (new - gradient)).sum()) > 0:
+            history = [*history[1 - _MEMORY :], (move, new - gradient)]
         gradient = new
-    result[:, ids] = params
-    return result[:-1].double(), result[-1].double()
+    return params, logits, history
 
 
-def _gradient(design: Tensor, y: Tensor, penalty: Tensor, params: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradient (r+1, s, k) and objective (s,)."""
-    log_p = logits.log_softmax(2)
-    loss = -(log_p * y.unsqueeze(1)).sum((0, 2)) / len(y)
-    residual = (log_p.exp() - y.unsqueeze(1)) / len(y)
-    penalised = penalty.unsqueeze(2) * params
-    gradient = (design.T @ residual.flatten(1)).view_as(params) + penalised
-    return gradient, loss + (penalised * params).sum((0, 2)) / 2
-
-
-def _two_loops(gradient: Tensor, curvature: Tensor, history: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
-    """The L-BFGS direction for each strength (Nocedal and Wright, 2006, algorithm 7.4), Böhning's diagonal inside."""
-    q, alphas = gradient.clone(), []
-    for move, bend, rho in reversed(history):
-        alpha = rho * (move * q).sum((0, 2))
-        q -= alpha.view(1, -1, 1) * bend
+def _two_loops(gradient: Tensor, curvature: Tensor, history: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """The L-BFGS direction (Nocedal and Wright, 2006, algorithm 7.4), Böhning's diagonal inside."""
+    q, alphas = gradient, []
+    for move, bend in reversed(history):
+        alpha = (move * q).sum() / (move * bend).sum()
+        q = q - alpha * bend
         alphas.append(alpha)
-    q = q / curvature.unsqueeze(2)
+    q = q / curvature
     if history:  # Böhning's bound is an upper one; the last pair says by how much it overstates the curvature
-        move, bend, rho = history[-1]
-        scaled = (bend.square() / curvature.unsqueeze(2)).sum((0, 2))
-        q *= torch.where(rho > 0, 1 / (rho * scaled).clamp_min(1e-30), 1.0).view(1, -1, 1)
-    for (move, bend, rho), alpha in zip(history, reversed(alphas)):
-        beta = rho * (bend * q).sum((0, 2))
-        q += (alpha - beta).view(1, -1, 1) * move
+        move, bend = history[-1]
+        q = q * ((move * bend).sum() / (bend.square() / curvature).sum())
+    for (move, bend), alpha in zip(history, reversed(alphas)):
+        q = q + (alpha - (bend * q).sum() / (move * bend).sum()) * move
     return -q
 
 
-def _line_search(
-    y: Tensor,
-    penalty: Tensor,
-    params: Tensor,
-    direction: Tensor,
-    logits: Tensor,
-    change: Tensor,
-    loss: Tensor,
-    slope: Tensor,
-) -> Tensor:
-    """(s,) first step of 1, ½, ¼ … that descends enough (Armijo); 0 where none does."""
-    linear = (penalty.unsqueeze(2) * params * direction).sum((0, 2))
-    square = (penalty.unsqueeze(2) * direction.square()).sum((0, 2))
-    start = (penalty.unsqueeze(2) * params.square()).sum((0, 2)) / 2
-    step = torch.ones_like(loss)
-    open_ = torch.ones_like(loss, dtype=torch.bool)
-    for _ in range(20):
-        moved = logits[:, open_] + change[:, open_] * step[open_].view(1, -1, 1)
-        t = step[open_]
-        fit = (moved.logsumexp(2) - (moved * y.unsqueeze(1)).sum(2)).mean(0)
-        value = fit + start[open_] + t * linear[open_] + t.square() * square[open_] / 2
-        worse = value > loss[open_] + 1e-4 * t * slope[open_]
-        index = open_.nonzero().flatten()
-        open_[index[~worse]] = False
-        if not open_.any():
-            return step
-        step[open_] /= 2
-    return torch.where(open_, 0.0, step)
-
-
-def _certify(z: Tensor, coded: Tensor, grid: Tensor, v: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _certify(x: Tensor, coded: Tensor, grid: Tensor, weights: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Intercepts at their optimum in float64, the objective, and a bound on its distance to the minimum."""
-    logits = (z @ v.flatten(1)).view(len(z), -1, coded.shape[1]) + b
+    logits = (x @ weights.flatten(1)).view(len(x), -1, coded.shape[1]) + b
     shift = _intercept_shift(logits, coded)
     log_p = (logits + shift).log_softmax(2)
-    objectives = -(log_p * coded.unsqueeze(1)).sum((0, 2)) / len(z) + grid / 2 * v.square().sum((0, 2))
-    gradient = (z.T @ ((log_p.exp() - coded.unsqueeze(1)) / len(z)).flatten(1)).view_as(v) + grid.view(1, -1, 1) * v
+    objectives = -(log_p * coded.unsqueeze(1)).sum((0, 2)) / len(x) + grid / 2 * weights.square().sum((0, 2))
+    residual = (log_p.exp() - coded.unsqueeze(1)) / len(x)
+    gradient = (x.T @ residual.flatten(1)).view_as(weights) + grid.view(1, -1, 1) * weights
     return b + shift, objectives, gradient.square().sum((0, 2)) / (2 * grid)
 
 
 def _intercept_shift(logits: Tensor, coded: Tensor) -> Tensor:
-    """(s, k) what to add to the intercepts so that predicted and true class shares agree, by damped Newton steps."""
+    """(s, k) what to add to the intercepts so that predicted and true class shares agree, by Newton steps, none longer than 2."""
     n, k = coded.shape
     present = coded.sum(0) > 0
     # Logits are free up to a constant, so that the Hessian is singular along it: pin their mean.
@@ -293,6 +316,8 @@ def _intercept_shift(logits: Tensor, coded: Tensor) -> Tensor:
     for _ in range(5):
         p = (logits + shift).softmax(2)
         slope = (p.mean(0) - coded.mean(0)) * present
+        if float(slope.abs().max()) < 2 * torch.finfo(logits.dtype).eps:
+            break
         by_strength = p.transpose(0, 1)  # (s, n, k)
         hessian = pinned + torch.diag_embed(p.mean(0)) - by_strength.mT @ by_strength / n
         shift = shift - torch.linalg.solve(hessian, slope.unsqueeze(2)).squeeze(2).clamp(-2, 2)
