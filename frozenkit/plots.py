@@ -60,7 +60,12 @@ def _styled(plot: Plot) -> Plot:
     @wraps(plot)
     def inside(*args: Any, **kw: Any) -> Any:
         with plt.rc_context(_RC):
-            return plot(*args, **kw)
+            drawn = plot(*args, **kw)
+            # A session's first figure loads its backend, which decides this. Taken back with the style, a notebook
+            # would show no figure after the first, ours or anyone's.
+            interactive = plt.isinteractive()
+        (plt.ion if interactive else plt.ioff)()
+        return drawn
 
     return inside  # type: ignore[return-value]
 

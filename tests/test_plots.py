@@ -1,3 +1,5 @@
+import textwrap
+
 import matplotlib as mpl
 
 mpl.use("agg")
@@ -122,3 +124,25 @@ def test_nothing_to_draw_is_said():
         plots.plot_images(Pictures(), rows=[])
     with pytest.raises(InputError, match="at least one score"):
         plots.plot_scores({})
+
+
+def test_a_notebook_shows_every_figure_not_only_the_first():
+    """The first figure loads the notebook's backend; giving its settings back with the style hid all later ones."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    source = """
+        from frozenkit.plots import plot_scores
+        from frozenkit.scores import score
+        right = score([0, 1, 1], [0, 1, 0], n_classes=2)
+        ax = plot_scores({"a": right})
+    """
+    cells = [
+        textwrap.dedent(source),
+        'ax = plot_scores({"b": right})',
+        "import matplotlib.pyplot as plt; plt.plot([1, 2])",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    shown = [[output.get("data", {}) for output in cell.outputs] for cell in notebook.cells]
+    assert [any("image/png" in data for data in cell) for cell in shown] == [True, True, True]

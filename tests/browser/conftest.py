@@ -202,14 +202,18 @@ def stop(server):
 
 @pytest.fixture(scope="session")
 def open_notebook(chromium, jupyter):
-    """``with open_notebook(name, sources, width=…) as notebook``: code cells opened in JupyterLab."""
+    """``with open_notebook(name, sources, width=…) as notebook``: code cells, or a copy of a file, in JupyterLab."""
     address, token, folder = jupyter
 
     @contextmanager
     def opened(name, sources, width=1400, height=1000):
-        cells = [nbformat.v4.new_code_cell(source) for source in sources]
-        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / f"{name}.ipynb")
+        if isinstance(sources, Path):
+            notebook = nbformat.read(sources, as_version=4)
+        else:
+            cells = [nbformat.v4.new_code_cell(source) for source in sources]
+            kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+            notebook = nbformat.v4.new_notebook(cells=cells, metadata=kernel)
+        nbformat.write(notebook, folder / f"{name}.ipynb")
         context = chromium.new_context(viewport={"width": width, "height": height})
         try:
             page = context.new_page()
