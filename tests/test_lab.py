@@ -1,0 +1,83 @@
+"""`frozenkit lab`: the course opens, on this machine only, behind a token."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from frozenkit.errors import InputError
+from frozenkit.lab import find_notebooks, has_display, lab_command
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def address(tmp_path):
+    """The address that the command prints; the server is stopped by Ctrl-C's signal, or killed by process id."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    command = [
+        sys.executable,
+        "-c",
+        "from frozenkit.cli import main; main()",
+        "lab",
+        "--no-browser",
+        "--port",
+        str(port),
+    ]
+    environment = {**os.environ, "JUPYTER_RUNTIME_DIR": str(tmp_path), "JUPYTER_CONFIG_DIR": str(tmp_path)}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as server:
+        try:
+            yield next(line.strip() for line in server.stdout if line.strip().startswith("http"))
+        finally:
+            server.send_signal(signal.SIGTERM)
+            for record in tmp_path.glob("jpserver-*.json"):
+                pid = int(record.stem.removeprefix("jpserver-"))
+                os.kill(pid, signal.SIGTERM)
+            try:
+                server.wait(20)
+            except subprocess.TimeoutExpired:
+                server.kill()
+
+
+def test_lab_serves_the_first_lesson_on_loopback_behind_a_token(address):
+    parts = urllib.parse.urlsplit(address)
+    assert parts.hostname == "127.0.0.1"
+    assert parts.path == "/lab/tree/notebooks/00_start_here.ipynb"
+    token = urllib.parse.parse_qs(parts.query)["token"][0]
+    assert len(token) >= 32
+    contents = f"http://127.0.0.1:{parts.port}/api/contents/notebooks/00_start_here.ipynb?content=0"
+    with urllib.request.urlopen(f"{contents}&token={token}") as answer:
+        assert b'"name": "00_start_here.ipynb"' in answer.read()
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(contents)
+
+
+def test_find_notebooks_from_the_checkout_its_folder_or_elsewhere(tmp_path, monkeypatch):
+    expected = (ROOT, "notebooks/00_start_here.ipynb")
+    assert find_notebooks(ROOT) == find_notebooks(ROOT / "notebooks") == expected
+    monkeypatch.chdir(tmp_path)
+    assert find_notebooks() == expected  # an editable install knows its checkout
+    with pytest.raises(InputError, match="not found in .*say where it is with --dir"):
+        find_notebooks(tmp_path)
+
+
+def test_no_display_opens_no_browser(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    assert not has_display()
+    monkeypatch.setenv("DISPLAY", ":0")
+    assert has_display()
+    command = lab_command(ROOT, "notebooks/00_start_here.ipynb", port=9000, browser=False)
+    assert "--no-browser" in command
+    assert "--ServerApp.ip=127.0.0.1" in command
