@@ -307,7 +307,7 @@ def _certify(x: Tensor, coded: Tensor, grid: Tensor, weights: Tensor, b: Tensor)
 
 
 def _intercept_shift(logits: Tensor, coded: Tensor) -> Tensor:
-    """(s, k) what to add to the intercepts so that predicted and true class shares agree, by Newton steps, none longer than 2."""
+    """(s, k) what to add to the intercepts so that predicted and true class shares agree, by short Newton steps."""
     n, k = coded.shape
     present = coded.sum(0) > 0
     # Logits are free up to a constant, so that the Hessian is singular along it: pin their mean.
