@@ -23,6 +23,8 @@ from frozenkit.errors import DataError, InputError
 # Four a decade; wide enough that honest runs seldom choose an end.
 DEFAULT_STRENGTHS = tuple(float(x) for x in np.logspace(-7, 4, 45))
 
+_SMALL = 2**24  # float64 values: 128 MB
+
 
 @dataclass(frozen=True)
 class LinearMap:
@@ -122,15 +124,15 @@ def ridge_path(
     if d <= n:
         gram = torch.zeros(d, d, dtype=torch.float64)
         products = torch.zeros(d, coded.shape[1], dtype=torch.float64)
-        for start, chunk in source.chunks():
-            x = (chunk - mean) / scale
-            gram.addmm_(x.T, x)
+        for start, x in source.scaled(mean, scale):
+            for first in range(0, d, block := -(-d // 4)):  # the lower triangle by blocks, which is all that eigh reads
+                gram[first:, first : first + block].addmm_(x[:, first:].T, x[:, first : first + block])
             products.addmm_(x.T, residual[start : start + len(x)])
-        eigenvalues, basis = torch.linalg.eigh(gram)
+        eigenvalues, basis = torch.linalg.eigh(gram, UPLO="L")
         eigenvalues, basis = _significant(eigenvalues, basis)
         projected = basis.T @ products
     else:
-        x = (torch.cat([chunk for _, chunk in source.chunks()]) - mean) / scale
+        x = torch.cat([chunk for _, chunk in source.scaled(mean, scale)])
         eigenvalues, left = _significant(*torch.linalg.eigh(x @ x.T))
         basis = x.T @ left / eigenvalues.sqrt()
         projected = eigenvalues.sqrt().unsqueeze(1) * (left.T @ residual)
@@ -140,8 +142,8 @@ def ridge_path(
     coefficients = (projected.unsqueeze(2) * shrink.unsqueeze(1)).flatten(1)  # (r, k·s)
     total = torch.zeros(len(grid), dtype=torch.float64)
     rows = max(64, min(4096, 20_000_000 // coefficients.shape[1]))
-    for start, chunk in source.chunks(rows):
-        z = ((chunk - mean) / scale) @ basis
+    for start, x in source.scaled(mean, scale, rows):
+        z = x @ basis
         y = coded[start : start + len(z)]
         leverage = 1 / n + z.square() @ shrink  # (m, s)
         fitted = (z @ coefficients).unflatten(1, (-1, len(grid))) + target_mean.unsqueeze(1)  # (m, k, s)
@@ -162,6 +164,7 @@ class _Rows:
 
     def __init__(self, features: Any, targets: Tensor | None) -> None:
         self.lazy = None if isinstance(features, Tensor) else features
+        self._kept: Tensor | None = None
         if isinstance(features, Tensor):
             self.dense = features
         elif not hasattr(features, "batches"):
@@ -195,13 +198,24 @@ class _Rows:
             for start in range(0, self.n, rows):
                 yield start, self.dense[start : start + rows].detach().cpu().double()
 
+    def scaled(self, mean: Tensor, scale: Tensor, rows: int = 4096) -> Iterator[tuple[int, Tensor]]:
+        """(first row, (m, d) float64 standardised); what is small and in memory is standardised only once."""
+        if self.lazy is not None or self.n * self.d > _SMALL:
+            yield from ((start, (chunk - mean) / scale) for start, chunk in self.chunks(rows))
+            return
+        if self._kept is None:
+            self._kept = (self.dense.detach().cpu().double() - mean) / scale
+        for start in range(0, self.n, rows):
+            yield start, self._kept[start : start + rows]
+
     def moments(self, standardize: bool) -> tuple[Tensor, Tensor]:
         """(d,) mean, and (d,) scale: the standard deviation, or 1 for a constant feature or without standardising."""
         total = torch.zeros(self.d, dtype=torch.float64)
         for start, x in self.chunks():
-            if not torch.isfinite(x).all():
+            part = x.sum(0)  # NaN and infinity stay in a sum, and float32 values cannot overflow it
+            if not torch.isfinite(part).all() and not torch.isfinite(x).all():
                 raise DataError(f"`features` must be finite, but rows {_first_bad(x, start)} are not.")
-            total += x.sum(0)
+            total += part
         mean = total / self.n
         if not standardize:
             return mean, torch.ones_like(mean)
