@@ -1,6 +1,7 @@
 """The command line: ``frozenkit lab · doctor · probe · cache``."""
 
 import json
+import os
 import sys
 import traceback
 import warnings
@@ -226,6 +227,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 done, 1 failed, 2 wrong use; 130 when interrupted. Errors are one line on stderr; ``--debug`` adds the trace.
     """
+    # Before torch is loaded: threads that spin while they wait slow a busy machine down many times over.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     words = list(sys.argv[1:] if arguments is None else arguments)
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
