@@ -208,7 +208,7 @@ class _Rows:
             yield from ((start, (chunk - mean) / scale) for start, chunk in self.chunks(rows))
             return
         if self._kept is None:
-            self._kept = (self.dense.detach().cpu().double() - mean) / scale
+            self._kept = (self.dense.detach().cpu() - mean).div_(scale)  # the mean makes it float64
         for start in range(0, self.n, rows):
             yield start, self._kept[start : start + rows]
 
@@ -225,7 +225,7 @@ class _Rows:
             return mean, torch.ones_like(mean)
         squares = torch.zeros_like(mean)
         for _, x in self.chunks():
-            squares += (x - mean).square().sum(0)
+            squares += (x - mean).square_().sum(0)
         deviation = (squares / self.n).sqrt()
         # Rounding leaves a constant feature a tiny deviation; blown up to 1 it would be noise.
         constant = deviation <= 1e-7 * mean.abs().clamp_min(1e-30)

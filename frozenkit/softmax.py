@@ -119,7 +119,7 @@ def softmax_path(
     grid = _checked_strengths(DEFAULT_SOFTMAX_STRENGTHS if strengths is None else strengths)
     coded = (_coded(source.targets, n_classes) + 1) / 2  # (n, k) one-hot
     mean, scale = source.moments(standardize)
-    x = (torch.cat([chunk for _, chunk in source.chunks()]) - mean) / scale
+    x = torch.cat([chunk for _, chunk in source.scaled(mean, scale, source.n)])
     basis, curvature = _eigenbasis(x, exact=not standardize)
 
     s, k = len(grid), coded.shape[1]
@@ -127,25 +127,20 @@ def softmax_path(
     v = torch.zeros(basis.shape[1], s, k, dtype=torch.float64)
     # An absent class would have its best intercept at −∞; −30 is as good as that.
     b = coded.mean(0).clamp_min(1e-13).log().expand(s, k).clone()
-    # float32 does most of the way; whatever is not certified then is finished in float64.
+    objectives, gaps = torch.zeros(s, dtype=torch.float64), torch.full((s,), torch.inf, dtype=torch.float64)
+    # float32 does most of the way; whatever is not certified then is finished in float64, from where it stands.
     for dtype in (torch.float32, torch.float64):
-        if dtype == torch.float32:
-            todo = torch.arange(s)
-            objectives = gaps = torch.full((s,), torch.inf, dtype=torch.float64)
-        else:
-            todo = (~(gaps <= tolerance * objectives)).nonzero().flatten()
+        todo = (~(gaps <= tolerance * objectives)).nonzero().flatten()
         if len(todo) == 0:
             break
         design = torch.cat([x.to(dtype) @ basis.to(dtype), torch.ones(source.n, 1, dtype=dtype)], 1)
-        start = None if dtype == torch.float32 else torch.cat([v, b.unsqueeze(0)])[:, todo]
+        start = torch.cat([v, b.unsqueeze(0)])[:, todo] if dtype == torch.float64 else None
         params = _descend(
             design, coded.to(dtype), curvature, penalties[todo], b[0], start, max_iterations, tolerance / 2
         )
         v[:, todo], b[todo] = params[:-1].double(), params[-1].double()
         weights = (basis @ v[:, todo].flatten(1)).view(source.d, -1, k)
-        found = _certify(x, coded, penalties[todo], weights, b[todo])
-        objectives, gaps = objectives.clone(), gaps.clone()
-        b[todo], objectives[todo], gaps[todo] = found
+        b[todo], objectives[todo], gaps[todo] = _certify(x, coded, penalties[todo], weights, b[todo])
 
     weights = (basis / scale.unsqueeze(1)) @ v.flatten(1)  # (d, s·k)
     intercepts = b - (mean @ weights).view(s, k)
