@@ -20,7 +20,7 @@ FLOORS = [
     "layers zoo backbones storage cache activations extraction",
     "prototypes heads ridge softmax training solvers nearest scores fits probes studies estimators",
     "divergence geometry bounds gaps",
-    "controls finetune advice",
+    "controls finetune races zeroshot advice",
     "plots widgets course",
     "doctor lab report page cli",
 ]

@@ -1,0 +1,46 @@
+"""Pictures in a grid."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from frozenkit.errors import InputError
+from frozenkit.plots.style import styled
+
+
+@styled
+def plot_images(
+    images: Any,
+    *,
+    rows: Sequence[int] | None = None,
+    titles: Sequence[str] | None = None,
+    columns: int = 8,
+    figure: Figure | None = None,
+) -> Figure:
+    """A grid of pictures, each titled with its class or with what is given.
+
+    Args:
+        images: An `ImageDataset`, or any sequence of (PIL image, class index) with ``.classes``.
+        rows: Which ones, in order; default the first two lines.
+        titles: One a picture; default the class names.
+        columns: Pictures a line.
+        figure: Where to draw; default a new one.
+    """
+    chosen = [int(i) for i in (range(min(len(images), 2 * columns)) if rows is None else rows)]
+    if not chosen:
+        raise InputError("`rows` must name at least one picture, got none.")
+    columns = min(columns, len(chosen))
+    lines = -(-len(chosen) // columns)
+    if figure is None:
+        figure = plt.figure(figsize=(1.6 * columns, 1.95 * lines), layout="constrained")
+    for place, row in enumerate(chosen):
+        picture, label = images[row]
+        ax = figure.add_subplot(lines, columns, place + 1)
+        ax.imshow(np.asarray(picture), interpolation="nearest" if max(picture.size) < 64 else "antialiased")
+        ax.set_axis_off()
+        name = titles[place] if titles is not None else images.classes[label]
+        ax.set_title(name, fontsize=12, loc="center", pad=4)
+    return figure

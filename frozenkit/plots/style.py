@@ -1,0 +1,85 @@
+"""One style for every plot, worn while it is drawn and taken off afterwards; the palette; marks with intervals.
+
+Colours are those of Okabe and Ito, told apart by all common kinds of colour vision; marks and lines differ as well.
+Text and axes are mid-grey on a transparent ground, and so are legible on light and on dark pages.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+
+ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
+BLUE, VERMILION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#7F7F7F"
+PALETTE = (SKY, ORANGE, GREEN, PURPLE, VERMILION, BLUE, YELLOW)
+MARKS = ("o", "s", "D", "^", "v", "P", "X")
+
+_RC: Any = {
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "font.size": 14,
+    "axes.titlesize": 16,
+    "axes.labelsize": 14,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 14,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": GREY,
+    "axes.titlecolor": GREY,
+    "text.color": GREY,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": GREY,
+    "ytick.labelcolor": GREY,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GREY,
+    "grid.alpha": 0.22,
+    "legend.frameon": False,
+    "lines.linewidth": 2.5,
+    "lines.markersize": 9,
+}
+
+Plot = TypeVar("Plot", bound=Callable[..., Any])
+
+
+def styled(plot: Plot) -> Plot:
+    """The style of this module around one plot, taken back afterwards."""
+
+    @wraps(plot)
+    def inside(*args: Any, **kw: Any) -> Any:
+        with plt.rc_context(_RC):
+            drawn = plot(*args, **kw)
+            # A session's first figure loads its backend, which decides this. Taken back with the style, a notebook
+            # would show no figure after the first, ours or anyone's.
+            interactive = plt.isinteractive()
+        (plt.ion if interactive else plt.ioff)()
+        return drawn
+
+    return inside  # type: ignore[return-value]
+
+
+def new_axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
+    """The axes that were given, or those of a new figure of this size in inches."""
+    if ax is not None:
+        return ax
+    # An Axes made here inherits the style; one that was given keeps its own.
+    return plt.figure(figsize=size, layout="constrained").add_subplot()
+
+
+def points(ax: Axes, middle: Any, low: Any, high: Any, places: Any, color: str, mark: str) -> None:
+    """Horizontal marks with their intervals, one a place."""
+    middle, low, high = (np.asarray(v, float) for v in (middle, low, high))
+    ends = np.clip([middle - low, high - middle], 0, None)
+    ax.errorbar(middle, places, xerr=ends, fmt=mark, color=color, elinewidth=3, capsize=0, markersize=10)
+
+
+def legend_below(ax: Axes) -> None:
+    """A legend under the axes, if anything has a label: it never covers data."""
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=3, borderaxespad=0)
