@@ -102,7 +102,7 @@ class SoftmaxProbe(_LinearProbe):
         self.random_state = random_state
 
     def _fit(self, x: torch.Tensor, y: torch.Tensor) -> dict[str, Any]:
-        return fit_softmax((x.float(), y), None, self.strengths, self.random_state)
+        return fit_softmax((x.float(), y), None, self.strengths, None, self.random_state)
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

@@ -16,18 +16,22 @@ from torch import Tensor, nn
 from frozenkit.errors import DataError, FrozenkitWarning, InputError
 from frozenkit.features import FeatureSet
 from frozenkit.nearest import NearestMean, NearestNeighbours
-from frozenkit.solvers import RidgePath, ridge_path
+from frozenkit.ridge import row_weights
+from frozenkit.solvers import ridge_path
 from frozenkit.splits import split
 
 Labelled = tuple[Any, Tensor]  # (features: Tensor or CachedFeatures, labels)
+Weights = Tensor | str | None  # of rows, as in `ridge_path`
 NEIGHBOURS = (1, 3, 5, 10, 20, 50)
 FOLDS = 5
 LEAST_GAIN = 1e-4  # of a score at the edge of the grid over all others, to be worth a warning
 
 
-def fit_ridge(train: Labelled, val: Labelled | None, strengths: Sequence[float] | None) -> dict[str, Any]:
+def fit_ridge(
+    train: Labelled, val: Labelled | None, strengths: Sequence[float] | None, weights: Weights = None
+) -> dict[str, Any]:
     """Ridge at the strength that is best by exact leave-one-out, or on val."""
-    path = ridge_path(*train, strengths=strengths)
+    path = ridge_path(*train, strengths=strengths, weights=weights)
     grid = as_list(path.strengths)
     if val is None:
         strength, scores, chosen_on = float(path.best), as_list(path.loo_scores), "leave-one-out"
@@ -40,7 +44,7 @@ def fit_ridge(train: Labelled, val: Labelled | None, strengths: Sequence[float] 
     is_regression = train[1].is_floating_point()
     return {
         "logits_of": path.at(strength),
-        "temperature": 1.0 if is_regression else fit_temperature(_left_out(path, *train, strength), train[1]),
+        "temperature": 1.0 if is_regression else fit_temperature(path.leave_one_out(*train, strength), train[1]),
         "strength": strength,
         "chosen_on": chosen_on,
         "choice_score": scores[best],
@@ -49,18 +53,20 @@ def fit_ridge(train: Labelled, val: Labelled | None, strengths: Sequence[float] 
     }
 
 
-def fit_softmax(train: Labelled, val: Labelled | None, strengths: Sequence[float] | None, seed: int) -> dict[str, Any]:
+def fit_softmax(
+    train: Labelled, val: Labelled | None, strengths: Sequence[float] | None, weights: Weights, seed: int
+) -> dict[str, Any]:
     """Multinomial logistic regression at the strength that is best in stratified cross-validation, or on val."""
     from frozenkit.solvers import softmax_path
 
     x, y = train
-    path = softmax_path(x, y, strengths)
+    path = softmax_path(x, y, strengths, weights=weights)
     grid = as_list(path.strengths)
     temperature = 1.0
     if val is not None:
         scores, chosen_on = [_quality(path.at(s), val) for s in grid], "val"
     else:
-        (scores, held_out), chosen_on = _cross_validate(x, y, grid, seed), "cross-validation"
+        (scores, held_out), chosen_on = _cross_validate(x, y, grid, weights, seed), "cross-validation"
         temperature = fit_temperature(held_out, y) if len(held_out) else 1.0
     if not all(path.converged):
         stuck = [f"{s:.3g}" for s, done in zip(grid, path.converged) if not done]
@@ -245,21 +251,6 @@ def as_list(values: Any) -> list[float]:
     return [float(v) for v in values]
 
 
-def _left_out(path: RidgePath, x: Any, labels: Tensor, strength: float) -> Tensor:
-    """(n, k) what ridge without row i says of row i: y − (y − f) / (1 − h), with the terms of frozenkit/ridge.py."""
-    shrink = 1 / (path._eigenvalues + strength * path._n)
-    fitted = path.at(strength)
-    parts, start = [], 0
-    for batch in feature_batches(x):
-        z = (batch.double() - path._mean) @ path._basis.double()
-        leverage = 1 / path._n + z.square() @ shrink
-        f = fitted(batch).double()
-        y = 2.0 * nn.functional.one_hot(labels[start : start + len(batch)], f.shape[1]) - 1
-        parts.append(y - (y - f) / (1 - leverage).clamp_min(1e-12)[:, None])
-        start += len(batch)
-    return torch.cat(parts)
-
-
 def _quality(logits_of: Any, val: Labelled) -> float:
     """Accuracy on val; R² where the labels are numbers."""
     x, y = val
@@ -272,14 +263,16 @@ def _share_right(logits: Tensor, labels: Tensor) -> float:
     return float((logits.argmax(1).cpu() == labels.cpu()).double().mean())
 
 
-def _cross_validate(x: Tensor, y: Tensor, grid: Sequence[float], seed: int) -> tuple[list[float], Tensor]:
+def _cross_validate(
+    x: Tensor, y: Tensor, grid: Sequence[float], weights: Weights, seed: int
+) -> tuple[list[float], Tensor]:
     """Accuracy of each strength over all rows, and (n, k) logits at the best, all by paths that did not see the row.
 
     The logits of a class that was missing from the rest are −∞.
     """
     from frozenkit.solvers import softmax_path
 
-    fold = _folds(y, seed)
+    fold, w = _folds(y, seed), row_weights(weights, y)
     right = np.zeros(len(grid))
     parts = []
     for part in fold.unique().tolist():
@@ -292,8 +285,8 @@ def _cross_validate(x: Tensor, y: Tensor, grid: Sequence[float], seed: int) -> t
                 "choosing a strength by cross-validation needs at least two images of two classes in train. "
                 "Give `val`, or one strength."
             )
-        path = softmax_path(x[~held], place, grid)
-        right += [float((seen[path.at(s)(x[held]).argmax(1)] == y[held]).sum()) for s in grid]
+        path = softmax_path(x[~held], place, grid, weights=w[~held])
+        right += [float(w[held][seen[path.at(s)(x[held]).argmax(1)] == y[held]].sum()) for s in grid]
         parts.append((held, seen, path))
     scores = (right / len(y)).tolist()
     logits = torch.full((len(y), int(y.max()) + 1), -torch.inf)

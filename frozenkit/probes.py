@@ -172,6 +172,7 @@ def fit_probe(
     seed: int = 0,
     center: bool = True,
     normalize: bool = True,
+    weights: Tensor | str | None = None,
 ) -> Probe:
     """Fit a head on train features, and choose its strength without seeing test.
 
@@ -186,6 +187,8 @@ def fit_probe(
         seed: For folds, the carved part and the training of a module.
         center: Prototype and knn: subtract the train mean (SimpleShot).
         normalize: Prototype and knn: scale features to length 1 (SimpleShot).
+        weights: Ridge and softmax: (n,) how much each image counts, or ``"balanced"``, by which every class counts
+            alike, in fitting and in choosing.
 
     Returns:
         A `Probe`.
@@ -213,6 +216,8 @@ def fit_probe(
     data = train if head == "ridge" or not hasattr(train, "load") else train.load()
     _check_features(data, tokens=trains_module)
     present = _check_labels(data, regression=trains_module or head == "ridge")
+    if weights is not None and head not in ("ridge", "softmax"):
+        raise InputError("`weights` are for the heads 'ridge' and 'softmax'; the others take every image alike.")
     if val is not None:
         _check_val(data, val)
     grid = _check_strengths(strengths)
@@ -224,9 +229,9 @@ def fit_probe(
         rows = (fit_on.features if isinstance(fit_on, FeatureSet) else fit_on, fit_on.labels)
         val_rows = None if choose_on is None else (choose_on.features, choose_on.labels)
         if head == "ridge":
-            found = fit_ridge(rows, val_rows, grid)
+            found = fit_ridge(rows, val_rows, grid, weights)
         elif head == "softmax":
-            found = fit_softmax(rows, val_rows, grid, seed)
+            found = fit_softmax(rows, val_rows, grid, weights, seed)
         else:
             found = fit_nearest(rows, val_rows, head, {"center": center, "normalize": normalize})
     probe = Probe(

@@ -7,11 +7,13 @@ Written with X (n, d) standardised and centred, Y (n, k) centred, α = λ·n, an
   intercept's. For such a smoother the prediction of row i by the fit without row i is y_i − (y_i − f_i)/(1 − H_ii)
   (Golub, Heath and Wahba, 1979; Rifkin and Lippert, 2007, section 3.2): exact for fixed α and a scaler that is not
   refitted, with the intercept refitted.
+* With weights w_i of mean 1 (rows that count for more), X and Y are centred by weighted means, XᵀX becomes
+  Σ w_i·x_i·x_iᵀ, and H_ii is w_i times as large: a weight of 2 is the row written twice.
 * Where n < d, the same s comes from the smaller XXᵀ = U·diag(s)·Uᵀ, and B = XᵀU·diag(1/√s).
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -61,7 +63,11 @@ class RidgePath:
     _projected: Tensor  # (r, k): BᵀXᵀY
     _mean: Tensor  # (d,) of the raw features
     _target_mean: Tensor  # (k,)
-    _n: int
+    _row_weights: Tensor  # (n,) of mean 1
+
+    @property
+    def _n(self) -> int:
+        return len(self._row_weights)
 
     def at(self, strength: float) -> LinearMap:
         """The fit at any strength λ > 0, on or between those of the path."""
@@ -72,6 +78,26 @@ class RidgePath:
         weights = (shrunk.to(self._basis.dtype).T @ self._basis.T).T.contiguous()
         intercept = self._target_mean - (self._mean.to(weights.dtype) @ weights).double()
         return LinearMap(weights.float(), intercept.float())
+
+    def leave_one_out(self, features: Any, targets: Tensor, strength: float) -> Tensor:
+        """(n, k) float64 what the fit without row i says of row i, for the very rows that the path was fitted on."""
+        source = _Rows(features, targets)
+        if source.n != self._n:
+            raise InputError(f"`features` must be the {self._n} rows that were fitted on, got {source.n}.")
+        coded = _coded(source.targets, len(self._target_mean))
+        shrink = 1 / (self._eigenvalues + strength * self._n).unsqueeze(1)  # (r, 1)
+        parts = []
+        for start, x in source.chunks():
+            rows = slice(start, start + len(x))
+            z = (x - self._mean) @ self._basis.double()
+            fitted = z @ (shrink * self._projected) + self._target_mean
+            left = (coded[rows] - fitted) / (1 - self._leverage(z, rows, shrink)).clamp_min(1e-12)
+            parts.append(coded[rows] - left)
+        return torch.cat(parts)
+
+    def _leverage(self, z: Tensor, rows: slice, shrink: Tensor) -> Tensor:
+        """(m, s) the diagonal of the hat matrix for some rows, z (m, r) of them in the basis; shrink (r, s)."""
+        return self._row_weights[rows].unsqueeze(1) * (1 / self._n + z.square() @ shrink)
 
     def __repr__(self) -> str:
         low, high = float(self.strengths[0]), float(self.strengths[-1])
@@ -88,6 +114,7 @@ def ridge_path(
     *,
     standardize: bool = True,
     n_classes: int | None = None,
+    weights: Tensor | str | None = None,
 ) -> RidgePath:
     """Fits ridge regression at every strength, and scores each by exact leave-one-out.
 
@@ -99,6 +126,8 @@ def ridge_path(
         standardize: Centre and scale each feature by its mean and standard deviation over all n rows; a constant
             feature is left at zero. Penalty and strength refer to the scaled features.
         n_classes: k, where not every class occurs.
+        weights: (n,) how much each row counts, above 0; or ``"balanced"``, by which every class counts alike. Scaled to
+            a mean of 1. Means, deviations and the leave-one-out score are weighted too; ``w[labels]`` weighs by class.
 
     Returns:
         A `RidgePath`; ``.at(strength)`` gives weights for raw features.
@@ -113,60 +142,66 @@ def ridge_path(
         >>> float(path.loo_scores.max()), path.at(path.best)(x).argmax(1).tolist()
         (1.0, [0, 0, 1, 1])
     """
-    source = _Rows(features, targets)
+    source = _Rows(features, targets, weights)
     grid = _checked_strengths(strengths)
     is_classification = not source.targets.is_floating_point()
     coded = _coded(source.targets, n_classes)
     n, d = source.n, source.d
+    row_weights = source.weights
     mean, scale = source.moments(standardize)
-    target_mean = coded.mean(0)
+    target_mean = row_weights @ coded / n
     residual = coded - target_mean
+    root = row_weights.sqrt().unsqueeze(1)
 
     if d <= n:
         gram = torch.zeros(d, d, dtype=torch.float64)
         products = torch.zeros(d, coded.shape[1], dtype=torch.float64)
         for start, x in source.scaled(mean, scale):
+            rows = slice(start, start + len(x))
+            products.addmm_(x.T, row_weights[rows].unsqueeze(1) * residual[rows])
+            if weights is not None:
+                x = x * root[rows]
             for first in range(0, d, block := -(-d // 4)):  # the lower triangle by blocks, which is all that eigh reads
                 gram[first:, first : first + block].addmm_(x[:, first:].T, x[:, first : first + block])
-            products.addmm_(x.T, residual[start : start + len(x)])
         eigenvalues, basis = torch.linalg.eigh(gram, UPLO="L")
         eigenvalues, basis = _significant(eigenvalues, basis)
         projected = basis.T @ products
     else:
-        x = torch.cat([chunk for _, chunk in source.scaled(mean, scale)])
+        x = torch.cat([chunk for _, chunk in source.scaled(mean, scale)]) * root
         eigenvalues, left = _significant(*torch.linalg.eigh(x @ x.T))
         basis = x.T @ left / eigenvalues.sqrt()
-        projected = eigenvalues.sqrt().unsqueeze(1) * (left.T @ residual)
+        projected = eigenvalues.sqrt().unsqueeze(1) * (left.T @ (root * residual))
 
     alphas = grid * n
     shrink = 1 / (eigenvalues.unsqueeze(1) + alphas)  # (r, s)
     coefficients = (shrink.unsqueeze(2) * projected.unsqueeze(1)).flatten(1)  # (r, s·k)
     total = torch.zeros(len(grid), dtype=torch.float64)
-    rows = max(64, min(4096, 20_000_000 // coefficients.shape[1]))
-    for start, x in source.scaled(mean, scale, rows):
-        z = x @ basis
-        leverage = 1 / n + z.square() @ shrink  # (m, s)
+    path = RidgePath(
+        grid, total, 0.0, (basis / scale.unsqueeze(1)).float(), eigenvalues, projected, mean, target_mean, row_weights
+    )
+    chunk = max(64, min(4096, 20_000_000 // coefficients.shape[1]))
+    for start, x in source.scaled(mean, scale, chunk):
+        z, rows = x @ basis, slice(start, start + len(x))
+        leverage = path._leverage(z, rows, shrink)  # (m, s)
         fitted = (z @ coefficients).unflatten(1, (len(grid), -1)) + target_mean  # (m, s, k)
         if is_classification:
             # y − (y − f)/(1 − h) = (f − h·y)/(1 − h). The largest of a row over classes stays the largest without the
             # denominator, and with h added to all: with y = ±1 that leaves f, less 2h for the row's own class.
-            own = source.targets[start : start + len(z)].long()
+            own = source.targets[rows].long()
             fitted[torch.arange(len(z)), :, own] -= 2 * leverage
-            total += (fitted.argmax(2) == own.unsqueeze(1)).sum(0)
+            total += row_weights[rows] @ (fitted.argmax(2) == own.unsqueeze(1)).double()
         else:
-            y = coded[start : start + len(z)].unsqueeze(1)
-            total += ((y - fitted) / (1 - leverage).clamp_min(1e-12).unsqueeze(2)).square().sum((0, 2))
-    scores = total / n if is_classification else 1 - total / residual.square().sum()
-    best = float(grid[scores == scores.max()].max())
-    return RidgePath(
-        grid, scores, best, (basis / scale.unsqueeze(1)).float(), eigenvalues, projected, mean, target_mean, n
-    )
+            y = coded[rows].unsqueeze(1)
+            left = (y - fitted) / (1 - leverage).clamp_min(1e-12).unsqueeze(2)
+            total += row_weights[rows] @ left.square().sum(2)
+    scores = total / n if is_classification else 1 - total / (row_weights @ residual.square()).sum()
+    return replace(path, loo_scores=scores, best=float(grid[scores >= scores.max() - 1e-12].max()))
 
 
 class _Rows:
     """n rows of features in float64 chunks, wherever they are kept, with their targets."""
 
-    def __init__(self, features: Any, targets: Tensor | None) -> None:
+    def __init__(self, features: Any, targets: Tensor | None, weights: Tensor | str | None = None) -> None:
         self.lazy = None if isinstance(features, Tensor) else features
         self._kept: Tensor | None = None
         if isinstance(features, Tensor):
@@ -190,6 +225,7 @@ class _Rows:
             raise DataError(f"`features` must have at least two rows to fit and leave one out, got {self.n}.")
         if self.targets.is_floating_point() and not torch.isfinite(self.targets).all():
             raise DataError(f"`targets` must be finite, but rows {_first_bad(self.targets)} are not.")
+        self.weights = row_weights(weights, self.targets)  # (n,) float64 of mean 1
 
     def chunks(self, rows: int = 4096) -> Iterator[tuple[int, Tensor]]:
         """(first row, (m, d) float64) until all rows were seen."""
@@ -219,13 +255,13 @@ class _Rows:
             part = x.sum(0)  # NaN and infinity stay in a sum, and float32 values cannot overflow it
             if not torch.isfinite(part).all() and not torch.isfinite(x).all():
                 raise DataError(f"`features` must be finite, but rows {_first_bad(x, start)} are not.")
-            total += part
+            total += self.weights[start : start + len(x)] @ x
         mean = total / self.n
         if not standardize:
             return mean, torch.ones_like(mean)
         squares = torch.zeros_like(mean)
-        for _, x in self.chunks():
-            squares += (x - mean).square_().sum(0)
+        for start, x in self.chunks():
+            squares += self.weights[start : start + len(x)] @ (x - mean).square_()
         deviation = (squares / self.n).sqrt()
         # Rounding leaves a constant feature a tiny deviation; blown up to 1 it would be noise.
         constant = deviation <= 1e-7 * mean.abs().clamp_min(1e-30)
@@ -241,6 +277,22 @@ def _coded(targets: Tensor, n_classes: int | None) -> Tensor:
     if len(targets.unique()) < 2:
         raise DataError("`targets` must hold at least two classes, got one: there is nothing to tell apart.")
     return torch.nn.functional.one_hot(targets.long(), n_classes or -1).double() * 2 - 1
+
+
+def row_weights(weights: Tensor | str | None, targets: Tensor) -> Tensor:
+    """(n,) float64 of mean 1: how much each row counts."""
+    n = len(targets)
+    if weights is None:
+        return torch.ones(n, dtype=torch.float64)
+    if isinstance(weights, str):
+        if weights != "balanced" or targets.is_floating_point():
+            raise InputError(f"`weights` must be 'balanced' (with class labels), or one number a row, got {weights!r}.")
+        found = 1 / targets.long().bincount().double()[targets.long()]
+    else:
+        found = torch.as_tensor(weights).detach().cpu().double()
+    if found.shape != (n,) or not found.isfinite().all() or not (found > 0).all():
+        raise InputError(f"`weights` must be {n} finite numbers above 0, one a row, got shape {tuple(found.shape)}.")
+    return found / found.mean()
 
 
 def _checked_strengths(strengths: Sequence[float] | None) -> Tensor:

@@ -8,6 +8,8 @@ Written with X (n, d) standardised and centred, and XᵀX = B·diag(s)·Bᵀ wit
   (Böhning, 1992, Multinomial logistic regression algorithm, theorem 1). L-BFGS improves on it.
 * The minimiser is smooth in log λ. From the strongest λ down, each fit starts where the line through its two
   predecessors leads, and keeps their curvature pairs: a handful of steps each, where a cold start takes forty.
+* With weights w_i of mean 1, sums over rows become weighted sums throughout, XᵀX is Σ w_i·x_i·x_iᵀ, and centring is by
+  weighted means: a weight of 2 is the row written twice.
 * Logits are linear in V, so neither a line search nor that start needs a product with Z for each point tried.
 * With two classes logistic regression is meant: one weight vector w, the difference of the two columns, penalised by
   λ/2·‖w‖². At the minimum the columns are ∓w/2, so the same problem in two columns has the penalty 2λ/2·‖W‖².
@@ -86,6 +88,7 @@ def softmax_path(
     tolerance: float = 1e-4,
     n_classes: int | None = None,
     max_iterations: int = 500,
+    weights: Tensor | str | None = None,
 ) -> SoftmaxPath:
     """Fits softmax regression at every strength, each with a certificate of convergence.
 
@@ -97,6 +100,8 @@ def softmax_path(
         tolerance: A fit counts as converged once its objective is certified to lie within this fraction of the minimum.
         n_classes: k, where not every class occurs.
         max_iterations: At most so many steps in each precision.
+        weights: (n,) how much each row counts, above 0; or ``"balanced"``, by which every class counts alike. Scaled to
+            a mean of 1; ``w[labels]`` weighs by class.
 
     Returns:
         A `SoftmaxPath`. ``converged`` tells where `max_iterations` did not suffice.
@@ -113,20 +118,21 @@ def softmax_path(
     """
     if not tolerance > 0:
         raise InputError(f"`tolerance` must be positive, got {tolerance!r}.")
-    source = _Rows(features, labels)
+    source = _Rows(features, labels, weights)
     if source.targets.is_floating_point():
         raise InputError("`labels` must be integer class indices, got floats. For regression use `ridge_path`.")
     grid = _checked_strengths(DEFAULT_SOFTMAX_STRENGTHS if strengths is None else strengths)
     coded = (_coded(source.targets, n_classes) + 1) / 2  # (n, k) one-hot
     mean, scale = source.moments(standardize)
     x = torch.cat([chunk for _, chunk in source.scaled(mean, scale, source.n)])
-    basis, curvature = _eigenbasis(x, exact=not standardize)
+    w = source.weights.unsqueeze(1)
+    basis, curvature = _eigenbasis(x * w.sqrt(), exact=not standardize)
 
     s, k = len(grid), coded.shape[1]
     penalties = grid * 2 if k == 2 else grid
     v = torch.zeros(basis.shape[1], s, k, dtype=torch.float64)
     # An absent class would have its best intercept at −∞; −30 is as good as that.
-    b = coded.mean(0).clamp_min(1e-13).log().expand(s, k).clone()
+    b = (w * coded).mean(0).clamp_min(1e-13).log().expand(s, k).clone()
     objectives, gaps = torch.zeros(s, dtype=torch.float64), torch.full((s,), torch.inf, dtype=torch.float64)
     # float32 does most of the way; whatever is not certified then is finished in float64, from where it stands.
     for dtype in (torch.float32, torch.float64):
@@ -136,17 +142,17 @@ def softmax_path(
         design = torch.cat([x.to(dtype) @ basis.to(dtype), torch.ones(source.n, 1, dtype=dtype)], 1)
         start = torch.cat([v, b.unsqueeze(0)])[:, todo] if dtype == torch.float64 else None
         params = _descend(
-            design, coded.to(dtype), curvature, penalties[todo], b[0], start, max_iterations, tolerance / 2
+            design, coded.to(dtype), w.to(dtype), curvature, penalties[todo], b[0], start, max_iterations, tolerance / 2
         )
         v[:, todo], b[todo] = params[:-1].double(), params[-1].double()
-        weights = (basis @ v[:, todo].flatten(1)).view(source.d, -1, k)
-        b[todo], objectives[todo], gaps[todo] = _certify(x, coded, penalties[todo], weights, b[todo])
+        found = (basis @ v[:, todo].flatten(1)).view(source.d, -1, k)
+        b[todo], objectives[todo], gaps[todo] = _certify(x, coded, w, penalties[todo], found, b[todo])
 
-    weights = (basis / scale.unsqueeze(1)) @ v.flatten(1)  # (d, s·k)
-    intercepts = b - (mean @ weights).view(s, k)
+    raw = (basis / scale.unsqueeze(1)) @ v.flatten(1)  # (d, s·k)
+    intercepts = b - (mean @ raw).view(s, k)
     return SoftmaxPath(
         grid,
-        weights.view(-1, s, k).transpose(0, 1).float().contiguous(),
+        raw.view(-1, s, k).transpose(0, 1).float().contiguous(),
         intercepts.float(),
         objectives,
         gaps,
@@ -172,6 +178,7 @@ def _eigenbasis(x: Tensor, *, exact: bool) -> tuple[Tensor, Tensor]:
 def _descend(
     design: Tensor,
     y: Tensor,
+    w: Tensor,
     curvature: Tensor,
     penalties: Tensor,
     intercepts: Tensor,
@@ -189,7 +196,7 @@ def _descend(
     history: list[tuple[Tensor, Tensor]] = []
     values = penalties.tolist()
     for i in reversed(range(len(values))):
-        problem = _Problem(design, y, bound, values[i])
+        problem = _Problem(design, y, w, bound, values[i])
         if start is not None:
             params = start[:, i].to(design.dtype)
             logits, history = design @ params, []
@@ -216,8 +223,8 @@ def _descend(
 class _Problem:
     """One strength: objective and gradient from parameters and their logits."""
 
-    def __init__(self, design: Tensor, y: Tensor, bound: Tensor, penalty: float) -> None:
-        self.design, self.y, self.penalty = design, y, penalty
+    def __init__(self, design: Tensor, y: Tensor, w: Tensor, bound: Tensor, penalty: float) -> None:
+        self.design, self.y, self.w, self.penalty = design, y, w, penalty
         self.penalised = torch.ones_like(bound)
         self.penalised[-1] = 0  # the column of ones: Z is centred, so the bound stays diagonal with it
         self.curvature = bound + penalty * self.penalised
@@ -227,11 +234,11 @@ class _Problem:
         return (params.T @ self.design.T).T
 
     def loss(self, params: Tensor, logits: Tensor) -> float:
-        fit = (logits.logsumexp(1) - (logits * self.y).sum(1)).double().sum()
-        return float(fit / len(self.y) + self.penalty / 2 * params[:-1].square().sum())
+        each = logits.logsumexp(1) - (logits * self.y).sum(1)
+        return float((self.w.squeeze(1) * each).double().mean() + self.penalty / 2 * params[:-1].square().sum())
 
     def gradient(self, params: Tensor, logits: Tensor) -> Tensor:
-        residual = (logits.softmax(1) - self.y) / len(self.y)
+        residual = (logits.softmax(1) - self.y) * (self.w / len(self.y))
         return (residual.T @ self.design).T + self.penalty * self.penalised * params
 
 
@@ -248,7 +255,7 @@ def _minimise(
     for _ in range(max_iterations):
         if float(gradient[:-1].square().sum()) / (2 * problem.penalty) <= tolerance * loss:
             # The certificate wants intercepts at their optimum; that needs no product with the design but the last.
-            shift = _intercept_shift(logits.unsqueeze(1), problem.y)[0]
+            shift = _intercept_shift(logits.unsqueeze(1), problem.y, problem.w)[0]
             logits, params = logits + shift, params.clone()
             params[-1] += shift
             gradient, loss = problem.gradient(params, logits), problem.loss(params, logits)
@@ -290,30 +297,34 @@ def _two_loops(gradient: Tensor, curvature: Tensor, history: list[tuple[Tensor, 
     return -q
 
 
-def _certify(x: Tensor, coded: Tensor, grid: Tensor, weights: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _certify(
+    x: Tensor, coded: Tensor, w: Tensor, grid: Tensor, weights: Tensor, b: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Intercepts at their optimum in float64, the objective, and a bound on its distance to the minimum."""
     logits = (x @ weights.flatten(1)).view(len(x), -1, coded.shape[1]) + b
-    shift = _intercept_shift(logits, coded)
+    shift = _intercept_shift(logits, coded, w)
     log_p = (logits + shift).log_softmax(2)
-    objectives = -(log_p * coded.unsqueeze(1)).sum((0, 2)) / len(x) + grid / 2 * weights.square().sum((0, 2))
-    residual = (log_p.exp() - coded.unsqueeze(1)) / len(x)
+    objectives = -(log_p * (w * coded).unsqueeze(1)).sum((0, 2)) / len(x) + grid / 2 * weights.square().sum((0, 2))
+    residual = (log_p.exp() - coded.unsqueeze(1)) * (w / len(x)).unsqueeze(2)
     gradient = (x.T @ residual.flatten(1)).view_as(weights) + grid.view(1, -1, 1) * weights
     return b + shift, objectives, gradient.square().sum((0, 2)) / (2 * grid)
 
 
-def _intercept_shift(logits: Tensor, coded: Tensor) -> Tensor:
+def _intercept_shift(logits: Tensor, coded: Tensor, w: Tensor) -> Tensor:
     """(s, k) what to add to the intercepts so that predicted and true class shares agree, by short Newton steps."""
     n, k = coded.shape
-    present = coded.sum(0) > 0
+    present, share = coded.sum(0) > 0, (w * coded).mean(0)
+    by_row = w.unsqueeze(2)  # (n, 1, 1)
     # Logits are free up to a constant, so that the Hessian is singular along it: pin their mean.
     pinned = torch.full((k, k), 1 / k, dtype=logits.dtype) + 10 * torch.finfo(logits.dtype).eps * torch.eye(k)
     shift = torch.zeros_like(logits[0])
     for _ in range(5):
         p = (logits + shift).softmax(2)
-        slope = (p.mean(0) - coded.mean(0)) * present
+        mean = (by_row * p).mean(0)
+        slope = (mean - share) * present
         if float(slope.abs().max()) < 2 * torch.finfo(logits.dtype).eps:
             break
         by_strength = p.transpose(0, 1)  # (s, n, k)
-        hessian = pinned + torch.diag_embed(p.mean(0)) - by_strength.mT @ by_strength / n
+        hessian = pinned + torch.diag_embed(mean) - by_strength.mT @ (by_row * p).transpose(0, 1) / n
         shift = shift - torch.linalg.solve(hessian, slope.unsqueeze(2)).squeeze(2).clamp(-2, 2)
     return shift

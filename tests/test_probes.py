@@ -343,3 +343,23 @@ def test_the_ridge_estimator_agrees_with_the_probe_and_works_in_searches():
     np.testing.assert_array_equal(estimator.predict(TEST.numpy()[0]), found)
     np.testing.assert_allclose(estimator.predict_proba(x).sum(1), 1)
     assert cross_val_score(make_pipeline(StandardScaler(), RidgeProbe()), x, names, cv=3).mean() > 0.8
+
+
+@pytest.mark.parametrize("head", ["ridge", "softmax"])
+def test_balanced_weights_help_the_rare_class(head):
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*counts):
+        labels = torch.arange(2).repeat_interleave(torch.tensor(counts))
+        x = torch.randn(len(labels), 4, generator=generator) + 1.2 * labels[:, None]
+        return FeatureSet(x, labels, ("often", "rare"), tuple(map(str, range(len(x)))), "pool", "")
+
+    train, test = draw(300, 20), draw(200, 200)
+    plain = fit_probe(train, head=head, strengths=[0.1]).score(test)
+    fair = fit_probe(train, head=head, strengths=[0.1], weights="balanced").score(test)
+    assert fair.accuracy > plain.accuracy + 0.1
+
+
+def test_weights_are_for_linear_heads():
+    with pytest.raises(InputError, match="`weights` are for the heads"):
+        fit_probe(TRAIN, head="knn", weights="balanced")

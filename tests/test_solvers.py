@@ -180,6 +180,52 @@ class TestRidge:
         with pytest.raises(InputError, match="`strengths` must be positive"):
             ridge_path(*blobs(10, 3, 2), strengths)
 
+    @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+    def test_a_weight_of_two_is_the_row_twice(self, shape):
+        x, labels = blobs(*shape, spread=0.5)
+        twice = torch.arange(0, len(x), 3)
+        weights = torch.ones(len(x)).index_fill(0, twice, 2.0)
+        one = ridge_path(x, labels, STRENGTHS, weights=weights)
+        other = ridge_path(torch.cat([x, x[twice]]), torch.cat([labels, labels[twice]]), STRENGTHS)
+        for strength in STRENGTHS:
+            assert_close(one.at(strength)(x), other.at(strength)(x), rtol=1e-4, atol=1e-4)
+
+    @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+    def test_weighted_leave_one_out_is_that_of_refits(self, shape):
+        from sklearn.linear_model import Ridge
+
+        x, labels = blobs(*shape, spread=0.5)
+        coded = (2.0 * torch.nn.functional.one_hot(labels) - 1).double()
+        w = torch.linspace(0.2, 3, len(x), dtype=torch.float64)
+        w = w / w.mean()
+        mean = w @ x.double() / len(x)
+        z = ((x - mean) / (w @ (x - mean).square() / len(x)).sqrt()).numpy()
+        path, expected = ridge_path(x, labels, [0.1], weights=w), []
+        for i in range(len(x)):
+            keep = [j for j in range(len(x)) if j != i]
+            fit = Ridge(alpha=0.1 * len(x)).fit(z[keep], coded[keep].numpy(), sample_weight=w[keep].numpy())
+            expected.append(torch.from_numpy(fit.predict(z[[i]])[0]))
+        found = path.leave_one_out(x, labels, 0.1)
+        assert_close(found, torch.stack(expected), rtol=1e-4, atol=1e-4)
+        assert_close(path.loo_scores[0], w @ (found.argmax(1) == labels).double() / len(x))
+
+    def test_balanced_classes_count_alike(self):
+        x, labels = blobs(40, 6, 3, imbalanced=True)
+        shares = labels.bincount().double()
+        one = ridge_path(x, labels, STRENGTHS, weights="balanced")
+        assert_close(one.loo_scores, ridge_path(x, labels, STRENGTHS, weights=(1 / shares)[labels]).loo_scores)
+        predicted = one.leave_one_out(x, labels, one.best).argmax(1)
+        recall = torch.stack([(predicted[labels == c] == c).double().mean() for c in range(3)])
+        assert_close(one.loo_scores.max(), recall.mean())
+
+    @pytest.mark.parametrize(
+        "weights", [torch.ones(9), torch.zeros(10), torch.full((10,), float("nan")), torch.ones(10, 1), "even"]
+    )
+    def test_weights_must_be_one_positive_number_a_row(self, weights):
+        for path in (ridge_path, softmax_path):
+            with pytest.raises(InputError, match="`weights` must be"):
+                path(*blobs(10, 3, 2), weights=weights)
+
     def test_bad_input_is_named(self):
         x, labels = blobs(10, 3, 2)
         with pytest.raises(InputError, match="must be positive"):
@@ -226,6 +272,22 @@ class TestSoftmax:
             np.testing.assert_allclose(float(path.objectives[i]), reference, rtol=2e-6)
             ours = path.at(strength)(x).softmax(1).double()
             assert_close(ours, logits.softmax(1), rtol=0, atol=5e-3)
+
+    @pytest.mark.parametrize("k", [2, 3])
+    def test_with_weights_it_is_scikit_learns(self, k):
+        from sklearn.linear_model import LogisticRegression
+
+        x, labels = blobs(60, 8, k, imbalanced=True, spread=0.5)
+        w = 1 / labels.bincount().double()[labels]
+        w = w / w.mean()
+        mean = w @ x.double() / len(x)
+        z = ((x - mean) / (w @ (x - mean).square() / len(x)).sqrt()).numpy()
+        reference = LogisticRegression(C=1 / (0.05 * len(x)), tol=1e-10, max_iter=10_000)
+        reference.fit(z, labels.numpy(), sample_weight=w.numpy())
+        fit = softmax_path(x, labels, [0.05], weights="balanced", tolerance=1e-9)
+        assert bool(fit.converged.all())
+        p = fit.at(0.05)(x).softmax(1).numpy()
+        np.testing.assert_allclose(p, reference.predict_proba(z), rtol=0, atol=2e-4)
 
     def test_the_certificate_holds(self):
         x, labels = blobs(60, 20, 3)
