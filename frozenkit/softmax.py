@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from frozenkit.devices import resolve_device
 from frozenkit.errors import InputError
 from frozenkit.ridge import LinearMap, _checked_strengths, _coded, _Rows, _significant
 
@@ -89,6 +90,7 @@ def softmax_path(
     n_classes: int | None = None,
     max_iterations: int = 500,
     weights: Tensor | str | None = None,
+    device: str = "cpu",
 ) -> SoftmaxPath:
     """Fits softmax regression at every strength, each with a certificate of convergence.
 
@@ -102,6 +104,7 @@ def softmax_path(
         max_iterations: At most so many steps in each precision.
         weights: (n,) how much each row counts, above 0; or ``"balanced"``, by which every class counts alike. Scaled to
             a mean of 1; ``w[labels]`` weighs by class.
+        device: Where to compute: ``"cpu"``, ``"cuda"``, ``"auto"``. What comes back lies on the CPU.
 
     Returns:
         A `SoftmaxPath`. ``converged`` tells where `max_iterations` did not suffice.
@@ -124,10 +127,23 @@ def softmax_path(
     grid = _checked_strengths(DEFAULT_SOFTMAX_STRENGTHS if strengths is None else strengths)
     coded = (_coded(source.targets, n_classes) + 1) / 2  # (n, k) one-hot
     mean, scale = source.moments(standardize)
-    x = torch.cat([chunk for _, chunk in source.scaled(mean, scale, source.n)])
-    w = source.weights.unsqueeze(1)
-    basis, curvature = _eigenbasis(x * w.sqrt(), exact=not standardize)
+    on = resolve_device(device)
+    with on:  # whatever is made in here is made there
+        grid, coded, mean, scale, w = (t.to(on) for t in (grid, coded, mean, scale, source.weights.unsqueeze(1)))
+        x = torch.cat([chunk for _, chunk in source.scaled(mean, scale, source.n)])
+        basis, fit, b, objectives, gaps = _solve(x, coded, w, grid, tolerance, max_iterations, exact=not standardize)
+        raw = (basis / scale.unsqueeze(1)) @ fit.flatten(1)  # (d, s·k)
+        b -= (mean @ raw).view_as(b)
+    by_strength = raw.view(source.d, *b.shape).transpose(0, 1)
+    found = (grid, by_strength.float().contiguous(), b.float(), objectives, gaps, gaps <= tolerance * objectives)
+    return SoftmaxPath(*(part.cpu() for part in found))
 
+
+def _solve(
+    x: Tensor, coded: Tensor, w: Tensor, grid: Tensor, tolerance: float, max_iterations: int, *, exact: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """B (d, r), V (r, s, k), intercepts (s, k), objectives and certified gaps (s,), all for standardised x."""
+    basis, curvature = _eigenbasis(x * w.sqrt(), exact=exact)
     s, k = len(grid), coded.shape[1]
     penalties = grid * 2 if k == 2 else grid
     v = torch.zeros(basis.shape[1], s, k, dtype=torch.float64)
@@ -139,25 +155,15 @@ def softmax_path(
         todo = (~(gaps <= tolerance * objectives)).nonzero().flatten()
         if len(todo) == 0:
             break
-        design = torch.cat([x.to(dtype) @ basis.to(dtype), torch.ones(source.n, 1, dtype=dtype)], 1)
+        design = torch.cat([x.to(dtype) @ basis.to(dtype), torch.ones(len(x), 1, dtype=dtype)], 1)
         start = torch.cat([v, b.unsqueeze(0)])[:, todo] if dtype == torch.float64 else None
         params = _descend(
             design, coded.to(dtype), w.to(dtype), curvature, penalties[todo], b[0], start, max_iterations, tolerance / 2
         )
         v[:, todo], b[todo] = params[:-1].double(), params[-1].double()
-        found = (basis @ v[:, todo].flatten(1)).view(source.d, -1, k)
+        found = (basis @ v[:, todo].flatten(1)).view(len(basis), -1, k)
         b[todo], objectives[todo], gaps[todo] = _certify(x, coded, w, penalties[todo], found, b[todo])
-
-    raw = (basis / scale.unsqueeze(1)) @ v.flatten(1)  # (d, s·k)
-    intercepts = b - (mean @ raw).view(s, k)
-    return SoftmaxPath(
-        grid,
-        raw.view(-1, s, k).transpose(0, 1).float().contiguous(),
-        intercepts.float(),
-        objectives,
-        gaps,
-        gaps <= tolerance * objectives,
-    )
+    return basis, v, b, objectives, gaps
 
 
 def _eigenbasis(x: Tensor, *, exact: bool) -> tuple[Tensor, Tensor]:

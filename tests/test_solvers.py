@@ -218,6 +218,13 @@ class TestRidge:
         recall = torch.stack([(predicted[labels == c] == c).double().mean() for c in range(3)])
         assert_close(one.loo_scores.max(), recall.mean())
 
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+    def test_a_gpu_gives_the_same(self):
+        x, labels = blobs(200, 30, 4, spread=0.5)
+        for path in (ridge_path, softmax_path):
+            here, there = path(x, labels, STRENGTHS), path(x, labels, STRENGTHS, device="cuda")
+            assert_close(there.at(0.1)(x), here.at(0.1)(x), rtol=1e-3, atol=1e-3)
+
     @pytest.mark.parametrize(
         "weights", [torch.ones(9), torch.zeros(10), torch.full((10,), float("nan")), torch.ones(10, 1), "even"]
     )
