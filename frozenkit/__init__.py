@@ -53,6 +53,7 @@ _HOMES = {
     "save_features": "cache",
     "score": "scores",
     "select_head": "heads",
+    "selectivity": "shuffling",
     "shift": "datasets",
     "softmax_path": "solvers",
     "split": "splits",

@@ -19,9 +19,7 @@ from frozenkit.extraction import extract
 from frozenkit.features import FeatureSet
 from frozenkit.probes import fit_probe
 from frozenkit.scores import Score, score
-
-PERMUTATIONS = 11
-LARGEST_SIDE = 96  # pixels; a ridge on wider raw images would need more memory than it tells
+from frozenkit.shuffling import selectivity
 
 
 def control_scores(
@@ -83,16 +81,10 @@ def control_scores(
     majority = torch.bincount(train.labels, minlength=train.n_classes).argmax()
     return {
         "majority": score(majority.expand(len(test)), test.labels, n_classes=test.n_classes, classes=test.classes),
-        "shuffled labels": _shuffled_score(train, test, seed),
+        "shuffled labels": selectivity(train, test, seed=seed).control,
         "raw pixels": _ridge_score(*raw_pixels(train_images, test_images)),
         "random weights": _ridge_score(*features_of(randomized(backbone, seed=seed))),
     }
-
-
-def shuffled(train: FeatureSet, *, seed: int = 0) -> FeatureSet:
-    """The same features with the labels permuted among them, so that nothing is left to learn."""
-    generator = torch.Generator().manual_seed(seed)
-    return train.relabel(train.labels[torch.randperm(len(train), generator=generator)], train.classes)
 
 
 def randomized(backbone: Backbone, *, seed: int = 0) -> Backbone:
@@ -163,16 +155,6 @@ def _pixels(images: ImageDataset, size: Any) -> Tensor:
     if size is not None:
         pictures = (picture.resize(size, Image.Resampling.BOX, reducing_gap=3.0) for picture in pictures)
     return torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures]))
-
-
-def _shuffled_score(train: FeatureSet, test: FeatureSet, seed: int) -> Score:
-    """The median over permutations.
-
-    Test images of one class lie together and so are right or wrong together: a single permutation strays from chance
-    by far more than the interval of its score, which counts images as independent, would allow.
-    """
-    found = [_ridge_score(shuffled(train, seed=seed + i), test) for i in range(PERMUTATIONS)]
-    return sorted(found, key=lambda score: score.accuracy)[PERMUTATIONS // 2]
 
 
 def _ridge_score(train: FeatureSet, test: FeatureSet) -> Score:

@@ -4,11 +4,12 @@ from torch import nn
 from torchvision.transforms.functional import pil_to_tensor
 
 from frozenkit.backbones import Backbone, load_backbone
-from frozenkit.controls import _ridge_score, control_scores, randomized, raw_pixels, shuffled
+from frozenkit.controls import _ridge_score, control_scores, randomized, raw_pixels
 from frozenkit.datasets import from_torch, load_dataset
 from frozenkit.errors import InputError
 from frozenkit.extraction import extract
 from frozenkit.features import FeatureSet
+from frozenkit.shuffling import shuffled
 
 TRAIN = load_dataset("digits", limit=200)
 TEST = load_dataset("digits", split="test", limit=200)
