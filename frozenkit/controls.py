@@ -21,6 +21,8 @@ from frozenkit.probes import fit_probe
 from frozenkit.scores import Score, score
 from frozenkit.shuffling import selectivity
 
+LARGEST_SIDE = 96  # pixels; a ridge on wider raw images would need more memory than it tells
+
 
 def control_scores(
     train_images: ImageDataset,

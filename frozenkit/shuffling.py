@@ -13,7 +13,7 @@ from frozenkit.probes import fit_probe
 from frozenkit.scores import Score
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Selectivity:
     """A probe on the real labels beside probes on shuffled ones.
 
@@ -51,7 +51,7 @@ class Selectivity:
     def __repr__(self) -> str:
         return (
             f"Selectivity {self.value:.3f}: accuracy {self.score.accuracy:.3f}, with shuffled labels "
-            f"{self.control.accuracy:.3f} (median of {len(self.controls)}; fits its own labels to {self.memorised:.3f}); "
+            f"{self.control.accuracy:.3f} (median of {len(self.controls)}, which fit those to {self.memorised:.3f}), "
             f"p = {self.p_value:.2g}"
         )
 
