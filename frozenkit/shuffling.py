@@ -82,7 +82,7 @@ def selectivity(
         >>> def make(z, name):
         ...     return FeatureSet(z, y, ("cat", "dog"), tuple(f"{name}{i}" for i in range(60)), "", "")
         >>> train, test = make(x + 5 * y[:, None], "a"), make(torch.randn(60, 3) + 5 * y[:, None], "b")
-        >>> selectivity(train, test).value > 0.2
+        >>> selectivity(train, test).score.accuracy > 0.9
         True
 
     References:
