@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from frozenkit.errors import DataError, FrozenkitWarning, InputError
 from frozenkit.features import FeatureSet
 from frozenkit.nearest import NearestMean, NearestNeighbours
-from frozenkit.ridge import row_weights
+from frozenkit.rows import row_weights
 from frozenkit.solvers import ridge_path
 from frozenkit.splits import split
 

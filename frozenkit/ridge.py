@@ -12,21 +12,20 @@ Written with X (n, d) standardised and centred, Y (n, k) centred, α = λ·n, an
 * Where n < d, the same s comes from the smaller XXᵀ = U·diag(s)·Uᵀ, and B = XᵀU·diag(1/√s).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from frozenkit.devices import resolve_device
-from frozenkit.errors import DataError, InputError
+from frozenkit.errors import InputError
+from frozenkit.rows import CHUNK, Rows, checked_strengths, coded_targets, eigenpairs
 
 # Four a decade; wide enough that honest runs seldom choose an end.
 DEFAULT_STRENGTHS = tuple(float(x) for x in np.logspace(-9, 4, 53))
-
-_SMALL = 2**24  # float64 values: 128 MB
 
 
 @dataclass(frozen=True)
@@ -82,23 +81,19 @@ class RidgePath:
 
     def leave_one_out(self, features: Any, targets: Tensor, strength: float) -> Tensor:
         """(n, k) float64 what the fit without row i says of row i, for the very rows that the path was fitted on."""
-        source = _Rows(features, targets)
+        source = Rows(features, targets)
         if source.n != self._n:
             raise InputError(f"`features` must be the {self._n} rows that were fitted on, got {source.n}.")
-        coded = _coded(source.targets, len(self._target_mean))
+        coded = coded_targets(source.targets, len(self._target_mean))
         shrink = 1 / (self._eigenvalues + strength * self._n).unsqueeze(1)  # (r, 1)
+        fit = _Fit(self._basis.double(), shrink, shrink * self._projected, self._target_mean, self._n)
         parts = []
         for start, x in source.chunks():
             rows = slice(start, start + len(x))
-            z = (x - self._mean) @ self._basis.double()
-            fitted = z @ (shrink * self._projected) + self._target_mean
-            left = (coded[rows] - fitted) / (1 - self._leverage(z, rows, shrink)).clamp_min(1e-12)
+            fitted, leverage = fit(x - self._mean, self._row_weights[rows].unsqueeze(1))
+            left = (coded[rows] - fitted.squeeze(1)) / (1 - leverage).clamp_min(1e-12)
             parts.append(coded[rows] - left)
         return torch.cat(parts)
-
-    def _leverage(self, z: Tensor, rows: slice, shrink: Tensor) -> Tensor:
-        """(m, s) the diagonal of the hat matrix for some rows, z (m, r) of them in the basis; shrink (r, s)."""
-        return self._row_weights[rows].unsqueeze(1) * (1 / self._n + z.square() @ shrink)
 
     def __repr__(self) -> str:
         low, high = float(self.strengths[0]), float(self.strengths[-1])
@@ -146,10 +141,10 @@ def ridge_path(
         >>> float(path.loo_scores.max()), path.at(path.best)(x).argmax(1).tolist()
         (1.0, [0, 0, 1, 1])
     """
-    source = _Rows(features, targets, weights)
-    grid = _checked_strengths(strengths)
+    source = Rows(features, targets, weights)
+    grid = checked_strengths(DEFAULT_STRENGTHS if strengths is None else strengths)
     is_classification = not source.targets.is_floating_point()
-    coded = _coded(source.targets, n_classes)
+    coded = coded_targets(source.targets, n_classes)
     mean, scale = source.moments(standardize)
     on = resolve_device(device)
     with on:  # whatever is made in here is made there
@@ -160,7 +155,7 @@ def ridge_path(
 
 
 def _solve(
-    source: "_Rows",
+    source: Rows,
     grid: Tensor,
     coded: Tensor,
     row_weights: Tensor,
@@ -186,151 +181,76 @@ def _solve(
                 x = x * root[rows]
             for first in range(0, d, block := -(-d // 4)):  # the lower triangle by blocks, which is all that eigh reads
                 gram[first:, first : first + block].addmm_(x[:, first:].T, x[:, first : first + block])
-        eigenvalues, basis = torch.linalg.eigh(gram, UPLO="L")
-        eigenvalues, basis = _significant(eigenvalues, basis)
+        eigenvalues, basis = eigenpairs(gram)
         projected = basis.T @ products
     else:
         x = torch.cat([chunk for _, chunk in source.scaled(mean, scale)]) * root
-        eigenvalues, left = _significant(*torch.linalg.eigh(x @ x.T))
+        eigenvalues, left = eigenpairs(x @ x.T)
         basis = x.T @ left / eigenvalues.sqrt()
         projected = eigenvalues.sqrt().unsqueeze(1) * (left.T @ (root * residual))
 
-    alphas = grid * n
-    shrink = 1 / (eigenvalues.unsqueeze(1) + alphas)  # (r, s)
+    shrink = 1 / (eigenvalues.unsqueeze(1) + grid * n)  # (r, s)
     coefficients = (shrink.unsqueeze(2) * projected.unsqueeze(1)).flatten(1)  # (r, s·k)
+    fit = _Fit(basis, shrink, coefficients, target_mean, n)
     total = torch.zeros(len(grid), dtype=torch.float64)
-    path = RidgePath(
-        grid, total, 0.0, (basis / scale.unsqueeze(1)).float(), eigenvalues, projected, mean, target_mean, row_weights
-    )
-    chunk = max(64, min(4096, 20_000_000 // coefficients.shape[1]))
-    for start, x in source.scaled(mean, scale, chunk):
-        z, rows = x @ basis, slice(start, start + len(x))
-        leverage = path._leverage(z, rows, shrink)  # (m, s)
-        fitted = (z @ coefficients).unflatten(1, (len(grid), -1)) + target_mean  # (m, s, k)
+    for start, x in source.scaled(mean, scale, max(64, min(CHUNK, 20_000_000 // coefficients.shape[1]))):
+        rows = slice(start, start + len(x))
+        w = row_weights[rows].unsqueeze(1)
         if is_classification:
-            # y − (y − f)/(1 − h) = (f − h·y)/(1 − h). The largest of a row over classes stays the largest without the
-            # denominator, and with h added to all: with y = ±1 that leaves f, less 2h for the row's own class.
-            own = targets[rows].long()
-            fitted[torch.arange(len(z)), :, own] -= 2 * leverage
-            total += row_weights[rows] @ (fitted.argmax(2) == own.unsqueeze(1)).double()
+            found = _left_out_right(fit, x, w, targets[rows].long()).double()
         else:
-            y = coded[rows].unsqueeze(1)
-            left = (y - fitted) / (1 - leverage).clamp_min(1e-12).unsqueeze(2)
-            total += row_weights[rows] @ left.square().sum(2)
+            fitted, leverage = fit(x, w)
+            left = (coded[rows].unsqueeze(1) - fitted) / (1 - leverage).clamp_min(1e-12).unsqueeze(2)
+            found = left.square().sum(2)
+        total += row_weights[rows] @ found
     scores = total / n if is_classification else 1 - total / (row_weights @ residual.square()).sum()
-    return replace(path, loo_scores=scores, best=float(grid[scores >= scores.max() - 1e-12].max()))
+    best = float(grid[scores >= scores.max() - 1e-12].max())
+    weights = (basis / scale.unsqueeze(1)).float()
+    return RidgePath(grid, scores, best, weights, eigenvalues, projected, mean, target_mean, row_weights)
 
 
-class _Rows:
-    """n rows of features in float64 chunks, wherever they are kept, with their targets."""
+class _Fit(NamedTuple):
+    """The terms of all fits along a path, in one precision."""
 
-    def __init__(self, features: Any, targets: Tensor | None, weights: Tensor | str | None = None) -> None:
-        self.lazy = None if isinstance(features, Tensor) else features
-        self._kept: Tensor | None = None
-        if isinstance(features, Tensor):
-            self.dense = features
-        elif not hasattr(features, "batches"):
-            self.dense, self.lazy = features.features, None
-        if targets is None:
-            targets = getattr(features, "labels", None)
-        if targets is None:
-            raise InputError("`targets` must be given, since `features` carries no labels.")
-        self.targets = torch.as_tensor(targets).cpu()
-        shape = tuple(self.dense.shape) if self.lazy is None else tuple(self.lazy.shape)
-        if len(shape) != 2:
-            raise InputError(f"`features` must be (n, d), got shape {shape}. Pool tokens first.")
-        self.n, self.d = shape
-        if len(self.targets) != self.n:
-            raise InputError(
-                f"`targets` must have one row for each of {self.n} rows of features, got {len(self.targets)}."
-            )
-        if self.n < 2:
-            raise DataError(f"`features` must have at least two rows to fit and leave one out, got {self.n}.")
-        if self.targets.is_floating_point() and not torch.isfinite(self.targets).all():
-            raise DataError(f"`targets` must be finite, but rows {_first_bad(self.targets)} are not.")
-        self.weights = row_weights(weights, self.targets)  # (n,) float64 of mean 1
+    basis: Tensor  # (d, r)
+    shrink: Tensor  # (r, s)
+    coefficients: Tensor  # (r, s·k)
+    target_mean: Tensor  # (k,)
+    n: int
 
-    def chunks(self, rows: int = 4096) -> Iterator[tuple[int, Tensor]]:
-        """(first row, (m, d) float64) until all rows were seen."""
-        if self.lazy is not None:
-            start = 0
-            for x, _ in self.lazy.batches(rows):
-                yield start, x.double()
-                start += len(x)
-        else:
-            for start in range(0, self.n, rows):
-                yield start, self.dense[start : start + rows].detach().cpu().double()
+    def __call__(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        """(m, s, k) fitted values and (m, s) leverages of rows x (m, d) with weights w (m, 1)."""
+        z = x @ self.basis
+        fitted = (z @ self.coefficients).unflatten(1, (self.shrink.shape[1], -1)) + self.target_mean
+        return fitted, w * (1 / self.n + z.square() @ self.shrink)
 
-    def scaled(self, mean: Tensor, scale: Tensor, rows: int = 4096) -> Iterator[tuple[int, Tensor]]:
-        """(first row, (m, d) float64 standardised), where `mean` is; what is small and in memory is made only once."""
-        if self.lazy is not None or self.n * self.d > _SMALL:
-            yield from ((start, (chunk.to(mean.device) - mean) / scale) for start, chunk in self.chunks(rows))
-            return
-        if self._kept is None:
-            self._kept = (self.dense.detach().to(mean.device) - mean).div_(scale)  # the mean makes it float64
-        for start in range(0, self.n, rows):
-            yield start, self._kept[start : start + rows]
-
-    def moments(self, standardize: bool) -> tuple[Tensor, Tensor]:
-        """(d,) mean, and (d,) scale: the standard deviation, or 1 for a constant feature or without standardising."""
-        total = torch.zeros(self.d, dtype=torch.float64)
-        for start, x in self.chunks():
-            part = x.sum(0)  # NaN and infinity stay in a sum, and float32 values cannot overflow it
-            if not torch.isfinite(part).all() and not torch.isfinite(x).all():
-                raise DataError(f"`features` must be finite, but rows {_first_bad(x, start)} are not.")
-            total += self.weights[start : start + len(x)] @ x
-        mean = total / self.n
-        if not standardize:
-            return mean, torch.ones_like(mean)
-        squares = torch.zeros_like(mean)
-        for start, x in self.chunks():
-            squares += self.weights[start : start + len(x)] @ (x - mean).square_()
-        deviation = (squares / self.n).sqrt()
-        # Rounding leaves a constant feature a tiny deviation; blown up to 1 it would be noise.
-        constant = deviation <= 1e-7 * mean.abs().clamp_min(1e-30)
-        return mean, torch.where(constant, 1.0, deviation)
+    def to(self, dtype: torch.dtype) -> "_Fit":
+        basis, shrink, coefficients, target_mean = (t.to(dtype) for t in self[:4])
+        return _Fit(basis, shrink, coefficients, target_mean, self.n)
 
 
-def _coded(targets: Tensor, n_classes: int | None) -> Tensor:
-    """(n, k) float64: ±1 for labels, the values themselves for regression."""
-    if targets.is_floating_point():
-        return targets.double().reshape(len(targets), -1)
-    if targets.ndim != 1 or int(targets.min()) < 0:
-        raise InputError("integer `targets` must be (n,) class indices from 0 on.")
-    if len(targets.unique()) < 2:
-        raise DataError("`targets` must hold at least two classes, got one: there is nothing to tell apart.")
-    return torch.nn.functional.one_hot(targets.long(), n_classes or -1).double() * 2 - 1
+def _left_out_right(fit: _Fit, x: Tensor, w: Tensor, own: Tensor) -> Tensor:
+    """(m, s) whether the fit without a row still gives it its own class.
+
+    float32 decides, at half the cost, wherever its rounding cannot tip the decision; float64 decides the rest.
+    """
+    margin = _margin(fit.to(torch.float32), x.float(), w.float(), own)
+    # Of a product over d terms, rounding leaves about √d·ε times the two norms; the basis is orthonormal. Twice that:
+    slip = 2 * x.shape[1] ** 0.5 * torch.finfo(torch.float32).eps * x.norm(dim=1, keepdim=True)  # (m, 1), of a row of z
+    strongest = fit.coefficients.unflatten(1, (fit.shrink.shape[1], -1)).norm(dim=0).amax(1)  # (s,)
+    steepest = fit.shrink.amax(0)  # (s,)
+    doubt = 4 * slip * strongest + 2 * w * (2 * slip * steepest.sqrt() + slip.square() * steepest)
+    unsure = (margin.abs() <= doubt).any(1)
+    right = margin > 0
+    right[unsure] = _margin(fit, x[unsure], w[unsure], own[unsure]) > 0
+    return right
 
 
-def row_weights(weights: Tensor | str | None, targets: Tensor) -> Tensor:
-    """(n,) float64 of mean 1: how much each row counts."""
-    n = len(targets)
-    if weights is None:
-        return torch.ones(n, dtype=torch.float64)
-    if isinstance(weights, str):
-        if weights != "balanced" or targets.is_floating_point():
-            raise InputError(f"`weights` must be 'balanced' (with class labels), or one number a row, got {weights!r}.")
-        found = 1 / targets.long().bincount().double()[targets.long()]
-    else:
-        found = torch.as_tensor(weights).detach().cpu().double()
-    if found.shape != (n,) or not found.isfinite().all() or not (found > 0).all():
-        raise InputError(f"`weights` must be {n} finite numbers above 0, one a row, got shape {tuple(found.shape)}.")
-    return found / found.mean()
-
-
-def _checked_strengths(strengths: Sequence[float] | None) -> Tensor:
-    grid = torch.as_tensor(DEFAULT_STRENGTHS if strengths is None else strengths, dtype=torch.float64).flatten()
-    if len(grid) == 0 or not torch.isfinite(grid).all() or grid.min() <= 0:
-        raise InputError(f"`strengths` must be positive numbers, got {grid.tolist()}.")
-    return grid.sort().values
-
-
-def _significant(eigenvalues: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Without directions in which the data do not vary beyond rounding."""
-    keep = eigenvalues > eigenvalues.max() * 1e-12
-    return eigenvalues[keep], vectors[:, keep]
-
-
-def _first_bad(x: Tensor, start: int = 0) -> str:
-    rows = (~torch.isfinite(x)).reshape(len(x), -1).any(1).nonzero().flatten()[:5] + start
-    return ", ".join(map(str, rows.tolist()))
+def _margin(fit: _Fit, x: Tensor, w: Tensor, own: Tensor) -> Tensor:
+    """(m, s) by how much the own class of a row is ahead of all others in the fit without it, but for a factor."""
+    # y − (y − f)/(1 − h) = (f − h·y)/(1 − h). The order of classes stays the same without the denominator, and with h
+    # added to all: with y = ±1 that leaves f, less 2h for the row's own class.
+    fitted, leverage = fit(x, w)
+    index = own.view(-1, 1, 1).expand(-1, fitted.shape[1], 1)
+    mine = fitted.gather(2, index).squeeze(2) - 2 * leverage
+    return mine - fitted.scatter(2, index, -torch.inf).amax(2)

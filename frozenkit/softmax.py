@@ -29,7 +29,8 @@ from torch import Tensor
 
 from frozenkit.devices import resolve_device
 from frozenkit.errors import InputError
-from frozenkit.ridge import LinearMap, _checked_strengths, _coded, _Rows, _significant
+from frozenkit.ridge import LinearMap
+from frozenkit.rows import Rows, checked_strengths, coded_targets, eigenpairs
 
 DEFAULT_SOFTMAX_STRENGTHS = tuple(float(x) for x in np.logspace(-5, 1, 25))
 _MEMORY = 12  # curvature pairs kept by L-BFGS
@@ -121,11 +122,11 @@ def softmax_path(
     """
     if not tolerance > 0:
         raise InputError(f"`tolerance` must be positive, got {tolerance!r}.")
-    source = _Rows(features, labels, weights)
+    source = Rows(features, labels, weights)
     if source.targets.is_floating_point():
         raise InputError("`labels` must be integer class indices, got floats. For regression use `ridge_path`.")
-    grid = _checked_strengths(DEFAULT_SOFTMAX_STRENGTHS if strengths is None else strengths)
-    coded = (_coded(source.targets, n_classes) + 1) / 2  # (n, k) one-hot
+    grid = checked_strengths(DEFAULT_SOFTMAX_STRENGTHS if strengths is None else strengths)
+    coded = (coded_targets(source.targets, n_classes) + 1) / 2  # (n, k) one-hot
     mean, scale = source.moments(standardize)
     on = resolve_device(device)
     with on:  # whatever is made in here is made there
@@ -170,7 +171,7 @@ def _eigenbasis(x: Tensor, *, exact: bool) -> tuple[Tensor, Tensor]:
     """B (d, r) and Böhning's bound ½·s/n (r,), both float64."""
     n, d = x.shape
     if n < d:
-        eigenvalues, left = _significant(*torch.linalg.eigh(x @ x.T))
+        eigenvalues, left = eigenpairs(x @ x.T)
         basis = x.T @ left / eigenvalues.sqrt()
     else:
         # All d directions are kept, so B need only be orthonormal, which float32 gives to 1e-6 at half the cost. That

@@ -18,7 +18,7 @@ FLOORS = [
     "splits features fingerprint",
     "images folders shifts datasets data",
     "layers zoo backbones storage cache activations extraction",
-    "prototypes heads ridge softmax training solvers nearest scores fits probes studies shuffling estimators",
+    "prototypes heads rows ridge softmax training solvers nearest scores fits probes studies shuffling estimators",
     "divergence geometry bounds gaps",
     "controls finetune races zeroshot advice",
     "plots widgets course",
