@@ -72,7 +72,11 @@ class CachedFeatures(torch.utils.data.Dataset):
         index = np.asarray(indices, dtype=np.int64)
         if len(index) and (index.min() < 0 or index.max() >= len(self)):
             raise InputError(f"`indices` must lie in 0..{len(self) - 1}, got {index.min()}..{index.max()}.")
-        return self._open().rows(index).float()
+        file, out = self._open(), torch.empty(len(index), *self.shape[1:])
+        for start in range(0, len(index), block := max(1, 2**20 // file.header.row_bytes)):
+            # A megabyte at a time is read, compared with its checksums and converted while it lies in the cache.
+            out[start : start + block] = file.rows(index[start : start + block])
+        return out
 
     def batches(self, size: int = 4096) -> Iterator[tuple[Tensor, Tensor]]:
         """All rows in order, as (features, labels) chunks of `size`; memory stays flat."""

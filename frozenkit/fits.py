@@ -6,7 +6,7 @@ decides. None of them is given test data.
 
 import copy
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -246,6 +246,23 @@ def feature_batches(x: Any, size: int = 4096) -> Iterator[Tensor]:
         yield from features.float().split(size)
 
 
+def in_batches(logits_of: Callable[[Tensor], Tensor], batches: Iterator[Tensor], n: int) -> Tensor:
+    """(n, k) float32 on the CPU, what `logits_of` makes of all batches, without gradients.
+
+    Filled in place: pieces kept between the batches would keep the allocator from using their neighbourhood again, and
+    memory would grow with the features of sets that were left on disk for its sake.
+    """
+    start, out = 0, torch.empty(n, 0)
+    with torch.no_grad():
+        for batch in batches:
+            part = logits_of(batch)
+            if start == 0:
+                out = torch.empty(n, *part.shape[1:])
+            out[start : start + len(part)] = part
+            start += len(part)
+    return out
+
+
 def as_list(values: Any) -> list[float]:
     """Numbers of a tensor, array or sequence."""
     return [float(v) for v in values]
@@ -254,8 +271,7 @@ def as_list(values: Any) -> list[float]:
 def _quality(logits_of: Any, val: Labelled) -> float:
     """Accuracy on val; R² where the labels are numbers."""
     x, y = val
-    with torch.no_grad():
-        logits = torch.cat([logits_of(batch) for batch in feature_batches(x)])
+    logits = in_batches(logits_of, feature_batches(x), len(y))
     return r_squared(logits, y) if y.is_floating_point() else _share_right(logits, y)
 
 

@@ -22,6 +22,7 @@ from frozenkit.fits import (
     fit_ridge,
     fit_softmax,
     fit_temperature,
+    in_batches,
     r_squared,
 )
 from frozenkit.scores import Score, calibration_error, confidently_wrong, score
@@ -65,8 +66,7 @@ class Probe:
 
     def logits(self, x: FeatureSet | Tensor) -> Tensor:
         """(n, k) float32 logits on the CPU; −∞ for a class without a training image. (n, m) values in regression."""
-        with torch.no_grad():
-            rows = torch.cat([self.logits_of(batch) for batch in self._batches(x)]).float().cpu()
+        rows = in_batches(self.logits_of, self._batches(x), len(x))
         if not self.classes or len(self.present) == len(self.classes):
             return rows
         full = torch.full((len(rows), len(self.classes)), -torch.inf)

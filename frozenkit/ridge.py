@@ -87,13 +87,13 @@ class RidgePath:
         coded = coded_targets(source.targets, len(self._target_mean))
         shrink = 1 / (self._eigenvalues + strength * self._n).unsqueeze(1)  # (r, 1)
         fit = _Fit(self._basis.double(), shrink, shrink * self._projected, self._target_mean, self._n)
-        parts = []
+        left_out = torch.empty_like(coded)  # filled in place: pieces kept between the chunks would keep their holes
         for start, x in source.chunks():
             rows = slice(start, start + len(x))
             fitted, leverage = fit(x - self._mean, self._row_weights[rows].unsqueeze(1))
             left = (coded[rows] - fitted.squeeze(1)) / (1 - leverage).clamp_min(1e-12)
-            parts.append(coded[rows] - left)
-        return torch.cat(parts)
+            left_out[rows] = coded[rows] - left
+        return left_out
 
     def __repr__(self) -> str:
         low, high = float(self.strengths[0]), float(self.strengths[-1])

@@ -22,7 +22,7 @@ def main(wanted: list[str]) -> int:
         module = import_module(f"tests.benchmarks.{path.stem}")
         for name in sorted(n for n in vars(module) if n[0] == "p" and n[1:2].isdigit()):
             identity = name.split("_")[0].upper()
-            if wanted and identity not in wanted:
+            if wanted and not any(identity.startswith(part) for part in wanted):
                 continue
             try:
                 figure = getattr(module, name)()

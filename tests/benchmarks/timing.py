@@ -12,27 +12,29 @@ class Figure:
 
     Attributes:
         work: What was timed.
-        seconds: Ours, median.
-        reference_seconds: The reference's, median.
-        ratio: reference_seconds / seconds.
+        ours: Our median.
+        reference: The reference's median.
+        ratio: reference / ours.
         floor: What counts as done.
         goal: What is wanted next.
         note: How the two were made to do equal work.
+        unit: Of both.
     """
 
     work: str
-    seconds: float
-    reference_seconds: float
+    ours: float
+    reference: float
     ratio: float
     floor: float
     goal: float
     note: str = ""
+    unit: str = "s"
 
     def __str__(self) -> str:
         verdict = "reaches the goal" if self.ratio >= self.goal else "ok" if self.ratio >= self.floor else "BELOW FLOOR"
         return (
-            f"{self.work}: {self.ratio:.1f}× (floor {self.floor:g}, goal {self.goal:g}; {self.seconds:.4g} s against "
-            f"{self.reference_seconds:.4g} s) {verdict}. {self.note}"
+            f"{self.work}: {self.ratio:.3g}× (floor {self.floor:.2g}, goal {self.goal:.2g}; "
+            f"{self.ours:.4g} {self.unit} against {self.reference:.4g} {self.unit}) {verdict}. {self.note}"
         )
 
 
