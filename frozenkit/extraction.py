@@ -65,7 +65,7 @@ def extract(
             over 1×1, 2×2 and 4×4 cells (21·c numbers); ``"flatten"``; ``"tokens"``, (t, d) left as they are; ``"cls"``.
         precision: ``"exact"`` computes in float32, ``"fast"`` in bfloat16 where the hardware multiplies it natively,
             else as ``"exact"``; ``"auto"`` is ``"fast"`` where that helps. Features come as float32 either way.
-        batch_size: Images at a time; default 64 on a CPU, 256 on a GPU. Does not change the order of the rows.
+        batch_size: Images at a time; default on a CPU 32, or 64 in bfloat16, on a GPU 256. Rows keep their order.
         cache: Where to look first and to store; None stores nothing. An interrupted extraction is carried on.
         lazy: Leave the features on disk: values are `CachedFeatures`, and memory stays flat in n. Needs `cache`.
         progress: True for a bar with rate and time left, False for none, None for a bar where someone watches (a
@@ -98,7 +98,8 @@ def extract(
     storage = cache.storage if cache else "float32"
     keys = {"pooling": pooling, "precision": resolved, "storage": storage, "weights_digest": backbone.digest}
     prints = {name: fingerprint_of(backbone, dataset, name, **keys) for name in names}
-    run = _Run(backbone, dataset, pooling, resolved, batch_size or (256 if backbone.device.type == "cuda" else 64))
+    usual = 256 if backbone.device.type == "cuda" else 64 if resolved == "fast" else 32
+    run = _Run(backbone, dataset, pooling, resolved, batch_size or usual)
     with _progress_bar(progress, len(dataset), backbone.name) as advance:
         if cache is None:
             blank = {name: _blank(dataset, name, prints[name]) for name in names}
@@ -208,8 +209,10 @@ class _Run:
         with in_eval_mode(module), torch.no_grad():
             for start, images in self._decoded(starts):
                 batch = images.to(self.backbone.device, non_blocking=True)
+                if batch.ndim == 4:  # convolutions then read pixels whole: two thirds of the time, in float32 too
+                    batch = batch.to(memory_format=torch.channels_last)
                 if self.precision == "fast":
-                    batch = batch.to(dtype=torch.bfloat16, memory_format=torch.channels_last)
+                    batch = batch.to(torch.bfloat16)
                 pooled = pooled_activations(module, batch, layers, self.pooling, trace)
                 yield start, {name: self._finite(name, start, pooled[name].cpu()) for name in layers}
 

@@ -266,7 +266,7 @@ def test_another_version_is_not_read_as_current(cache, monkeypatch):
     monkeypatch.setattr(storage_module, "FORMAT", 0)
     store(cache, a_set())
     monkeypatch.undo()
-    with pytest.raises(CacheError, match="was written in format 0, this version reads 1"):
+    with pytest.raises(CacheError, match="was written in format 0, this version reads 2"):
         cache.load(PRINT.digest)
 
 
