@@ -48,6 +48,7 @@ _HOMES = {
     "load_backbone": "backbones",
     "load_dataset": "datasets",
     "load_features": "cache",
+    "race": "races",
     "reduce": "features",
     "ridge_path": "solvers",
     "save_features": "cache",

@@ -17,7 +17,7 @@ def pooled_activations(
 ) -> dict[str, Tensor]:
     """Pooled float32 activations of one batch; the pass ends as soon as the last layer wanted has finished.
 
-    Each hook pools, and thereby copies, at once: a later in-place activation cannot reach what it keeps.
+    Gradients flow where the caller has them on. Each hook pools, and thereby copies, at once: a later in-place activation cannot reach what it keeps.
 
     Raises:
         ActivationError: If a layer did not run.
@@ -51,7 +51,7 @@ def pool(output: Tensor, pooling: str, channels_last: bool = False) -> Tensor:
         >>> pool(torch.ones(2, 3, 8, 8), "pyramid").shape
         torch.Size([2, 63])
     """
-    x = output.detach().float()
+    x = output.float()
     if x.ndim == 4 and channels_last:
         x = x.permute(0, 3, 1, 2)
     if x.ndim == 2:
