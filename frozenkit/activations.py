@@ -17,7 +17,8 @@ def pooled_activations(
 ) -> dict[str, Tensor]:
     """Pooled float32 activations of one batch; the pass ends as soon as the last layer wanted has finished.
 
-    Gradients flow where the caller has them on. Each hook pools, and thereby copies, at once: a later in-place activation cannot reach what it keeps.
+    Gradients flow where the caller has them on. Each hook pools, and thereby copies, at once: a later in-place
+    activation cannot reach what it keeps.
 
     Raises:
         ActivationError: If a layer did not run.
