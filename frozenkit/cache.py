@@ -132,7 +132,7 @@ class FeatureCache:
 
     def path(self, fingerprint: str) -> Path:
         """Where the features of this fingerprint are, or would be."""
-        if len(fingerprint) != 64 or set(fingerprint) - set("0123456789abcdef"):
+        if not _is_digest(fingerprint):
             raise InputError(f"`fingerprint` must be 64 hexadecimal digits, got {fingerprint!r}.")
         return self.root / f"{fingerprint}.h5"
 
@@ -251,7 +251,8 @@ class FeatureCache:
             yield
 
     def _files(self) -> list[Path]:
-        return sorted(self.root.glob("*.h5"), key=lambda path: -path.stat().st_mtime)
+        own = [path for path in self.root.glob("*.h5") if _is_digest(path.stem)]  # others may keep files here, too
+        return sorted(own, key=lambda path: -path.stat().st_mtime)
 
     def __repr__(self) -> str:
         count = len(self._files())
@@ -260,6 +261,10 @@ class FeatureCache:
 
 _COLUMNS = ["dataset", "backbone", "layer", "pooling", "image_size", "precision", "storage"]
 _COLUMNS += ["rows", "width", "MB", "written", "state", "fingerprint"]
+
+
+def _is_digest(name: str) -> bool:
+    return len(name) == 64 and not set(name) - set("0123456789abcdef")
 
 
 def default_root() -> Path:

@@ -154,6 +154,15 @@ def test_entries_size_remove_and_clear(cache):
     assert cache.clear() == 0
 
 
+def test_foreign_files_in_the_folder_are_left_alone(cache):
+    store(cache, a_set())
+    save_features(a_set(), cache.root / "mine.h5")
+    assert cache.verify() == {PRINT.digest: "ok"}
+    assert len(cache.entries()) == 1
+    assert cache.clear() == 1
+    assert (cache.root / "mine.h5").exists()
+
+
 def test_default_root_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("FROZENKIT_HOME", str(tmp_path))
     assert FeatureCache().root == tmp_path / "cache"
