@@ -209,8 +209,6 @@ class _Run:
         with in_eval_mode(module), torch.no_grad():
             for start, images in self._decoded(starts):
                 batch = images.to(self.backbone.device, non_blocking=True)
-                if batch.ndim == 4:  # convolutions then read pixels whole: two thirds of the time, in float32 too
-                    batch = batch.to(memory_format=torch.channels_last)
                 if self.precision == "fast":
                     batch = batch.to(torch.bfloat16)
                 pooled = pooled_activations(module, batch, layers, self.pooling, trace)

@@ -67,9 +67,11 @@ def test_features_equal_timms_own_intermediates(name):
             _, inner = backbone.module.forward_intermediates(images, indices=places)
         pooling = "mean"
         expected = {layer: maps.mean((2, 3)) for layer, maps in zip(layers, inner, strict=True)}
-    ours = extract(backbone, dataset, layers=layers, pooling=pooling, precision="exact", progress=False)
-    for layer in layers:
-        assert_close(ours[layer].features, expected[layer], rtol=1e-4, atol=1e-5)
+    settings = {"layers": layers, "pooling": pooling, "precision": "exact", "progress": False}
+    for batch_size in (1, 2, 3, 4):  # 1, n − 1, n, n + 1
+        ours = extract(backbone, dataset, batch_size=batch_size, **settings)
+        for layer in layers:
+            assert_close(ours[layer].features, expected[layer], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "densenet121", "mobilenet_v3_small"])
@@ -78,12 +80,14 @@ def test_features_equal_torchvisions_feature_extraction(name):
 
     backbone = load_backbone(name, weights=None, image_size=64, device="cpu")
     layers = list(backbone.stages[-3:])
-    dataset = Noise(2)
+    dataset = Noise(3)
     with torch.no_grad():
         expected = create_feature_extractor(copy.deepcopy(backbone.module), layers)(stacked(backbone, dataset))
-    ours = extract(backbone, dataset, layers=layers, pooling="flatten", precision="exact", progress=False)
-    for layer in layers:
-        assert_close(ours[layer].features, expected[layer].flatten(1), rtol=1e-4, atol=1e-5)
+    settings = {"layers": layers, "pooling": "flatten", "precision": "exact", "progress": False}
+    for batch_size in (1, 2, 3, 4):
+        ours = extract(backbone, dataset, batch_size=batch_size, **settings)
+        for layer in layers:
+            assert_close(ours[layer].features, expected[layer].flatten(1), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("batch_size", [1, 6, 7, 8])
