@@ -48,6 +48,7 @@ CALLS = {
     "confusion": lambda ax: plots.plot_confusion(SCORE, ax=ax),
     "path": lambda ax: plots.plot_ridge_path(PROBE.path, ax=ax),
     "layers": lambda ax: plots.plot_layer_report(REPORT, ax=ax),
+    "depths": lambda ax: plots.plot_depths({"data": REPORT}, {"data": REPORT}, ax=ax),
     "curve": lambda ax: plots.plot_learning_curve(CURVE, ax=ax),
 }
 

@@ -1,10 +1,12 @@
 """Studies as plots: a ridge path, a layer report, a learning curve."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
+from frozenkit.errors import InputError
 from frozenkit.plots.style import GREY, MARKS, ORANGE, PALETTE, SKY, VERMILION, legend_below, new_axes, styled
 from frozenkit.studies import LayerReport, LearningCurve
 
@@ -76,4 +78,39 @@ def plot_learning_curve(curve: LearningCurve, *, ax: Axes | None = None) -> Axes
     ax.set(xlabel="labels per class", ylabel="test accuracy")
     ax.set_title("Line: mean over draws; band: lowest to highest")
     legend_below(ax)
+    return ax
+
+
+@styled
+def plot_depths(
+    reports: Mapping[str, LayerReport], controls: Mapping[str, LayerReport] | None = None, *, ax: Axes | None = None
+) -> Axes:
+    """Test accuracy by layer for several data sets, intervals as bands, each chosen layer ringed.
+
+    Args:
+        reports: Name of the data to its report, all with the same layers and with test.
+        controls: The same of a network with random weights: dashed.
+        ax: Where to draw.
+    """
+    if not reports or any(not report.scores for report in reports.values()):
+        raise InputError("`reports` must hold at least one report, each with test scores.")
+    ax = new_axes(ax, (11, 5.6))
+    layers = list(next(iter(reports.values())).probes)
+    places = np.arange(len(layers))
+    for index, (name, report) in enumerate(reports.items()):
+        color, mark = PALETTE[index % len(PALETTE)], MARKS[index % len(MARKS)]
+        scores = [report.scores[layer] for layer in layers]
+        ax.fill_between(places, [s.low for s in scores], [s.high for s in scores], color=color, alpha=0.18, lw=0)
+        ax.plot(places, [s.accuracy for s in scores], color=color, marker=mark, label=name)
+        best = layers.index(report.chosen)
+        ring: dict[str, Any] = {"markersize": 19, "markerfacecolor": "none", "markeredgewidth": 2.5, "ls": "none"}
+        ax.plot(best, scores[best].accuracy, marker="o", markeredgecolor=color, **ring)
+        if controls and name in controls:
+            random = [controls[name].scores[layer].accuracy for layer in layers]
+            ax.plot(places, random, color=color, marker=mark, ms=5, ls="--", lw=1.5, label=f"{name}, random weights")
+    ax.set_xticks(places, layers, rotation=30, ha="right")
+    ax.grid(visible=False, axis="x")
+    ax.set(ylabel="test accuracy", ylim=(0, 1))
+    ax.set_title("Accuracy by depth; the ring is what leave-one-out chooses")
+    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
     return ax
