@@ -106,10 +106,10 @@ def race(
     backbone: Backbone,
     train: ImageDataset,
     *,
-    epochs: int = 1,
+    epochs: int = 2,
     batch_size: int = 32,
     seed: int = 0,
-    progress: Callable[[str, int, int], object] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Race:
     """Train a linear head three ways on the same images, for real, and time each epoch.
 
@@ -122,10 +122,10 @@ def race(
     Args:
         backbone: From `load_backbone`.
         train: n images.
-        epochs: Of each lane, at least 1.
+        epochs: Of each lane, at least 1; the first also warms up, and the quickest counts.
         batch_size: Of each lane.
         seed: Of the order of images and of the head.
-        progress: Called with (lane, images done, images in all); whatever it raises ends the race.
+        progress: Called with (lane or ``"extraction"``, images done, images in all); what it raises ends the race.
 
     Returns:
         A `Race`.
@@ -154,7 +154,10 @@ def race(
 
     lanes.append(_run("frozen", frozen, None, labels, epochs, batch_size, seed, tell))
     start = time.perf_counter()
-    stored = extract(backbone, train, layers=[layer], precision="exact", progress=False)[layer].features.to(device)
+    layers = extract(
+        backbone, train, layers=[layer], precision="exact", progress=lambda *step: tell("extraction", *step)
+    )
+    stored = layers[layer].features.to(device)
     once = time.perf_counter() - start
     lanes.append(_run(LANES[2], lambda rows: stored[rows], None, labels, epochs, batch_size, seed, tell))
     return Race(tuple(lanes), once, len(train), f"{backbone.name}, {backbone.image_size} px")
@@ -168,7 +171,7 @@ def _run(
     epochs: int,
     batch_size: int,
     seed: int,
-    tell: Callable[[str, int, int], object],
+    tell: Callable[[str, int, int], None],
 ) -> Lane:
     """One lane: `features` of some rows, then the head's forward and backward, and through `trained` where given."""
     n, k = len(labels), int(labels.max()) + 1
@@ -184,9 +187,8 @@ def _run(
                     torch.manual_seed(seed)
                     head = LinearHead(x.shape[1], k).to(x.device)
                 groups: list[dict[str, Any]] = [{"params": list(head.parameters()), "lr": 1e-3}]
-                if (
-                    trained is not None
-                ):  # gently: what was learnt in pretraining must survive the new head's first steps
+                if trained is not None:
+                    # Gently: what was learnt in pretraining must survive the first steps of a new head.
                     groups.append({"params": list(trained.parameters()), "lr": 1e-4})
                 optimiser = torch.optim.AdamW(groups)
             assert optimiser is not None
