@@ -22,7 +22,7 @@ from torch import Tensor
 
 from frozenkit.devices import resolve_device
 from frozenkit.errors import InputError
-from frozenkit.rows import CHUNK, Rows, checked_strengths, coded_targets, eigenpairs
+from frozenkit.rows import Rows, checked_strengths, coded_targets, eigenpairs
 
 # Four a decade; wide enough that honest runs seldom choose an end.
 DEFAULT_STRENGTHS = tuple(float(x) for x in np.logspace(-9, 4, 53))
@@ -184,16 +184,19 @@ def _solve(
         eigenvalues, basis = eigenpairs(gram)
         projected = basis.T @ products
     else:
-        x = torch.cat([chunk for _, chunk in source.scaled(mean, scale)]) * root
-        eigenvalues, left = eigenpairs(x @ x.T)
-        basis = x.T @ left / eigenvalues.sqrt()
+        whole = torch.empty(n, d, dtype=torch.float64)
+        for start, x in source.scaled(mean, scale):
+            torch.mul(x, root[start : start + len(x)], out=whole[start : start + len(x)])
+        eigenvalues, left = eigenpairs(whole @ whole.T)
+        basis = (whole.T @ left).div_(eigenvalues.sqrt())
+        del whole  # wide features are large, and all that follows goes by chunks
         projected = eigenvalues.sqrt().unsqueeze(1) * (left.T @ (root * residual))
 
     shrink = 1 / (eigenvalues.unsqueeze(1) + grid * n)  # (r, s)
     coefficients = (shrink.unsqueeze(2) * projected.unsqueeze(1)).flatten(1)  # (r, s·k)
     fit = _Fit(basis, shrink, coefficients, target_mean, n)
     total = torch.zeros(len(grid), dtype=torch.float64)
-    for start, x in source.scaled(mean, scale, max(64, min(CHUNK, 20_000_000 // coefficients.shape[1]))):
+    for start, x in source.scaled(mean, scale, min(source.chunk, max(64, 20_000_000 // coefficients.shape[1]))):
         rows = slice(start, start + len(x))
         w = row_weights[rows].unsqueeze(1)
         if is_classification:
@@ -205,7 +208,7 @@ def _solve(
         total += row_weights[rows] @ found
     scores = total / n if is_classification else 1 - total / (row_weights @ residual.square()).sum()
     best = float(grid[scores >= scores.max() - 1e-12].max())
-    weights = (basis / scale.unsqueeze(1)).float()
+    weights = basis.div_(scale.unsqueeze(1)).float()
     return RidgePath(grid, scores, best, weights, eigenvalues, projected, mean, target_mean, row_weights)
 
 

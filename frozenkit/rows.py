@@ -8,7 +8,7 @@ from torch import Tensor
 
 from frozenkit.errors import DataError, InputError
 
-CHUNK = 1024  # rows; their float64 copies are made over and over in the same warm memory
+_CHUNK = 2**20  # values: 8 MB; their float64 copies are made over and over in the same warm memory
 
 
 class Rows:
@@ -29,6 +29,7 @@ class Rows:
         if len(shape) != 2:
             raise InputError(f"`features` must be (n, d), got shape {shape}. Pool tokens first.")
         self.n, self.d = shape
+        self.chunk = min(4096, max(64, _CHUNK // max(1, self.d)))  # rows
         if len(self.targets) != self.n:
             raise InputError(
                 f"`targets` must have one row for each of {self.n} rows of features, got {len(self.targets)}."
@@ -39,8 +40,9 @@ class Rows:
             raise DataError(f"`targets` must be finite, but rows {_first_bad(self.targets)} are not.")
         self.weights = row_weights(weights, self.targets)  # (n,) float64 of mean 1
 
-    def chunks(self, rows: int = CHUNK) -> Iterator[tuple[int, Tensor]]:
+    def chunks(self, rows: int | None = None) -> Iterator[tuple[int, Tensor]]:
         """(first row, (m, d) float64) until all rows were seen."""
+        rows = rows or self.chunk
         if self.lazy is not None:
             start = 0
             for x, _ in self.lazy.batches(rows):
@@ -50,7 +52,7 @@ class Rows:
             for start in range(0, self.n, rows):
                 yield start, self.dense[start : start + rows].detach().cpu().double()
 
-    def scaled(self, mean: Tensor, scale: Tensor, rows: int = CHUNK) -> Iterator[tuple[int, Tensor]]:
+    def scaled(self, mean: Tensor, scale: Tensor, rows: int | None = None) -> Iterator[tuple[int, Tensor]]:
         """(first row, (m, d) float64 standardised), where `mean` is."""
         for start, chunk in self.chunks(rows):
             yield start, (chunk.to(mean.device) - mean).div_(scale)
