@@ -86,11 +86,15 @@ class RidgePath:
             raise InputError(f"`features` must be the {self._n} rows that were fitted on, got {source.n}.")
         coded = coded_targets(source.targets, len(self._target_mean))
         shrink = 1 / (self._eigenvalues + strength * self._n).unsqueeze(1)  # (r, 1)
-        fit = _Fit(self._basis.double(), shrink, shrink * self._projected, self._target_mean, self._n)
+        identity = torch.eye(len(shrink), dtype=torch.float64)
+        fit = _Fit(identity, shrink, shrink * self._projected, self._target_mean, self._n)
         left_out = torch.empty_like(coded)  # filled in place: pieces kept between the chunks would keep their holes
         for start, x in source.chunks():
             rows = slice(start, start + len(x))
-            fitted, leverage = fit(x - self._mean, self._row_weights[rows].unsqueeze(1))
+            z = torch.zeros(len(x), len(shrink), dtype=torch.float64)
+            for part in torch.arange(source.d).split(1024):  # of a wide basis no second copy is made
+                z.addmm_(x[:, part] - self._mean[part], self._basis[part].double())
+            fitted, leverage = fit(z, self._row_weights[rows].unsqueeze(1))
             left = (coded[rows] - fitted.squeeze(1)) / (1 - leverage).clamp_min(1e-12)
             left_out[rows] = coded[rows] - left
         return left_out
@@ -188,15 +192,20 @@ def _solve(
         for start, x in source.scaled(mean, scale):
             torch.mul(x, root[start : start + len(x)], out=whole[start : start + len(x)])
         eigenvalues, left = eigenpairs(whole @ whole.T)
-        basis = (whole.T @ left).div_(eigenvalues.sqrt())
-        del whole  # wide features are large, and all that follows goes by chunks
+        # X·B is at hand as U·√s, so no row is needed again, and B, which is wide, only for the weights, in float32.
+        raw = torch.empty(d, len(eigenvalues))
+        for part in torch.arange(d).split(1024):
+            raw[part] = (whole[:, part].T @ (left / eigenvalues.sqrt())).div_(scale[part].unsqueeze(1)).float()
+        del whole
+        rotated, basis = left * eigenvalues.sqrt() / root, torch.eye(len(eigenvalues), dtype=torch.float64)
         projected = eigenvalues.sqrt().unsqueeze(1) * (left.T @ (root * residual))
 
     shrink = 1 / (eigenvalues.unsqueeze(1) + grid * n)  # (r, s)
     coefficients = (shrink.unsqueeze(2) * projected.unsqueeze(1)).flatten(1)  # (r, s·k)
     fit = _Fit(basis, shrink, coefficients, target_mean, n)
     total = torch.zeros(len(grid), dtype=torch.float64)
-    for start, x in source.scaled(mean, scale, min(source.chunk, max(64, 20_000_000 // coefficients.shape[1]))):
+    chunk = min(source.chunk, max(64, 20_000_000 // coefficients.shape[1]))
+    for start, x in source.scaled(mean, scale, chunk) if d <= n else zip(range(0, n, chunk), rotated.split(chunk)):
         rows = slice(start, start + len(x))
         w = row_weights[rows].unsqueeze(1)
         if is_classification:
@@ -208,8 +217,9 @@ def _solve(
         total += row_weights[rows] @ found
     scores = total / n if is_classification else 1 - total / (row_weights @ residual.square()).sum()
     best = float(grid[scores >= scores.max() - 1e-12].max())
-    weights = basis.div_(scale.unsqueeze(1)).float()
-    return RidgePath(grid, scores, best, weights, eigenvalues, projected, mean, target_mean, row_weights)
+    if d <= n:
+        raw = basis.div_(scale.unsqueeze(1)).float()
+    return RidgePath(grid, scores, best, raw, eigenvalues, projected, mean, target_mean, row_weights)
 
 
 class _Fit(NamedTuple):
