@@ -79,6 +79,12 @@ def probe(
     image_size: Annotated[int | None, typer.Option(help="Pixels; default 96 for data by name, else its own.")] = None,
     limit: Annotated[int | None, typer.Option(min=2, help="At most so many pictures to learn from.")] = None,
     seed: Annotated[int, typer.Option(help="For splits and draws.")] = 0,
+    goal: Annotated[
+        float | None, typer.Option("--target-accuracy", help="What would be good enough, 0 to 1; for the advice.")
+    ] = None,
+    similarity: Annotated[
+        str | None, typer.Option(help="To photos of things: near, middle or far; for the advice.")
+    ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable pictures out, and list them.")] = False,
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep features, and use those kept.")] = True,
     page: Annotated[Path, typer.Option("--report", help="Where to write the HTML report.")] = Path(
@@ -88,6 +94,7 @@ def probe(
     debug: Debug = False,
 ) -> None:
     """How good are frozen features on these pictures? A table of layers, controls, and one HTML report."""
+    from frozenkit.advice import check_advice
     from frozenkit.backbones import load_backbone
     from frozenkit.cache import FeatureCache
     from frozenkit.page import to_html
@@ -95,12 +102,15 @@ def probe(
 
     if not page.parent.is_dir():
         raise InputError(f"`--report` must lie in a folder that exists, got {page}.")
+    check_advice(similarity=similarity, target_accuracy=goal)  # before the work, not after it
     train, test = load_pictures(target, limit=limit, seed=seed, skip_bad=skip_bad)
     size = image_size or (None if Path(target).exists() else 96)
     frozen = load_backbone(backbone, image_size=size)
     names = [name.strip() for name in layers.split(",")] if layers else None
     store = FeatureCache() if cache else None
-    report = probe_pictures(train, test, frozen, layers=names, cache=store, seed=seed)
+    report = probe_pictures(
+        train, test, frozen, layers=names, cache=store, seed=seed, target_accuracy=goal, similarity=similarity
+    )
     _print_report(report)
     words = " ".join(["frozenkit probe", *([] if target == "emoji-google" else [target])])
     page.write_text(to_html(report, command=words), encoding="utf-8")
@@ -136,6 +146,12 @@ def _print_report(report: Any) -> None:
         Text(f"\nfeatures {source} in {report.seconds:.2f} s; ← chosen by leave-one-out on the training pictures")
     )
     console.print(Text(report.verdict, style="bold"))
+    advice = report.advice
+    reasons = Table("criterion", "found", "favours", box=None, pad_edge=False)
+    for reason in advice.reasons:
+        reasons.add_row(*map(Text, [reason.criterion, reason.finding, reason.favours or "undecided"]))
+    console.print(Text(f"\nFreeze, or fine-tune? {advice.choice.capitalize()}. {advice.next_step}\n", style="bold"))
+    console.print(reasons)
 
 
 def _with_interval(score: Any) -> list[str]:

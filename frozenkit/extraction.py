@@ -1,11 +1,9 @@
 """Images + backbone + layers → one `FeatureSet` a layer, in a single pass that ends after the last layer wanted."""
 
 import copy
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,11 +13,13 @@ from torch import Tensor, nn
 from frozenkit.activations import POOLINGS, pooled_activations, pooled_shape
 from frozenkit.backbones import Backbone
 from frozenkit.cache import FeatureCache
+from frozenkit.decoding import decoded
 from frozenkit.devices import has_native_bfloat16
 from frozenkit.errors import ActivationError, CacheError, FrozenkitWarning, InputError
 from frozenkit.features import FeatureSet, LayerMix
 from frozenkit.fingerprint import FORMAT, Fingerprint
 from frozenkit.layers import in_eval_mode
+from frozenkit.progress import progress_bar
 from frozenkit.storage import PartFile, round_through
 
 
@@ -100,7 +100,7 @@ def extract(
     prints = {name: fingerprint_of(backbone, dataset, name, **keys) for name in names}
     usual = 256 if backbone.device.type == "cuda" else 64 if resolved == "fast" else 32
     run = _Run(backbone, dataset, pooling, resolved, batch_size or usual)
-    with _progress_bar(progress, len(dataset), backbone.name) as advance:
+    with progress_bar(progress, len(dataset), backbone.name) as advance:
         if cache is None:
             blank = {name: _blank(dataset, name, prints[name]) for name in names}
             return _in_memory(run, blank, advance)
@@ -207,34 +207,14 @@ class _Run:
         if self.precision == "fast":
             module = copy.deepcopy(module).to(dtype=torch.bfloat16, memory_format=torch.channels_last)  # type: ignore[call-overload]
         with in_eval_mode(module), torch.no_grad():
-            for start, images in self._decoded(starts):
+            n = len(self.dataset)
+            parts = [range(start, min(start + self.batch_size, n)) for start in starts]
+            for start, images in zip(starts, decoded(self.backbone.preprocess, self.dataset, parts), strict=True):
                 batch = images.to(self.backbone.device, non_blocking=True)
                 if self.precision == "fast":
                     batch = batch.to(torch.bfloat16)
                 pooled = pooled_activations(module, batch, layers, self.pooling, trace)
                 yield start, {name: self._finite(name, start, pooled[name].cpu()) for name in layers}
-
-    def _decoded(self, starts: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
-        """Batches of preprocessed images, two ahead; PIL works outside Python's lock, so this overlaps computing."""
-
-        def decode(start: int) -> Tensor:
-            rows = range(start, min(start + self.batch_size, len(self.dataset)))
-            return torch.stack([self.backbone.preprocess(self.dataset[i][0]) for i in rows])
-
-        with ThreadPoolExecutor(max_workers=2, thread_name_prefix="frozenkit-decode") as pool_:
-            pending: list[tuple[int, Future[Tensor]]] = []
-            remaining = iter(starts)
-            try:
-                for start in remaining:
-                    pending.append((start, pool_.submit(decode, start)))
-                    if len(pending) == 3:
-                        first, future = pending.pop(0)
-                        yield first, future.result()
-                for first, future in pending:
-                    yield first, future.result()
-            finally:
-                for _, future in pending:
-                    future.cancel()
 
     def _finite(self, layer: str, start: int, features: Tensor) -> Tensor:
         bad = ~torch.isfinite(features).flatten(1).all(1)
@@ -359,31 +339,3 @@ def _blank(dataset: Images, layer: str, fingerprint: Fingerprint) -> FeatureSet:
 
 def _filled(blank: FeatureSet, features: Tensor) -> FeatureSet:
     return FeatureSet(features, blank.labels, blank.classes, blank.ids, blank.layer, blank.fingerprint)
-
-
-@contextmanager
-def _progress_bar(
-    progress: bool | Callable[[int, int], None] | None, total: int, name: str
-) -> Iterator[Callable[[int], None]]:
-    """Yields a function to be told how many more images are done."""
-    if callable(progress):
-        done = 0
-
-        def report(count: int) -> None:
-            nonlocal done
-            done += count
-            progress(done, total)
-
-        yield report
-        return
-    if progress is False:
-        yield lambda count: None
-        return
-    from tqdm.auto import tqdm
-
-    shell = sys.modules.get("IPython")
-    in_notebook = "ipykernel" in sys.modules and shell is not None and shell.get_ipython() is not None
-    watched = bool(progress) or in_notebook or sys.stderr.isatty()
-    leave = bool(progress) or in_notebook
-    with tqdm(total=total, desc=name, unit=" images", disable=not watched, leave=leave) as bar:
-        yield lambda count: bar.update(count) and None

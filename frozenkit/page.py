@@ -72,6 +72,8 @@ def to_html(report: ProbeReport, *, command: str = "frozenkit probe") -> str:
         "<h2>Beside its controls</h2>",
         "<p>The same pictures and the same head, without what the backbone is said to bring.</p>",
         _score_table({f"frozen features, {chosen}": score, **report.controls}, f"frozen features, {chosen}"),
+        "<h2>Freeze, or fine-tune?</h2>",
+        _advice(report),
         "<h2>Layer by layer</h2>",
         "<p>Leave-one-out accuracy on the training pictures chooses; the test column is only reported.</p>",
         _layer_table(report),
@@ -132,6 +134,21 @@ def _layer_table(report: ProbeReport) -> str:
         cells = [f"{probe.n_features:,}", f"{probe.choice_score:.1%}{mark}", f"{s.accuracy:.1%}"]
         rows.append((name, [*cells, f"{s.low:.1%} to {s.high:.1%}"], _bar(s), bool(mark)))
     return _table(["layer", "features", "leave-one-out", "test", "95 % interval", "0 to 100 %"], rows)
+
+
+def _advice(report: ProbeReport) -> str:
+    advice = report.advice
+    head = "".join(f"<th>{title}</th>" for title in ("criterion", "found", "favours"))
+    rows = "".join(
+        f"<tr><td>{_text(r.criterion)}</td><td>{_text(r.finding)}</td><td>{r.favours or 'undecided'}</td></tr>"
+        for r in advice.reasons
+    )
+    return (
+        f"<p><b>{_text(advice.choice.capitalize())}.</b> {_text(advice.next_step)}</p>"
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+        '<p class="soft">Rules of thumb, weighed alike; what was not said does not count. Say more with '
+        "<code>--target-accuracy</code> and <code>--similarity</code>.</p>"
+    )
 
 
 def _class_table(report: ProbeReport) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from frozenkit.advice import Advice, advise
 from frozenkit.backbones import Backbone
 from frozenkit.cache import FeatureCache
 from frozenkit.controls import control_scores
@@ -32,6 +33,9 @@ class ProbeReport:
         test_features: Of the chosen layer.
         seconds: Seconds that getting the backbone's features took.
         from_cache: Whether they all came from the cache.
+        gpu: Whether the backbone ran on one.
+        target_accuracy: What would be good enough, where it was said.
+        similarity: Of the pictures to what the backbone saw, where it was said.
     """
 
     train: ImageDataset
@@ -43,6 +47,9 @@ class ProbeReport:
     test_features: FeatureSet
     seconds: float
     from_cache: bool
+    gpu: bool = False
+    target_accuracy: float | None = None
+    similarity: str | None = None
 
     @property
     def score(self) -> Score:
@@ -62,6 +69,23 @@ class ProbeReport:
                 f"{rival.accuracy:.1%}: more test pictures would tell."
             )
         return f"Frozen features do not beat {best} at {rival.accuracy:.1%}: here they bring nothing beyond it."
+
+    @property
+    def advice(self) -> Advice:
+        """Freeze, or fine-tune? From what was measured here."""
+        untrained = {name: self.controls[name].accuracy for name in ("raw pixels", "random weights")}
+        best = max(untrained, key=lambda name: untrained[name])
+        return advise(
+            n=len(self.train),
+            n_classes=len(self.train.classes),
+            probe_accuracy=self.score.accuracy,
+            interval=(self.score.low, self.score.high),
+            chance=self.score.chance,
+            best_control=(best, untrained[best]),
+            target_accuracy=self.target_accuracy,
+            similarity=self.similarity,
+            gpu=self.gpu,
+        )
 
 
 def load_pictures(target: str, *, limit: int | None, seed: int, skip_bad: bool) -> tuple[ImageDataset, ImageDataset]:
@@ -102,6 +126,8 @@ def probe_pictures(
     cache: FeatureCache | None = None,
     seed: int = 0,
     progress: bool | Callable[[int, int], None] | None = None,
+    target_accuracy: float | None = None,
+    similarity: str | None = None,
 ) -> ProbeReport:
     """Probes each layer with ridge, chooses one by leave-one-out, and reports it on test beside four controls.
 
@@ -113,6 +139,8 @@ def probe_pictures(
         cache: As in `extract`.
         seed: Of the controls.
         progress: As in `extract`.
+        target_accuracy: For the advice, as in `advise`.
+        similarity: For the advice, as in `advise`.
 
     Raises:
         InputError: If there are too few pictures.
@@ -130,4 +158,17 @@ def probe_pictures(
     controls = control_scores(
         train, test, backbone, layer=report.chosen, seed=seed, cache=cache, progress=progress, features=pair
     )
-    return ProbeReport(train, test, backbone.name, backbone.image_size, report, controls, pair[1], seconds, from_cache)
+    return ProbeReport(
+        train=train,
+        test=test,
+        backbone=backbone.name,
+        image_size=backbone.image_size,
+        layers=report,
+        controls=controls,
+        test_features=pair[1],
+        seconds=seconds,
+        from_cache=from_cache,
+        gpu=backbone.device.type == "cuda",
+        target_accuracy=target_accuracy,
+        similarity=similarity,
+    )

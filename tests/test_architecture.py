@@ -14,13 +14,13 @@ PACKAGE = Path(frozenkit.__file__).parent
 
 # Reading order; a module imports only from modules above it.
 FLOORS = [
-    "errors devices outputs intervals",
+    "errors devices outputs intervals progress",
     "splits features fingerprint",
     "images folders shifts datasets data",
-    "layers zoo backbones storage cache activations extraction",
+    "layers zoo backbones storage cache activations decoding extraction",
     "prototypes heads rows ridge softmax training solvers nearest scores fits probes studies shuffling estimators",
-    "divergence geometry bounds gaps",
-    "controls finetune races zeroshot advice",
+    "divergence geometry bounds gibbs gaps",
+    "controls tuning checkpoints finetuning races zeroshot advice",
     "plots widgets course",
     "doctor lab report page cli",
 ]
