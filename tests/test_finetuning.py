@@ -1,0 +1,272 @@
+"""Fine-tuning: the given backbone is untouched, val chooses, an interruption leaves no trace, one step equals AdamW."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from frozenkit import assert_frozen, extract, finetune, fit_probe, load_backbone, load_dataset, split
+from frozenkit.errors import CacheError, DataError, InputError, UnknownNameError
+from frozenkit.finetuning import LEARNING_RATES
+from frozenkit.tuning import WARM_UP, augmented
+
+LAYER = "global_pool"
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return load_backbone("efficientnet-lite0", image_size=32, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def sets():
+    pictures = load_dataset("emoji-google", limit=72)
+    rows = split(pictures.labels, fractions=(0.6, 0.2, 0.2), seed=0)
+    return [pictures.subset(part) for part in rows]
+
+
+def tuned(backbone, sets, **kw):
+    settings = {"start": "zero", "lr": 1e-3, "epochs": 2, "batch_size": 16, "progress": False, "device": "cpu"}
+    return finetune(backbone, sets[0], sets[1], **settings | kw)
+
+
+def same_weights(a, b):
+    for one, other in ((a.backbone.module, b.backbone.module), (a.head, b.head)):
+        torch.testing.assert_close(one.state_dict(), other.state_dict(), rtol=0, atol=0)
+
+
+def changed(before: nn.Module, after: nn.Module) -> set[str]:
+    theirs = after.state_dict()
+    return {name for name, value in before.state_dict().items() if (value != theirs[name]).any()}
+
+
+def test_the_given_backbone_is_untouched_and_what_comes_back_predicts(backbone, sets):
+    with assert_frozen(backbone):
+        found = tuned(backbone, sets)
+    assert changed(backbone.module, found.backbone.module)
+    assert [row["epoch"] for row in found.history] == [0, 1, 2]
+    best = max(found.history[1:], key=lambda row: (row["val_score"], -row["val_loss"]))
+    assert found.best_epoch == best["epoch"]
+    val = found.score(sets[1])
+    assert val.accuracy == pytest.approx(found.val_score)  # the kept weights are those of the best epoch
+    torch.testing.assert_close(found.predict(sets[2]), found.predict_proba(sets[2]).argmax(1))
+    assert not any(p.requires_grad for p in found.backbone.module.parameters())
+    assert "best epoch" in repr(found)
+    assert list(found.to_frame().columns) == ["lr", "train_loss", "val_loss", "val_score", "seconds"]
+
+
+def test_one_epoch_of_one_batch_is_one_step_of_adamw_on_the_whole_network(backbone, sets):
+    found = tuned(backbone, sets, epochs=1, batch_size=1_000, start="zero", lr=1e-3)
+    # The same by hand: timm's own forward pass, torch's AdamW, no code of ours but the preprocessing.
+    module = copy.deepcopy(backbone.module).requires_grad_(True).eval()
+    head = nn.Linear(1280, len(sets[0].classes))
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    parameters = [p for n, p in [*module.named_parameters(), *head.named_parameters()] if "classifier" not in n]
+    decayed = [p for p in parameters if p.ndim >= 2]
+    free = [p for p in parameters if p.ndim < 2]
+    optimiser = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.01}, {"params": free, "weight_decay": 0}], 1e-3
+    )
+    images = torch.stack([backbone.preprocess(sets[0][i][0]) for i in range(len(sets[0]))])
+    features = module.global_pool(module.forward_features(images))
+    loss = nn.functional.cross_entropy(head(features), torch.as_tensor(sets[0].labels))
+    loss.backward()
+    optimiser.step()
+    assert found.history[1]["train_loss"] == pytest.approx(float(loss.detach()), abs=1e-5)
+    # Of a zero head every logit's gradient is known exactly; Adam's first step is ±lr wherever it is not zero.
+    torch.testing.assert_close(found.head.linear.bias, head.bias.detach(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found.head.linear.weight, head.weight.detach(), rtol=0, atol=2e-5)
+
+
+def test_an_interruption_leaves_no_trace(backbone, sets, tmp_path):
+    place = tmp_path / "deep" / "tuning.pt"
+    settings = {"epochs": 3, "lr": [1e-3, 3e-4], "augment": "crop"}
+
+    def stop_at(limit):
+        def progress(done, total):
+            assert total == 2 * 3 * len(sets[0])
+            if done > limit:
+                raise KeyboardInterrupt
+
+        return progress
+
+    whole = tuned(backbone, sets, **settings)
+    for images in (30, 60, 190):  # in the first epoch, the second, and at the second rate
+        with pytest.raises(KeyboardInterrupt):
+            tuned(backbone, sets, **settings, checkpoint=place, progress=stop_at(images))
+    seen = []
+    resumed = tuned(backbone, sets, **settings, checkpoint=place, progress=lambda done, total: seen.append(done))
+    same_weights(resumed, whole)
+    strip = [[{k: v for k, v in row.items() if k != "seconds"} for row in f.history[1:]] for f in (whole, resumed)]
+    assert strip[0] == strip[1]
+    assert seen[0] > 100  # it did not start anew
+    assert seen[-1] == 2 * 3 * len(sets[0])
+    assert list(place.parent.iterdir()) == []
+
+
+def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(backbone, sets, tmp_path):
+    place = tmp_path / "tuning.pt"
+
+    def stop(done, total):
+        if done > len(sets[0]):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tuned(backbone, sets, checkpoint=place, progress=stop)
+    with pytest.raises(CacheError, match="other images, another backbone or other settings"):
+        tuned(backbone, sets, checkpoint=place, seed=1)
+    place.write_bytes(place.read_bytes()[:1000])
+    with pytest.raises(CacheError, match="cannot be read"):
+        tuned(backbone, sets, checkpoint=place)
+
+
+def test_a_probe_start_begins_at_the_probe(backbone, sets):
+    features = [extract(backbone, part, layers=[LAYER], precision="exact", progress=False)[LAYER] for part in sets]
+    probe = fit_probe(features[0], val=features[1])
+    found = tuned(backbone, sets, start=probe, epochs=1)
+    assert found.history[0]["val_score"] == pytest.approx(probe.score(features[1]).accuracy)
+    by_name = tuned(backbone, sets, start="probe", epochs=1)
+    same_weights(found, by_name)
+    loss = nn.functional.cross_entropy(probe.logits(features[1]) / probe.temperature, features[1].labels)
+    assert found.history[0]["val_loss"] == pytest.approx(float(loss), abs=1e-4)
+
+
+def test_the_learning_rate_is_chosen_on_val(backbone, sets):
+    rates = [1e-6, 1e-3]
+    found = tuned(backbone, sets, lr=rates)
+    alone = {rate: tuned(backbone, sets, lr=rate) for rate in rates}
+    assert found.trials == {rate: pytest.approx(run.val_score) for rate, run in alone.items()}
+    merit = {rate: (run.val_score, -run.history[run.best_epoch]["val_loss"]) for rate, run in alone.items()}
+    assert found.lr == max(rates, key=merit.__getitem__)
+    same_weights(found, alone[found.lr])
+    assert len(LEARNING_RATES) == 3
+
+
+def test_a_rate_that_diverges_only_loses(backbone, sets):
+    found = tuned(backbone, sets, lr=[1e25, 1e-4])
+    assert found.lr == 1e-4
+    assert math.isnan(found.trials[1e25])
+    with pytest.raises(DataError, match="did not at any learning rate of .1e.25"):
+        tuned(backbone, sets, lr=1e25)
+
+
+@pytest.mark.parametrize("unfreeze", [0, 1, 2])
+def test_only_the_last_stages_change(backbone, sets, unfreeze):
+    found = tuned(backbone, sets, unfreeze=unfreeze, epochs=1)
+    moved = {name.rpartition(".")[0] for name in changed(backbone.module, found.backbone.module)}
+    stages = [s for s in backbone.stages if s != LAYER]
+    frozen = stages[: len(stages) - unfreeze]
+    assert not any(name == s or name.startswith(f"{s}.") for name in moved for s in frozen)
+    if unfreeze == 0:
+        assert not moved
+    else:
+        assert any(name == stages[-1] or name.startswith(f"{stages[-1]}.") for name in moved)
+
+
+def test_batch_norm_keeps_or_renews_its_statistics(backbone, sets):
+    kept, renewed = tuned(backbone, sets, epochs=1), tuned(backbone, sets, epochs=1, batch_norm="train")
+    assert not {n for n in changed(backbone.module, kept.backbone.module) if "running" in n}
+    assert {n for n in changed(backbone.module, renewed.backbone.module) if "running" in n}
+    half = tuned(backbone, sets, epochs=1, batch_norm="train", unfreeze=1)
+    moved = {n for n in changed(backbone.module, half.backbone.module) if "running" in n}
+    assert moved
+    assert not any(n.startswith(("blocks.0", "bn1", "conv_stem")) for n in moved)
+
+
+def test_the_same_seed_gives_the_same_network_and_another_another(backbone, sets):
+    one, two, other = (tuned(backbone, sets, epochs=1, augment="flip", seed=seed) for seed in (0, 0, 1))
+    same_weights(one, two)
+    assert changed(one.backbone.module, other.backbone.module)
+
+
+def test_patience_ends_it(backbone, sets):
+    found = tuned(backbone, sets, epochs=6, start="probe", lr=1e-12, patience=1)  # nothing moves or gets better
+    assert len(found.history) - 1 == found.best_epoch + 1 < 6
+
+
+def test_the_schedule_warms_up_and_falls_to_nothing(backbone, sets):
+    from frozenkit.heads import LinearHead
+    from frozenkit.tuning import Tuning
+
+    part = sets[0]
+    run = Tuning(
+        load_backbone(image_size=32, device="cpu"),
+        LinearHead(1280, 5),
+        part,
+        part,
+        0,
+        10,
+        5,
+        "eval",
+        "none",
+        "exact",
+        0,
+    )
+    run.restart(1.0)
+    rates = [run.rate(step) for step in range(run.steps)]
+    top = round(WARM_UP * run.steps)
+    assert rates[:top] == pytest.approx([(i + 1) / top for i in range(top)])
+    assert rates[top] == 1.0
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert rates[-1] < 0.01
+
+
+def test_augmentation_flips_half_and_shifts_within_an_eighth():
+    images = torch.arange(2000 * 3 * 16 * 16, dtype=torch.float32).reshape(2000, 3, 16, 16)
+    generator = torch.Generator().manual_seed(0)
+    flipped = augmented(images, "flip", generator)
+    mirrored = (flipped == images.flip(3)).flatten(1).all(1)
+    assert (mirrored | (flipped == images).flatten(1).all(1)).all()
+    assert 900 < int(mirrored.sum()) < 1100
+    cropped = augmented(images[:50], "crop", generator)
+    assert cropped.shape == images[:50].shape
+    centre = cropped[:, :, 7, 7]
+    for one, whole in zip(centre, images[:50], strict=True):
+        at = (whole[0] == one[0]).nonzero()[0]
+        assert (at - 7).abs().max() <= 3  # two pixels either way, and one for the flip of an even side
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lr": 0.0}, "`lr` must be positive numbers, got .0.0."),
+        ({"lr": []}, "`lr` must be positive"),
+        ({"epochs": 0}, "`epochs` must be at least 1, got 0"),
+        ({"batch_size": 0}, "`batch_size` must be at least 1"),
+        ({"unfreeze": 99}, r"`unfreeze` must be 'all' or a number of stages in 0\.\.9, got 99"),
+        ({"unfreeze": "some"}, "`unfreeze` must be 'all'"),
+        ({"batch_norm": "off"}, "`batch_norm` must be a known name"),
+        ({"augment": "flop"}, "Did you mean 'flip'"),
+        ({"precision": "half"}, "`precision` must be a known name"),
+        ({"start": "prob"}, "Did you mean 'probe'"),
+        ({"layer": "blocks.9"}, "Did you mean 'blocks"),
+    ],
+)
+def test_settings_out_of_range(backbone, sets, change, message):
+    with pytest.raises((InputError, UnknownNameError), match=message):
+        tuned(backbone, sets, **change)
+
+
+def test_sets_that_do_not_fit(backbone, sets):
+    other = load_dataset("digits", limit=20)
+    with pytest.raises(InputError, match="`val` must have the classes of train"):
+        finetune(backbone, sets[0], other, progress=False)
+    with pytest.raises(InputError, match="`val` must hold other images than train"):
+        finetune(backbone, sets[0], sets[0], progress=False)
+    with pytest.raises(DataError, match="must hold images, at least two and one"):
+        finetune(backbone, sets[0].subset([0]), sets[1], progress=False)
+    features = extract(backbone, sets[0], layers=["blocks.6"], precision="exact", progress=False)["blocks.6"]
+    with pytest.raises(InputError, match="`start` must be a ridge or softmax probe of 'global_pool'"):
+        tuned(backbone, sets, start=fit_probe(features))
+    with pytest.raises(InputError, match="classes of train"):
+        tuned(backbone, sets, epochs=1).score(other)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_on_a_gpu(sets):
+    gpu = load_backbone("efficientnet-lite0", image_size=32, device="cuda")
+    found = finetune(gpu, sets[0], sets[1], lr=1e-3, epochs=2, progress=False, device="cuda")
+    assert found.score(sets[2]).n == len(sets[2])
