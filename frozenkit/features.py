@@ -260,3 +260,21 @@ def _derive(operation: str, parents: Sequence[str], **settings: Any) -> str:
     """The fingerprint of a set made from others: a digest of the parents and of what was done to them."""
     text = json.dumps([operation, list(parents), settings], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def feature_rows(features: Any, name: str = "features") -> Tensor:
+    """(n, d) float64 rows on the CPU, of a tensor, a `FeatureSet`, or a set that stays on disk.
+
+    Raises:
+        InputError: If they are tokens.
+        DataError: If a row is not finite; the message names it.
+    """
+    loaded = features.load() if hasattr(features, "load") else features
+    x = loaded if isinstance(loaded, Tensor) else loaded.features
+    if x.ndim != 2:
+        raise InputError(f"`{name}` must be (n, d), got shape {tuple(x.shape)}. Average tokens first.")
+    if not x.isfinite().all():
+        row = int((~x.isfinite()).any(1).nonzero()[0])
+        which = f" ({loaded.ids[row]!r})" if hasattr(loaded, "ids") else ""
+        raise DataError(f"`{name}` must be finite, but row {row}{which} has NaN or infinity.")
+    return x.detach().cpu().double()
