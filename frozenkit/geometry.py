@@ -1,4 +1,4 @@
-"""The shape of a cloud of features: how far classes lie apart, how many directions it fills, how unequal its classes."""
+"""The shape of a cloud of features: how far apart classes lie, how many directions it fills, how unequal it is."""
 
 import math
 from dataclasses import dataclass

@@ -18,11 +18,13 @@ from frozenkit.bounds import Bound, check_delta
 from frozenkit.errors import DataError, InputError
 from frozenkit.features import FeatureSet
 from frozenkit.fits import Standardize
-from frozenkit.ridge import LinearMap, ridge_path
+from frozenkit.ridge import LinearMap, RidgePath, ridge_path
 from frozenkit.scores import Score, score
 
-# Deviations to choose from, times the size of the prior's mean over √(d·k): a factor of 4 either way, each paid for.
-SCALES = tuple(2.0 ** (step / 2) for step in range(-6, 7))
+# To choose from, every pair paid for: the strength, times that which leave-one-out chose for the prior, and the
+# deviation of a logit where the features have their mean length; logits of a ridge probe are of size 1.
+STRENGTHS = (1.0, 10.0, 100.0, 1000.0)
+SCALES = tuple(2.0 ** (step / 2) for step in range(-12, 1))
 DRAWS = 100  # weights for each image when the error is estimated; the rest of its uncertainty is paid for
 
 
@@ -31,15 +33,15 @@ class GibbsClassifier:
     """A linear classifier whose weights are drawn anew for every image, from a Gaussian around a mean.
 
     Attributes:
-        mean: (d + 1, k) float64 mean of weights and intercept, for scaled features.
-        deviation: σ of each weight.
-        scale: Scales raw features.
+        mean: (d + 1, k) float64 mean of weights and intercept, for features in `basis`.
+        deviation: σ of each weight there.
+        basis: Takes raw features to the coordinates in which weights vary alike and independently.
         classes: k names.
     """
 
     mean: Tensor
     deviation: float
-    scale: Standardize
+    basis: "Basis"
     classes: tuple[str, ...]
 
     def mistakes(self, features: Tensor, labels: Tensor, *, draws: int, seed: int = 0) -> int:
@@ -48,7 +50,9 @@ class GibbsClassifier:
         Given x, the k logits are independent Gaussians around xᵀ·mean with deviation σ·‖x‖: k numbers are drawn, and
         never the d·k weights.
         """
-        x = _with_one(self.scale(features.float()).double())
+        return self._mistakes(self.basis(features), labels, draws, seed)
+
+    def _mistakes(self, x: Tensor, labels: Tensor, draws: int, seed: int) -> int:
         logits, spread = x @ self.mean, self.deviation * x.norm(dim=1, keepdim=True)
         generator = torch.Generator().manual_seed(seed)
         wrong = 0
@@ -63,16 +67,20 @@ class GibbsClassifier:
 
     def score(self, test: FeatureSet) -> Score:
         """The `Score` of the classifier that always takes the mean weights: what one would use."""
-        x = _with_one(self.scale(test.features.float()).double())
+        x = self.basis(test.features)
         return score((x @ self.mean).argmax(1), test.labels, n_classes=len(self.classes), classes=self.classes)
 
 
 def pac_bayes_bound(train: FeatureSet, *, delta: float = 0.05, seed: int = 0) -> Bound:
     """A certificate for a randomised linear probe, from its training images alone.
 
-    One half of train fits the *prior*: a Gaussian around the ridge probe of that half, at the strength that its own
-    leave-one-out chooses. All of train fits the *posterior* around the ridge probe at the same strength, with the same
-    deviation σ. The bound is evaluated on the other half, which the prior has not seen. σ is the best of a grid, and
+    One half of train fits the *prior*: a Gaussian around the ridge probe of that half. All of train fits the
+    *posterior* around the ridge probe at the same strength, with the same covariance: σ²·(C + λ)⁻¹, C being the
+    covariance of the features of the first half. It is that of the weights of Bayesian linear regression: wide in
+    directions of which the features say little. In the coordinates of `Basis` it is σ² times the identity, and
+    KL = ‖difference of means‖²/(2σ²).
+
+    The bound is evaluated on the other half, which the prior has not seen. Strength and σ are the best of a grid, and
     the grid is paid for by a union bound; the error of the Gibbs classifier there is estimated from independent draws,
     and the estimate is paid for by a Chernoff bound. Half of δ goes to the theorem, half to the draws.
 
@@ -85,7 +93,8 @@ def pac_bayes_bound(train: FeatureSet, *, delta: float = 0.05, seed: int = 0) ->
         seed: Of the halves and of the draws.
 
     Returns:
-        A `Bound`; ``.posterior`` is the `GibbsClassifier` whose error it bounds, `details` has KL, σ and m.
+        A `Bound`; ``.posterior`` is the `GibbsClassifier` whose error it bounds, `details` has KL, σ, strength
+        and m.
 
     Raises:
         InputError: If `delta` lies outside (0, 1), or `train` is no set for classification.
@@ -107,40 +116,34 @@ def pac_bayes_bound(train: FeatureSet, *, delta: float = 0.05, seed: int = 0) ->
     half, rest = order[: len(order) // 2], order[len(order) // 2 :]
     if len(train.labels[half].unique()) < 2:
         raise DataError("`train` must hold at least two classes in either half; one class has nearly all images.")
-    m, k = len(rest), train.n_classes
+    m, n_classes = len(rest), train.n_classes
     scale = Standardize(train.features[half])
+    spectrum, rotation = _principal(scale(train.features[half]).double())
 
-    def fitted(rows: Tensor, strength: float | None) -> tuple[Tensor, float]:
-        path = ridge_path(
-            scale(train.features[rows]),
-            train.labels[rows],
-            strengths=None if strength is None else [strength],
-            standardize=False,
-            n_classes=k,
-        )
-        return _stacked(path.at(path.best)), path.best
+    def fitted(rows: Tensor, strengths: list[float] | None) -> RidgePath:
+        x, y = scale(train.features[rows]), train.labels[rows]
+        return ridge_path(x, y, strengths, standardize=False, n_classes=n_classes)
 
-    prior, strength = fitted(half, None)
-    posterior, _ = fitted(order, strength)
-    distance = float((posterior - prior).square().sum())
-    unit = float(prior.norm()) / math.sqrt(prior.numel())
-    share = delta / (2 * len(SCALES))  # for each σ: one part for the theorem, one for the draws
+    of_half = fitted(half, None)
+    grid = [of_half.best * factor for factor in STRENGTHS]
+    of_all = fitted(order, grid)
+    share = delta / (2 * len(grid) * len(SCALES))  # for each pair: one part for the theorem, one for the draws
     found: list[tuple[float, dict[str, float], dict[str, float], GibbsClassifier]] = []
-    for i, step in enumerate(SCALES):
-        gibbs = GibbsClassifier(posterior, step * unit, scale, train.classes)
-        seen = gibbs.mistakes(train.features[rest], train.labels[rest], draws=DRAWS, seed=seed + i) / (m * DRAWS)
-        at_most = kl_inverse(seen, math.log(1 / share) / (m * DRAWS))
-        kl = distance / (2 * gibbs.deviation**2)
-        value = kl_inverse(at_most, (kl + math.log(2 * math.sqrt(m) / share)) / m)
-        terms = {"Gibbs error on the other half": seen, "its draws": at_most - seen, "complexity": value - at_most}
-        details = {
-            "KL": kl,
-            "deviation": gibbs.deviation,
-            "deviations tried": len(SCALES),
-            "m": m,
-            "strength": strength,
-        }
-        found.append((value, terms, details, gibbs))
+    for i, strength in enumerate(grid):
+        basis = Basis(scale, rotation, (spectrum + strength).sqrt())
+        prior, posterior = (basis.weights(path.at(strength)) for path in (of_half, of_all))
+        distance = float((posterior - prior).square().sum())
+        length = float(basis(train.features[half]).norm(dim=1).mean())
+        held, labels = basis(train.features[rest]), train.labels[rest]
+        for j, step in enumerate(SCALES):
+            gibbs = GibbsClassifier(posterior, step / length, basis, train.classes)
+            seen = gibbs._mistakes(held, labels, DRAWS, seed + i * len(SCALES) + j) / (m * DRAWS)
+            at_most = kl_inverse(seen, math.log(1 / share) / (m * DRAWS))
+            kl = distance / (2 * gibbs.deviation**2)
+            value = kl_inverse(at_most, (kl + math.log(2 * math.sqrt(m) / share)) / m)
+            terms = {"Gibbs error on the other half": seen, "its draws": at_most - seen, "complexity": value - at_most}
+            details = {"KL": kl, "deviation": gibbs.deviation, "strength": strength, "m": m}
+            found.append((value, terms, details, gibbs))
     value, terms, details, gibbs = min(found, key=lambda one: one[0])
     return Bound(
         value=value,
@@ -148,7 +151,7 @@ def pac_bayes_bound(train: FeatureSet, *, delta: float = 0.05, seed: int = 0) ->
         delta=delta,
         assumptions=(
             "The images were drawn independently from the distribution on which the error is meant.",
-            "The backbone, and the grid of deviations, were fixed without these images.",
+            "The backbone, and the grid of strengths and deviations, were fixed without these images.",
             "It bounds the error of the classifier that draws its weights anew for every image.",
         ),
         is_certificate=True,
@@ -178,6 +181,8 @@ def kl_inverse(q: float, budget: float) -> float:
     """
     if not 0 <= q <= 1 or not budget >= 0:
         raise InputError(f"`q` must lie in [0, 1] and `budget` be 0 or more, got {q!r} and {budget!r}.")
+    if budget == 0:
+        return q
     low, high = q, 1.0
     for _ in range(60):
         middle = (low + high) / 2
@@ -185,10 +190,32 @@ def kl_inverse(q: float, budget: float) -> float:
     return high
 
 
-def _stacked(found: LinearMap) -> Tensor:
-    """(d + 1, k): the intercept is the weight of a feature that is 1."""
-    return torch.cat([found.weights, found.intercept[None]]).double()
+@dataclass(frozen=True, eq=False)
+class Basis:
+    """Coordinates in which the weights of the probe are about equally uncertain.
+
+    Attributes:
+        scale: Standardises raw features.
+        rotation: (d, d) principal directions of the first half.
+        lengths: (d,) √(eigenvalue + λ) of each.
+    """
+
+    scale: Standardize
+    rotation: Tensor
+    lengths: Tensor
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """(n, d) raw features to (n, d + 1) float64, the last of them 1 for the intercept."""
+        x = self.scale(features.float()).double() @ self.rotation / self.lengths
+        return torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], 1)
+
+    def weights(self, found: LinearMap) -> Tensor:
+        """(d + 1, k) in these coordinates, of a map of standardised features."""
+        turned = self.lengths[:, None] * (self.rotation.T @ found.weights.double())
+        return torch.cat([turned, found.intercept.double()[None]])
 
 
-def _with_one(x: Tensor) -> Tensor:
-    return torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], 1)
+def _principal(x: Tensor) -> tuple[Tensor, Tensor]:
+    """(d,) eigenvalues of the covariance of centred rows, and (d, d) its eigenvectors."""
+    values, vectors = torch.linalg.eigh(x.T @ x / len(x))
+    return values.clamp_min(0), vectors

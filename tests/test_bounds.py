@@ -1,0 +1,330 @@
+"""Bounds: terms by hand and by scipy, certificates that hold as often as they say, estimates that say what they are."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import binomtest
+from torch import Tensor
+
+from frozenkit import (
+    FeatureSet,
+    domain_bound,
+    fit_probe,
+    holdout_bound,
+    linear_probe_bound,
+    margin_bound,
+    pac_bayes_bound,
+    ridge_path,
+)
+from frozenkit.bounds import Bound
+from frozenkit.errors import DataError, InputError
+from frozenkit.gibbs import DRAWS, SCALES, STRENGTHS, binary_kl, kl_inverse
+
+CLASSES = ("a", "b", "c")
+
+
+def clouds(n: int, seed: int, *, d: int = 6, apart: float = 2.0, shift: float = 0.0, prefix: str = "") -> FeatureSet:
+    """Three unit Gaussians, `apart` along their own axes; all moved by `shift` along the last."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(3, (n,), generator=generator)
+    x = torch.randn(n, d, generator=generator)
+    x[torch.arange(n), labels] += apart
+    x[:, -1] += shift
+    return FeatureSet(x, labels, CLASSES, tuple(f"{prefix}{seed}-{i}" for i in range(n)), "pool", "")
+
+
+def significantly_above(violations: int, trials: int, delta: float) -> bool:
+    return binomtest(violations, trials, delta, alternative="greater").pvalue < 0.001
+
+
+# hold-out
+
+
+@pytest.mark.parametrize(("errors", "n"), [(0, 10), (1, 10), (9, 10), (137, 1000)])
+def test_the_holdout_bound_is_clopper_and_pearsons(errors, n):
+    interval = binomtest(errors, n, alternative="less").proportion_ci(confidence_level=0.95, method="exact")
+    assert holdout_bound(errors, n).value == pytest.approx(interval.high, abs=1e-12)
+
+
+def test_the_holdout_bound_at_its_ends():
+    assert holdout_bound(0, 20).value == pytest.approx(1 - 0.05 ** (1 / 20))  # no mistake: p with (1 − p)ⁿ = δ
+    full = holdout_bound(5, 5)
+    assert full.value == 1.0
+    assert full.is_vacuous
+    assert "vacuous" in repr(full)
+
+
+def test_the_holdout_bound_holds_as_often_as_it_says():
+    generator = np.random.default_rng(0)
+    for p in (0.05, 0.2, 0.5):
+        violations = sum(holdout_bound(int(k), 300).value < p for k in generator.binomial(300, p, 1000))
+        assert not significantly_above(violations, 1000, 0.05)
+        assert violations > 10  # and is not trivially wide
+
+
+# the published expression
+
+
+def test_the_published_expression_by_hand():
+    x = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 2.0], [0.0, -2.0]])  # variances ½ and 2
+    w = torch.tensor([[1.0, 2.0], [3.0, 0.0]])  # ‖w‖² = 14
+    found = linear_probe_bound(w, x)
+    assert found.terms == {"‖w‖²·Var/m": pytest.approx(14 * 2.5 / 4), "√(d/m)": pytest.approx(math.sqrt(2 / 4))}
+    assert found.value == pytest.approx(sum(found.terms.values()))
+    p = torch.tensor([2 / 3, 1 / 3])
+    rank = float((-(p * p.log()).sum()).exp())
+    assert found.details["√(effective rank/m)"] == pytest.approx(math.sqrt(rank / 4))
+    assert not found.is_certificate
+    assert "no certificate" in repr(found)
+    assert found.delta is None
+
+
+def test_the_published_expression_falls_with_the_root_of_m():
+    x, w = torch.randn(50, 4, generator=torch.Generator().manual_seed(0)), torch.ones(4, 2)
+    once, four = linear_probe_bound(w, x), linear_probe_bound(w, x.repeat(4, 1))
+    assert four.terms["√(d/m)"] == pytest.approx(once.terms["√(d/m)"] / 2)
+    assert four.terms["‖w‖²·Var/m"] == pytest.approx(once.terms["‖w‖²·Var/m"] / 4, rel=1e-4)
+
+
+# margins
+
+MARGINS = [2.0**i for i in range(-6, 6)]
+
+
+def test_the_margin_bound_by_hand():
+    x, labels = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1])
+    found = margin_bound(3 * torch.eye(2), x, labels, margins=[0.5, 1.0])
+    # ‖W‖_F = 1 scales the logits to x/√2: margins 2/√2 and 1/√2.
+    ramp = (0 + max(0, 1 - (1 / math.sqrt(2)) / 1.0)) / 2
+    complexity = 4 * math.sqrt(2 * 5) / (1.0 * 2)
+    confidence = 3 * math.sqrt(math.log(2 * 2 / 0.05) / 4)
+    assert found.details["margin"] == 1.0
+    assert list(found.terms.values()) == pytest.approx([ramp, complexity, confidence])
+    assert found.value == pytest.approx(ramp + complexity + confidence)
+    assert found.is_vacuous
+    assert found.is_certificate
+
+
+def test_the_margin_bound_does_not_depend_on_the_size_of_the_weights():
+    data = clouds(200, 0)
+    w = fit_probe(data).logits_of
+    one = margin_bound(w, data, margins=MARGINS)
+    ten = margin_bound(type(w)(10 * w.weights, 10 * w.intercept), data, margins=MARGINS)
+    assert ten.value == pytest.approx(one.value, rel=1e-5)
+
+
+def test_the_margin_bound_holds_and_can_be_non_vacuous():
+    test = clouds(20_000, 999, d=3, apart=12.0)
+    found = []
+    for seed in range(20):
+        train = clouds(20_000, seed, d=3, apart=12.0)
+        probe = fit_probe(train, strengths=[1e-3])
+        bound = margin_bound(probe.logits_of, train, margins=MARGINS)
+        found.append((bound.value, probe.score(test).error))
+    assert all(value >= error for value, error in found)
+    assert found[0][0] < 1
+
+
+# PAC-Bayes
+
+
+def test_the_kl_inverse_to_nine_digits():
+    from scipy.optimize import brentq
+
+    for q in (0.0, 0.01, 0.3, 0.9):
+        for budget in (1e-4, 0.01, 0.3):
+            exact = brentq(lambda p, q=q, b=budget: binary_kl(q, p) - b, max(q, 1e-15), 1 - 1e-15, xtol=1e-14)
+            assert kl_inverse(q, budget) == pytest.approx(exact, abs=1e-9)
+    assert kl_inverse(1.0, 0.1) == 1.0
+    assert kl_inverse(0.2, 0.0) == pytest.approx(0.2, abs=1e-9)
+    assert kl_inverse(0.0, 0.1) == pytest.approx(1 - math.exp(-0.1))
+
+
+def test_the_pac_bayes_bound_is_put_together_as_its_theorem_says():
+    train = clouds(400, 0)
+    found = pac_bayes_bound(train, delta=0.1)
+    share = 0.1 / (2 * len(SCALES) * len(STRENGTHS))
+    m = 200
+    seen = found.terms["Gibbs error on the other half"]
+    at_most = kl_inverse(seen, math.log(1 / share) / (m * DRAWS))
+    value = kl_inverse(at_most, (found.details["KL"] + math.log(2 * math.sqrt(m) / share)) / m)
+    assert found.value == pytest.approx(value, abs=1e-12)
+    assert sum(found.terms.values()) == pytest.approx(found.value)
+    assert found.details["KL"] > 0
+    assert found.details["m"] == m
+
+
+def test_the_kl_is_that_of_two_gaussians_around_the_two_probes():
+    train = clouds(300, 3)
+    found = pac_bayes_bound(train, seed=5)
+    order = torch.randperm(300, generator=torch.Generator().manual_seed(5))
+    half, strength = order[:150], found.details["strength"]
+    scale = found.posterior.basis.scale
+    x_half = scale(train.features[half]).double()
+
+    def weights(rows: Tensor) -> Tensor:
+        fit = ridge_path(scale(train.features[rows]), train.labels[rows], [strength], standardize=False, n_classes=3)
+        at = fit.at(strength)
+        return torch.cat([at.weights, at.intercept[None]]).double()
+
+    # In the space of the weights themselves: one Gaussian a class, covariance σ²·(C + λ)⁻¹, and σ² for the intercept.
+    precision = torch.zeros(7, 7, dtype=torch.float64)
+    precision[:6, :6] = x_half.T @ x_half / 150 + strength * torch.eye(6)
+    precision[6, 6] = 1
+    covariance = found.details["deviation"] ** 2 * torch.linalg.inv(precision)
+    kl = 0.0
+    for one, two in zip(weights(order).T, weights(half).T, strict=True):
+        posterior, prior = (torch.distributions.MultivariateNormal(mean, covariance) for mean in (one, two))
+        kl += float(torch.distributions.kl_divergence(posterior, prior))
+    assert found.details["KL"] == pytest.approx(kl, rel=1e-4)
+    x = train.features[order]
+    torch.testing.assert_close(
+        found.posterior.basis(x) @ found.posterior.mean,
+        torch.cat([scale(x).double(), torch.ones(300, 1)], 1) @ weights(order),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+def test_the_gibbs_error_is_that_of_drawn_weights():
+    train, test = clouds(200, 0), clouds(300, 1)
+    gibbs = pac_bayes_bound(train).posterior
+    x = gibbs.basis(test.features)
+    generator = torch.Generator().manual_seed(0)
+    wrong = 0
+    for _ in range(1000):  # whole weight matrices, as the definition has it; one for all images is as good on average
+        w = gibbs.mean + gibbs.deviation * torch.randn(gibbs.mean.shape, generator=generator, dtype=torch.float64)
+        wrong += int(((x @ w).argmax(1) != test.labels).sum())
+    assert gibbs.error(test, draws=1000) == pytest.approx(wrong / 300_000, abs=0.01)
+    assert gibbs.score(test).n == 300
+
+
+def test_the_pac_bayes_bound_holds_as_often_as_it_says():
+    test = clouds(20_000, 10_000)
+    violations = 0
+    for seed in range(200):
+        bound = pac_bayes_bound(clouds(60, seed), delta=0.05)
+        violations += bound.posterior.error(test, draws=2) > bound.value
+    assert not significantly_above(violations, 200, 0.05)
+
+
+def test_on_real_features_it_is_not_vacuous():
+    """Frozen Lite0 features of the bundled Fashion-MNIST: the hold-out bound is tighter, and both hold."""
+    from frozenkit import extract, load_backbone, load_dataset
+
+    backbone = load_backbone("efficientnet-lite0", image_size=64, device="cpu")
+    sets = [load_dataset("fashion-mnist", limit=1000), load_dataset("fashion-mnist", split="test", limit=500)]
+    train, test = (extract(backbone, s, layers=["blocks.5"], progress=False)["blocks.5"] for s in sets)
+    bound = pac_bayes_bound(train)
+    assert not bound.is_vacuous
+    assert bound.value < 0.6  # trivial is 1; the true error is about a quarter
+    assert bound.posterior.error(test) < bound.value
+    assert bound.slack(bound.posterior.error(test)) > 0
+
+
+# domains
+
+
+def test_the_terms_of_the_domain_bound_are_what_they_say():
+    source, other = clouds(400, 0), clouds(300, 1)
+    target, rest = clouds(400, 2, shift=2.0), clouds(300, 3, shift=2.0)
+    found = domain_bound(source, other, target, rest)
+    probe = fit_probe(source)
+    assert found.terms["source error"] == pytest.approx(probe.score(other).error)
+    assert found.measured == pytest.approx(probe.score(rest).error)
+    assert found.terms["λ"] == pytest.approx(found.details["λ, on the source"] + found.details["λ, on the target"])
+    assert found.terms["half the divergence"] == pytest.approx(found.details["A-distance"] / 2)
+    assert found.value == pytest.approx(sum(found.terms.values()))
+    assert found.slack() == pytest.approx(found.value - found.measured)
+    for name, value in {**found.terms, "sum": found.value}.items():
+        low, high = found.intervals[name]
+        assert low <= value <= high
+    assert not found.is_certificate
+    assert any("at most the theorem's" in text for text in found.assumptions)
+    frame = found.to_frame()
+    assert list(frame.index) == ["source error", "half the divergence", "λ", "sum", "measured error"]
+
+
+def test_without_a_shift_the_divergence_is_about_nothing():
+    found = domain_bound(clouds(400, 0), clouds(300, 1), clouds(400, 2), clouds(300, 3))
+    assert found.terms["half the divergence"] < 0.1
+    same = clouds(300, 4)
+    assert domain_bound(same, clouds(300, 5), same, clouds(300, 5)).terms["half the divergence"] == 0.0
+
+
+def test_labels_that_contradict_each_other_show_in_lambda():
+    source, target = clouds(400, 0), clouds(400, 2)
+    turned = FeatureSet(target.features, (target.labels + 1) % 3, CLASSES, target.ids, "pool", "")
+    rest = clouds(300, 3)
+    rest_turned = FeatureSet(rest.features, (rest.labels + 1) % 3, CLASSES, rest.ids, "pool", "")
+    found = domain_bound(source, clouds(300, 1), turned, rest_turned)
+    assert found.terms["half the divergence"] < 0.1
+    assert found.terms["λ"] > 0.8  # no one head serves both
+    assert found.measured > 0.8
+
+
+# what does not fit
+
+
+def test_inputs_that_break_an_assumption_name_it():
+    data = clouds(60, 0)
+    other = FeatureSet(data.features, data.labels, ("x", "y", "z"), data.ids, "pool", "")
+    with pytest.raises(InputError, match="one label space: `target_train` must have the classes of `source_train`"):
+        domain_bound(data, data, other, other)
+    narrow = FeatureSet(data.features[:, :3], data.labels, CLASSES, data.ids, "pool", "")
+    with pytest.raises(InputError, match="one feature space: `target_test`"):
+        domain_bound(data, data, data, narrow)
+    single = data.subset((data.labels == 0).nonzero().squeeze(1))
+    with pytest.raises(DataError, match="at least two classes"):
+        domain_bound(single, data, data, data)
+    with pytest.raises(DataError, match="at least 16 images for two halves, got 10"):
+        pac_bayes_bound(data.subset(torch.arange(10)))
+    with pytest.raises(DataError, match="at least two classes in either half"):
+        pac_bayes_bound(clouds(60, 0).relabel(torch.zeros(60, dtype=torch.int64), CLASSES))
+    with pytest.raises(InputError, match="no such bound for regression"):
+        pac_bayes_bound(FeatureSet(data.features, data.features[:, 0], (), data.ids, "pool", ""))
+
+
+@pytest.mark.parametrize("delta", [0, 1, -0.1, 1.5, math.nan])
+def test_delta_is_a_probability(delta):
+    data = clouds(60, 0)
+    for call in (
+        lambda: holdout_bound(1, 10, delta=delta),
+        lambda: pac_bayes_bound(data, delta=delta),
+        lambda: margin_bound(torch.ones(6, 3), data, margins=[1.0], delta=delta),
+    ):
+        with pytest.raises(InputError, match="`delta` must lie between 0 and 1"):
+            call()
+
+
+def test_other_inputs_out_of_range():
+    data = clouds(60, 0)
+    with pytest.raises(InputError, match=r"`n_errors` must lie in 0\.\.n"):
+        holdout_bound(11, 10)
+    with pytest.raises(InputError, match="`margins` must be numbers above 0"):
+        margin_bound(torch.ones(6, 3), data, margins=[0.0])
+    with pytest.raises(InputError, match="`margins` must be numbers above 0"):
+        margin_bound(torch.ones(6, 3), data, margins=[])
+    with pytest.raises(InputError, match=r"`weights` must be \(6, k\) for these features, got \(5, 3\)"):
+        linear_probe_bound(torch.ones(5, 3), data)
+    with pytest.raises(InputError, match="at least two classes, got k = 1"):
+        margin_bound(torch.ones(6, 1), data, margins=[1.0])
+    with pytest.raises(InputError, match="one class index for each of 60 images"):
+        margin_bound(torch.ones(6, 3), data.features, margins=[1.0])
+    with pytest.raises(InputError, match="an error in .0, 1., or a Score, got None"):
+        holdout_bound(1, 10).slack()
+    with pytest.raises(InputError, match="got 7"):
+        holdout_bound(1, 10).slack(7)
+    with pytest.raises(InputError, match="`q` must lie in"):
+        kl_inverse(1.2, 0.1)
+
+
+def test_how_a_bound_reads():
+    bound = Bound(1.2, {"one": 0.7, "two": 0.5}, None, ("<b>this</b>",), False, "some bound", measured=0.3)
+    assert repr(bound) == (
+        "some bound: error ≤ 1.200 = one 0.700 + two 0.500; measured 0.300 "
+        "(estimate, no certificate; vacuous: an error is never above 1)"
+    )
+    assert "&lt;b&gt;this&lt;/b&gt;" in bound._repr_html_()
