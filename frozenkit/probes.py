@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from frozenkit.calibration import Reliability, reliability
 from frozenkit.errors import DataError, FrozenkitWarning, InputError, UnknownNameError
 from frozenkit.features import FeatureSet
 from frozenkit.fits import (
@@ -25,7 +26,7 @@ from frozenkit.fits import (
     in_batches,
     r_squared,
 )
-from frozenkit.scores import Score, calibration_error, confidently_wrong, score
+from frozenkit.scores import Score, confidently_wrong, score
 
 HEADS = ("ridge", "softmax", "prototype", "knn")
 
@@ -113,8 +114,12 @@ class Probe:
 
     def calibration_error(self, test: FeatureSet, *, bins: int = 15) -> float:
         """Expected calibration error of `predict_proba` on `test`, in [0, 1]."""
+        return self.reliability(test, bins=bins).error
+
+    def reliability(self, test: FeatureSet, *, bins: int = 10) -> Reliability:
+        """Confidence against accuracy of `predict_proba` on `test`, bin by bin."""
         self._check_same_task(test)
-        return calibration_error(self.predict_proba(test), test.labels, bins=bins)
+        return reliability(self.predict_proba(test), test.labels, bins=bins)
 
     def confidently_wrong(self, test: FeatureSet) -> Tensor:
         """Row indices of `test` that are predicted wrong, the most confident mistake first."""

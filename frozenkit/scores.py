@@ -130,8 +130,8 @@ def score(
     names = tuple(map(str, range(n_classes))) if classes is None else tuple(classes)
     if len(names) != n_classes:
         raise InputError(f"`classes` must hold {n_classes} names, got {len(names)}.")
-    predicted = _class_indices("predictions", predictions, n_classes)
-    true = _class_indices("labels", labels, n_classes)
+    predicted = class_indices("predictions", predictions, n_classes)
+    true = class_indices("labels", labels, n_classes)
     if len(predicted) != len(true):
         raise InputError(f"`predictions` and `labels` must be equally long, got {len(predicted)} and {len(true)}.")
     if not len(true):
@@ -288,39 +288,6 @@ def macro_interval(
     return float(low), float(high)
 
 
-def calibration_error(probabilities: Tensor, labels: IntegerRows, *, bins: int = 15) -> float:
-    """Expected calibration error: how far the confidence in the top class is from how often it is right.
-
-    Images are put into equally wide bins of their confidence; the result is the mean of
-    \\|accuracy − confidence\\| over bins, weighted by their images.
-
-    Args:
-        probabilities: (n, k), rows that sum to 1.
-        labels: (n,) class indices.
-        bins: Number of bins over [0, 1].
-
-    Returns:
-        A number in [0, 1]; 0 is calibrated. Biased upwards for small n.
-
-    Example:
-        >>> sure = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
-        >>> calibration_error(sure, [0, 1])
-        0.5
-
-    References:
-        M. P. Naeini, G. F. Cooper, M. Hauskrecht (2015), Obtaining well calibrated probabilities using Bayesian
-        binning, AAAI.
-    """
-    p = torch.as_tensor(probabilities).double()
-    true = torch.from_numpy(_class_indices("labels", labels, p.shape[1]))
-    if p.ndim != 2 or len(p) != len(true) or not len(p):
-        raise InputError(f"`probabilities` must be (n, k) with n = {len(true)} > 0 labels, got {tuple(p.shape)}.")
-    confidence, named = p.max(1)
-    index = (confidence * bins).long().clamp(max=bins - 1)
-    excess = torch.zeros(bins, dtype=torch.float64).index_add_(0, index, (named == true).double() - confidence)
-    return float(excess.abs().sum() / len(p))
-
-
 def confidently_wrong(probabilities: Tensor, labels: IntegerRows) -> Tensor:
     """Rows predicted wrong, the most confident mistake first.
 
@@ -336,7 +303,7 @@ def confidently_wrong(probabilities: Tensor, labels: IntegerRows) -> Tensor:
         tensor([1, 0])
     """
     p = torch.as_tensor(probabilities)
-    true = torch.from_numpy(_class_indices("labels", labels, p.shape[1]))
+    true = torch.from_numpy(class_indices("labels", labels, p.shape[1]))
     if len(p) != len(true):
         raise InputError(f"`probabilities` and `labels` must be equally long, got {len(p)} and {len(true)}.")
     confidence, named = p.max(1)
@@ -360,7 +327,12 @@ def _integers(name: str, values: IntegerRows) -> np.ndarray:
     return array.astype(np.int64)
 
 
-def _class_indices(name: str, values: IntegerRows, n_classes: int) -> np.ndarray:
+def class_indices(name: str, values: IntegerRows, n_classes: int) -> np.ndarray:
+    """(n,) int64 indices in ``range(n_classes)``.
+
+    Raises:
+        InputError: If the values are anything else; `name` is how the message calls them.
+    """
     array = _integers(name, values)
     if array.size and (array.min() < 0 or array.max() >= n_classes):
         raise InputError(f"`{name}` must lie in 0..{n_classes - 1}, got {array.min()}..{array.max()}.")

@@ -6,7 +6,7 @@ from sklearn import metrics
 
 from frozenkit.errors import InputError
 from frozenkit.intervals import holm, mcnemar_p_value, newcombe_interval, wilson_interval
-from frozenkit.scores import calibration_error, compare, confidently_wrong, macro_interval, score
+from frozenkit.scores import compare, confidently_wrong, macro_interval, score
 
 
 @pytest.fixture
@@ -110,12 +110,6 @@ def test_macro_interval_holds_the_value_and_repeats(predictions):
         assert (low, high) == macro_interval(found, metric=metric)
 
 
-def test_calibration_error_by_hand():
-    p = torch.tensor([[0.8, 0.2]] * 10)
-    np.testing.assert_allclose(calibration_error(p, [0] * 8 + [1] * 2), 0, atol=1e-7)
-    np.testing.assert_allclose(calibration_error(p, [0] * 5 + [1] * 5), 0.3, atol=1e-7)
-
-
 def test_confidently_wrong_is_sorted():
     p = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.05, 0.95]])
     assert confidently_wrong(p, [1, 1, 1, 0]).tolist() == [3, 0, 1]
@@ -137,7 +131,6 @@ def test_confidently_wrong_is_sorted():
         (lambda: compare([0], [0, 1], [0]), "got 1, 2 and 1"),
         (lambda: compare([], [], []), "at least one image"),
         (lambda: macro_interval(score([0], [0], n_classes=1), metric="f2"), "'macro_f1', got 'f2'"),
-        (lambda: calibration_error(torch.ones(2, 2), [0]), r"must be \(n, k\) with n = 1"),
         (lambda: confidently_wrong(torch.ones(2, 2), [0]), "equally long"),
     ],
 )

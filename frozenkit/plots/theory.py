@@ -1,0 +1,163 @@
+"""Theory as plots: bounds by their terms, differences with intervals, break-even, and clouds of two domains."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from frozenkit.bounds import Bound
+from frozenkit.errors import InputError
+from frozenkit.gaps import BreakEven, Gap
+from frozenkit.geometry import ExplainedVariance
+from frozenkit.plots.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    MARKS,
+    ORANGE,
+    PALETTE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    legend_below,
+    new_axes,
+    points,
+    styled,
+)
+from frozenkit.scores import PairedTest
+from frozenkit.studies import LearningCurve
+
+_HATCHES = ("", "//", "..", "xx")
+
+
+@styled
+def plot_bounds(bounds: Mapping[str, Bound], *, ax: Axes | None = None) -> Axes:
+    """The terms of each bound on top of one another, and the measured error; above the line, a bound says nothing."""
+    if not bounds:
+        raise InputError("`bounds` must hold at least one bound, got none.")
+    ax = new_axes(ax, (10, 2.2 + 0.72 * len(bounds)))
+    places = np.arange(len(bounds))[::-1]
+    seen: dict[str, int] = {}
+    top = max(1.15, *(min(b.value, 2.5) for b in bounds.values()))
+    for place, bound in zip(places, bounds.values()):
+        left = 0.0
+        for name, value in bound.terms.items():
+            fresh = name not in seen
+            index = seen.setdefault(name, len(seen))
+            style: Any = {"color": PALETTE[index % len(PALETTE)], "hatch": _HATCHES[index % len(_HATCHES)]}
+            edge: Any = {"edgecolor": "white", "linewidth": 0.8}
+            ax.barh(place, value, left=left, height=0.56, label=name if fresh else None, **style, **edge)
+            left += value
+        text = f"{bound.value:.3f}" + (" vacuous" if bound.is_vacuous else "")
+        ax.text(min(left, top) + 0.015, place, text, va="center", ha="left", weight="bold", clip_on=False)
+        if bound.measured is not None:
+            first = "measured error" not in seen
+            seen.setdefault("measured error", -1)
+            mark: Any = {"marker": "D", "color": VERMILION, "markeredgecolor": "white", "ls": "none", "ms": 12}
+            ax.plot(bound.measured, place, label="measured error" if first else None, **mark)
+    ax.axvline(1, color=GREY, ls="--", lw=2)
+    ax.set_yticks(places, list(bounds))
+    ax.grid(visible=False, axis="y")
+    ax.set(xlim=(0, top), ylim=(-0.6, len(bounds) - 0.4), xlabel="error")
+    ax.margins(x=0)
+    legend_below(ax)
+    return ax
+
+
+@styled
+def plot_differences(differences: Mapping[str, PairedTest | Gap], *, ax: Axes | None = None) -> Axes:
+    """Signed differences in points with their intervals; where an interval crosses zero, nothing is shown to differ."""
+    if not differences:
+        raise InputError("`differences` must hold at least one paired test or gap, got none.")
+    ax = new_axes(ax, (9.5, 1.7 + 0.6 * len(differences)))
+    places = np.arange(len(differences))[::-1]
+    ax.axvline(0, color=GREY, lw=2)
+    for place, found in zip(places, differences.values()):
+        value = found.difference if isinstance(found, PairedTest) else found.value
+        clear = found.low > 0 or found.high < 0
+        color, mark = (BLUE, "o") if clear else (GREY, "s")
+        points(ax, [100 * value], [100 * found.low], [100 * found.high], [place], color, mark)
+        text = f"{100 * value:+.1f}" + (f"  p = {found.p_value:.2g}")
+        ax.text(1.02, place, text, va="center", ha="left", transform=ax.get_yaxis_transform())
+    ax.set_yticks(places, list(differences))
+    ax.grid(visible=False, axis="y")
+    ax.set(ylim=(-0.6, len(differences) - 0.4), xlabel="difference in points, 95 % interval")
+    return ax
+
+
+@styled
+def plot_break_even(
+    frozen: LearningCurve, tuned: LearningCurve, found: BreakEven | None = None, *, ax: Axes | None = None
+) -> Axes:
+    """Two learning curves against the number of labelled images, and where the second overtakes the first."""
+    ax = new_axes(ax, (9.2, 5.4))
+    sizes = sorted({run.n for curve in (frozen, tuned) for run in curve.runs})
+    for curve, name, color, mark in ((frozen, "frozen", SKY, "o"), (tuned, "fine-tuned", ORANGE, "s")):
+        mine = sorted({run.n for run in curve.runs})
+        scores = [[run.score for run in curve.runs if run.n == n] for n in mine]
+        ax.fill_between(
+            mine,
+            [min(s.low for s in group) for group in scores],
+            [max(s.high for s in group) for group in scores],
+            color=color,
+            alpha=0.18,
+            lw=0,
+        )
+        ax.plot(mine, [np.mean([s.accuracy for s in group]) for group in scores], mark + "-", color=color, label=name)
+    ax.set_xscale("log")
+    if found is not None and found.n is not None:
+        low, high = max(found.low, sizes[0]), min(found.high, sizes[-1])
+        ax.axvspan(low, high, color=GREY, alpha=0.15, lw=0)
+        ax.axvline(found.n, color=GREY, ls="--")
+    ax.set_xticks(sizes, [f"{n:,}" for n in sizes])
+    ax.minorticks_off()
+    ax.set(xlabel="labelled images", ylabel="test accuracy")
+    title = "No break-even within the range measured"
+    if found is not None and found.n is not None:
+        title = f"Fine-tuning overtakes at about {found.n:,.0f} labelled images"
+    ax.set_title(title)
+    legend_below(ax)
+    return ax
+
+
+@styled
+def plot_explained_variance(variances: Mapping[str, ExplainedVariance], *, ax: Axes | None = None) -> Axes:
+    """The share of the variance that the first directions hold, for one or several sets of features."""
+    if not variances:
+        raise InputError("`variances` must hold at least one result, got none.")
+    ax = new_axes(ax, (8.6, 5.0))
+    for i, (name, found) in enumerate(variances.items()):
+        shares = found.cumulative.numpy()
+        every = max(1, len(shares) // 8)
+        style: Any = {"color": PALETTE[i % len(PALETTE)], "marker": MARKS[i % len(MARKS)], "markevery": every}
+        ax.plot(np.arange(1, len(shares) + 1), shares, label=f"{name}: 90 % in {found.n_for(0.9)}", **style)
+    ax.axhline(0.9, color=GREY, ls=":")
+    ax.set_xscale("log")
+    ax.set(ylim=(0, 1.02), xlabel="principal directions", ylabel="share of the variance")
+    ax.set_title("How many directions do the features fill?")
+    legend_below(ax)
+    return ax
+
+
+@styled
+def plot_clouds(clouds: Mapping[str, Any], *, ax: Axes | None = None) -> Axes:
+    """Features of several samples in the plane of the first two principal directions of all of them.
+
+    Args:
+        clouds: Name to (n, d) features, or a `FeatureSet`.
+        ax: Where to draw.
+    """
+    rows = {name: np.asarray(getattr(x, "features", x), dtype=float) for name, x in clouds.items()}
+    if not rows or len({x.shape[1:] for x in rows.values()}) != 1:
+        raise InputError("`clouds` must hold (n, d) features, all equally wide.")
+    ax = new_axes(ax, (7.6, 6.2))
+    every = np.concatenate(list(rows.values()))
+    middle = every.mean(0)
+    axes = np.linalg.svd(every - middle, full_matrices=False)[2][:2]
+    for (name, x), color, mark in zip(rows.items(), (SKY, ORANGE, GREEN, PURPLE), MARKS):
+        ax.plot(*((x - middle) @ axes.T).T, mark, color=color, ms=6, alpha=0.55, mew=0, label=name)
+    ax.set(xticks=[], yticks=[], xlabel="first principal direction", ylabel="second")
+    ax.grid(visible=False)
+    legend_below(ax)
+    return ax
