@@ -60,8 +60,7 @@ def plot_bounds(bounds: Mapping[str, Bound], *, ax: Axes | None = None) -> Axes:
     ax.set_yticks(places, list(bounds))
     ax.grid(visible=False, axis="y")
     ax.set(xlim=(0, top), ylim=(-0.6, len(bounds) - 0.4), xlabel="error")
-    ax.margins(x=0)
-    legend_below(ax)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1.02), ncols=3, borderaxespad=0)
     return ax
 
 
