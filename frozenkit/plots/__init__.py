@@ -5,6 +5,7 @@ from frozenkit.plots.pictures import plot_images
 from frozenkit.plots.races import plot_race
 from frozenkit.plots.scores import plot_confusion, plot_score, plot_scores
 from frozenkit.plots.studies import plot_depths, plot_layer_report, plot_learning_curve, plot_ridge_path
+from frozenkit.plots.style import panels
 from frozenkit.plots.theory import (
     plot_bounds,
     plot_break_even,
@@ -14,6 +15,7 @@ from frozenkit.plots.theory import (
 )
 
 __all__ = [
+    "panels",
     "plot_attention",
     "plot_bounds",
     "plot_break_even",

@@ -47,7 +47,7 @@ def plot_regions(regions: Regions, *, ax: Axes | None = None, legend: bool = Tru
 
 
 @styled
-def plot_reliability(reliability: Reliability, *, ax: Axes | None = None) -> Axes:
+def plot_reliability(reliability: Reliability, *, ax: Axes | None = None, legend: bool = True) -> Axes:
     """Accuracy against confidence, bin by bin, with intervals; on the diagonal, a probe is as good as it says."""
     ax = new_axes(ax, (10, 5.6))
     frame = reliability.to_frame()
@@ -59,7 +59,8 @@ def plot_reliability(reliability: Reliability, *, ax: Axes | None = None) -> Axe
     ax.errorbar(frame["confidence"], frame["accuracy"], yerr=ends, label="accuracy, 95 % interval", **style)
     ax.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence in the top class", ylabel="share right")
     ax.set_title(f"Calibration error {reliability.error:.3f}")
-    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
+    if legend:
+        ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
     return ax
 
 

@@ -72,6 +72,22 @@ def new_axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
     return plt.figure(figsize=size, layout="constrained").add_subplot()
 
 
+@styled
+def panels(rows: int, columns: int, *, size: tuple[float, float] | None = None) -> list[Axes]:
+    """Axes in this style, row by row, for several plots in one figure.
+
+    Args:
+        rows: Of axes.
+        columns: Of axes.
+        size: Of the figure, inches.
+
+    Example:
+        >>> left, right = panels(1, 2)
+    """
+    figure = plt.figure(figsize=size or (6.4 * columns, 5.0 * rows), layout="constrained")
+    return list(figure.subplots(rows, columns, squeeze=False).flat)
+
+
 def points(ax: Axes, middle: Any, low: Any, high: Any, places: Any, color: str, mark: str) -> None:
     """Horizontal marks with their intervals, one a place."""
     middle, low, high = (np.asarray(v, float) for v in (middle, low, high))

@@ -40,8 +40,17 @@ def write(name: str, content: dict[str, Any]) -> None:
     """As a whole or not at all: a script that is stopped loses only its last row."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     part = RESULTS / f"{name}.part"
-    part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.write_text(json.dumps(_rounded(content), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     part.replace(RESULTS / name)
+
+
+def _rounded(value: Any) -> Any:
+    """Five digits: more than any of these results means."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    return [_rounded(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 def _processor() -> str:
