@@ -60,7 +60,10 @@ def plot_bounds(bounds: Mapping[str, Bound], *, ax: Axes | None = None) -> Axes:
     ax.set_yticks(places, list(bounds))
     ax.grid(visible=False, axis="y")
     ax.set(xlim=(0, top), ylim=(-0.6, len(bounds) - 0.4), xlabel="error")
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1.02), ncols=3, borderaxespad=0)
+    handles, names = ax.get_legend_handles_labels()
+    order = sorted(range(len(names)), key=lambda i: names[i] == "measured error")  # terms first, as they are stacked
+    placed: Any = {"loc": "lower left", "bbox_to_anchor": (0, 1.02), "ncols": 3, "borderaxespad": 0}
+    ax.legend([handles[i] for i in order], [names[i] for i in order], **placed)
     return ax
 
 
