@@ -206,22 +206,25 @@ def _doubts(
     chance: float | None,
     best_control: tuple[str, float] | None,
 ) -> Sequence[tuple[Reason, str]]:
-    """What keeps the data from bearing a judgement, with what to do, the gravest first."""
+    """What keeps the data from bearing a judgement, with what to do; the first decides.
+
+    Too few pictures come first: they explain a probe at chance and one below its controls.
+    """
     found = []
-    if chance is not None and low <= chance:
-        found.append(
-            (
-                Reason("above chance?", f"{accuracy:.3f} [{low:.3f}, {high:.3f}] against {chance:.3f}", ""),
-                "The probe is not clearly above the commonest class: check that the labels belong to the pictures, "
-                "look at some of each class, then add more.",
-            )
-        )
     if n_classes and n / n_classes < 10:
         found.append(
             (
                 Reason("images per class", f"{n / n_classes:.1f}, fewer than 10", ""),
                 "Label at least ten pictures of each class before deciding anything: so few cannot tell one choice "
                 "from another.",
+            )
+        )
+    if chance is not None and low <= chance:
+        found.append(
+            (
+                Reason("above chance?", f"{accuracy:.3f} [{low:.3f}, {high:.3f}] against {chance:.3f}", ""),
+                "The probe is not clearly above the commonest class: check that the labels belong to the pictures, "
+                "look at some of each class, then add more.",
             )
         )
     if best_control is not None and accuracy <= best_control[1]:

@@ -13,6 +13,9 @@ from frozenkit.errors import InputError
 from frozenkit.scores import IntegerRows, compare
 from frozenkit.studies import LearningCurve
 
+# A learning curve of one head, or what was recorded of one: labelled images → (accuracy, test images).
+Curve = LearningCurve | Mapping[int, tuple[float, int]]
+
 
 @dataclass(frozen=True)
 class Gap:
@@ -125,8 +128,8 @@ class BreakEven:
 
 
 def break_even(
-    frozen_curve: LearningCurve,
-    tuned_curve: LearningCurve,
+    frozen_curve: Curve,
+    tuned_curve: Curve,
     *,
     draws: int = 2000,
     confidence: float = 0.95,
@@ -140,8 +143,8 @@ def break_even(
     the same for both arms, which makes the real noise of a difference smaller: the interval errs on the wide side.
 
     Args:
-        frozen_curve: One head.
-        tuned_curve: One head; at least two sizes in common with the other.
+        frozen_curve: Of one head; or labelled images → (accuracy, test images).
+        tuned_curve: The same of the tuned network; at least two sizes in common with the other.
         draws: Simulated pairs of curves.
         confidence: Of the interval.
         seed: Of the draws.
@@ -177,19 +180,30 @@ def break_even(
     )
 
 
-def _by_size(curve: LearningCurve, name: str) -> dict[int, tuple[float, float]]:
-    """Images → (mean accuracy, its standard error)."""
+def curve_points(curve: Curve, name: str = "curve") -> dict[int, list[tuple[float, int]]]:
+    """Labelled images → (accuracy, test images) of each draw, ascending.
+
+    Raises:
+        InputError: If the curve holds several heads; `name` is how the message calls it.
+    """
+    if not isinstance(curve, LearningCurve):
+        return {int(n): [curve[n]] for n in sorted(curve)}
     if len(curve.heads) != 1:
         raise InputError(f"`{name}` must hold one head, got {list(curve.heads)}. Compare one at a time.")
+    sizes = sorted({run.n for run in curve.runs})
+    return {n: [(run.score.accuracy, run.score.n) for run in curve.runs if run.n == n] for n in sizes}
+
+
+def _by_size(curve: Curve, name: str) -> dict[int, tuple[float, float]]:
+    """Images → (mean accuracy, its standard error)."""
     found = {}
-    for n in sorted({run.n for run in curve.runs}):
-        scores = [run.score for run in curve.runs if run.n == n]
-        accuracies = torch.tensor([s.accuracy for s in scores], dtype=torch.float64)
-        p, images = float(accuracies.mean()), scores[0].n
+    for n, draws in curve_points(curve, name).items():
+        accuracies = torch.tensor([accuracy for accuracy, _ in draws], dtype=torch.float64)
+        p, images = float(accuracies.mean()), draws[0][1]
         # Half an image either way keeps the error of a perfect score from being 0.
         p_safe = min(max(p, 0.5 / images), 1 - 0.5 / images)
         of_test = p_safe * (1 - p_safe) / images
-        of_draws = float(accuracies.var()) / len(scores) if len(scores) > 1 else 0.0
+        of_draws = float(accuracies.var()) / len(draws) if len(draws) > 1 else 0.0
         found[n] = (p, math.sqrt(of_test + of_draws))
     return found
 

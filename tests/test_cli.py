@@ -144,3 +144,46 @@ def test_installed_command_runs():
     done = subprocess.run([script, "probe", "nothing-like-it"], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith("error: `target` must be a known name")
+
+
+def test_advice_ends_the_report_and_doubts_bad_data(capsys, tmp_path):
+    """Emoji in a folder: enough of them, five a class, and with their labels shuffled."""
+    from frozenkit import load_dataset
+
+    data = load_dataset("emoji-google", limit=150)
+    names = [name.replace(" & ", " and ") for name in data.classes]
+    shuffled = np.random.RandomState(0).permutation(data.labels.numpy())
+    seen = [0] * len(names)
+    for i in range(len(data)):
+        picture, label = data[i]
+        places = [("enough", label), ("shuffled", shuffled[i])] + [("few", label)] * (seen[label] < 5)
+        seen[label] += 1
+        for folder, k in places:
+            (tmp_path / folder / names[k]).mkdir(parents=True, exist_ok=True)
+            picture.save(tmp_path / folder / names[k] / f"{i}.png")
+
+    def advised(folder, *words):
+        status, out, err = run(capsys, "probe", folder, "--image-size", "64", "--layers", "blocks.5", *words)
+        assert (status, err) == (0, "")
+        assert "Freeze, or fine-tune?" in (tmp_path / "frozenkit-report.html").read_text()
+        return " ".join(out.split())
+
+    plain = advised("enough", "--target-accuracy", "0.5", "--similarity", "near")
+    assert "Freeze, or fine-tune? Freeze." in plain
+    assert "domain similarity near frozen" in plain
+    assert "probe accuracy against the target" in plain
+    assert "Look at the data first. Label at least ten pictures of each class" in advised("few")
+    assert "Look at the data first. The probe is not clearly above the commonest class" in advised("shuffled")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--similarity", "neer"], "Did you mean 'near'"),
+        (["--target-accuracy", "90"], "`target_accuracy` must lie in [0, 1], got 90.0. Per cent?"),
+    ],
+)
+def test_wrong_wishes_are_said_before_the_work(capsys, pictures, words, message):
+    status, out, err = run(capsys, "probe", str(pictures), *words)
+    assert (status, out) == (2, "")
+    assert message in err

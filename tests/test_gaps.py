@@ -90,3 +90,8 @@ def test_curves_that_cannot_be_compared():
         break_even(one, LearningCurve((*one.runs, *curve({100: [0.8]}, "knn").runs)))
     with pytest.raises(InputError, match="equally long"):
         representation_gap([0, 1], [0], [0, 1])
+
+
+def test_what_was_recorded_of_a_curve_is_as_good_as_the_curve():
+    recorded = break_even({100: (0.8, 1000), 10_000: (0.8, 1000)}, {100: (0.7, 1000), 10_000: (0.9, 1000)})
+    assert recorded == break_even(curve({100: [0.8], 10_000: [0.8]}), curve({100: [0.7], 10_000: [0.9]}, "tuned"))

@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 
 from frozenkit.bounds import Bound
 from frozenkit.errors import InputError
-from frozenkit.gaps import BreakEven, Gap
+from frozenkit.gaps import BreakEven, Curve, Gap, curve_points
 from frozenkit.geometry import ExplainedVariance
+from frozenkit.intervals import wilson_interval
 from frozenkit.plots.style import (
     BLUE,
     GREEN,
@@ -26,7 +27,6 @@ from frozenkit.plots.style import (
     styled,
 )
 from frozenkit.scores import PairedTest
-from frozenkit.studies import LearningCurve
 
 _HATCHES = ("", "//", "..", "xx")
 
@@ -89,28 +89,19 @@ def plot_differences(differences: Mapping[str, PairedTest | Gap], *, ax: Axes | 
 
 
 @styled
-def plot_break_even(
-    frozen: LearningCurve, tuned: LearningCurve, found: BreakEven | None = None, *, ax: Axes | None = None
-) -> Axes:
+def plot_break_even(frozen: Curve, tuned: Curve, found: BreakEven | None = None, *, ax: Axes | None = None) -> Axes:
     """Two learning curves against the number of labelled images, and where the second overtakes the first."""
     ax = new_axes(ax, (9.2, 5.4))
-    sizes = sorted({run.n for curve in (frozen, tuned) for run in curve.runs})
+    sizes = sorted({*curve_points(frozen), *curve_points(tuned)})
     for curve, name, color, mark in ((frozen, "frozen", SKY, "o"), (tuned, "fine-tuned", ORANGE, "s")):
-        mine = sorted({run.n for run in curve.runs})
-        scores = [[run.score for run in curve.runs if run.n == n] for n in mine]
-        ax.fill_between(
-            mine,
-            [min(s.low for s in group) for group in scores],
-            [max(s.high for s in group) for group in scores],
-            color=color,
-            alpha=0.18,
-            lw=0,
-        )
-        ax.plot(mine, [np.mean([s.accuracy for s in group]) for group in scores], mark + "-", color=color, label=name)
+        draws = curve_points(curve)
+        ends = [[wilson_interval(p * n, n) for p, n in group] for group in draws.values()]
+        low, high = ([pick(float(end[i]) for end in group) for group in ends] for i, pick in ((0, min), (1, max)))
+        ax.fill_between(list(draws), low, high, color=color, alpha=0.18, lw=0)
+        ax.plot(list(draws), [np.mean([p for p, _ in g]) for g in draws.values()], mark + "-", color=color, label=name)
     ax.set_xscale("log")
     if found is not None and found.n is not None:
-        low, high = max(found.low, sizes[0]), min(found.high, sizes[-1])
-        ax.axvspan(low, high, color=GREY, alpha=0.15, lw=0)
+        ax.axvspan(max(found.low, sizes[0]), min(found.high, sizes[-1]), color=GREY, alpha=0.15, lw=0)
         ax.axvline(found.n, color=GREY, ls="--")
     ax.set_xticks(sizes, [f"{n:,}" for n in sizes])
     ax.minorticks_off()
