@@ -363,3 +363,15 @@ def test_balanced_weights_help_the_rare_class(head):
 def test_weights_are_for_linear_heads():
     with pytest.raises(InputError, match="`weights` are for the heads"):
         fit_probe(TRAIN, head="knn", weights="balanced")
+
+
+@pytest.mark.parametrize("head", [*HEADS, torch.nn.Linear(20, 4)], ids=[*HEADS, "module"])
+def test_a_set_on_disk_is_as_good_as_one_in_memory(head, tmp_path):
+    from frozenkit import CachedFeatures, save_features
+
+    save_features(TRAIN, tmp_path / "train.h5")
+    save_features(TEST, tmp_path / "test.h5")
+    dense = fit_probe(TRAIN, head=head)
+    lazy = fit_probe(CachedFeatures(tmp_path / "train.h5"), head=head)
+    assert lazy.choice_score == dense.choice_score
+    assert repr(lazy.score(CachedFeatures(tmp_path / "test.h5"))) == repr(dense.score(TEST))
