@@ -10,7 +10,19 @@ import pytest
 import torch
 from PIL import Image
 
-from frozenkit import FeatureSet, compare, domain_bound, explained_variance, fit_probe, holdout_bound, plots, score
+from frozenkit import (
+    FeatureSet,
+    compare,
+    domain_bound,
+    explained_variance,
+    fit_probe,
+    frechet_distance,
+    holdout_bound,
+    mmd,
+    plots,
+    score,
+    train_head,
+)
 from frozenkit.errors import InputError
 from frozenkit.gaps import break_even, representation_gap
 from frozenkit.regions import decision_regions
@@ -43,6 +55,9 @@ A, B = fit_probe(TRAIN).predict(TEST), (TEST.labels + (torch.arange(90) % 4 == 0
 PAIRED, GAP = compare(A, B, TEST.labels), representation_gap(A, B, TEST.labels)
 FROZEN, TUNED = curve({100: 0.8, 10_000: 0.8}, "ridge"), curve({100: 0.7, 10_000: 0.9}, "tuned")
 
+NEAR, FAR = (frechet_distance(TRAIN, make(60, 7, shift), permutations=19) for shift in (0.0, 2.0))
+LOG = train_head(torch.nn.Linear(6, 3), TRAIN, TEST, epochs=5)
+
 CALLS = {
     "regions": lambda ax: plots.plot_regions(REGIONS, ax=ax),
     "reliability": lambda ax: plots.plot_reliability(RELIABILITY, ax=ax),
@@ -50,6 +65,8 @@ CALLS = {
     "bounds": lambda ax: plots.plot_bounds({"a": BOUND, "b": VACUOUS}, ax=ax),
     "differences": lambda ax: plots.plot_differences({"paired": PAIRED, "gap": GAP}, ax=ax),
     "break-even": lambda ax: plots.plot_break_even(FROZEN, TUNED, break_even(FROZEN, TUNED), ax=ax),
+    "divergences": lambda ax: plots.plot_divergences({"none": NEAR, "shift": FAR}, ax=ax),
+    "history": lambda ax: plots.plot_history(LOG, ax=ax),
     "variance": lambda ax: plots.plot_explained_variance({"late": explained_variance(TRAIN)}, ax=ax),
     "clouds": lambda ax: plots.plot_clouds({"source": TRAIN, "target": TEST.features}, ax=ax),
 }
@@ -126,3 +143,18 @@ def test_nothing_to_draw_is_said():
     for draw in (plots.plot_bounds, plots.plot_differences, plots.plot_explained_variance, plots.plot_clouds):
         with pytest.raises(InputError, match="must hold"):
             draw({})
+
+
+def test_divergences_show_what_may_be_noise_and_their_baseline():
+    ax = plots.plot_divergences({"none": NEAR, "shift": FAR})
+    colors = [container.lines[0].get_color() for container in ax.containers]
+    assert colors[0] != colors[1]
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["between halves of the source"]
+    with pytest.raises(InputError, match="of one kind, got"):
+        plots.plot_divergences({"a": NEAR, "b": mmd(TRAIN, TEST, permutations=0)})
+
+
+def test_the_history_marks_the_kept_epoch():
+    ax = plots.plot_history(LOG)
+    assert ax.lines[1].get_xdata()[0] == LOG.best_epoch
+    assert ax.lines[1].get_ydata()[0] == LOG.best_score

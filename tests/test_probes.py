@@ -375,3 +375,12 @@ def test_a_set_on_disk_is_as_good_as_one_in_memory(head, tmp_path):
     lazy = fit_probe(CachedFeatures(tmp_path / "train.h5"), head=head)
     assert lazy.choice_score == dense.choice_score
     assert repr(lazy.score(CachedFeatures(tmp_path / "test.h5"))) == repr(dense.score(TEST))
+
+
+def test_nothing_that_chooses_can_be_given_test_images():
+    import inspect
+
+    from frozenkit import fit_probe, ridge_path, softmax_path, train_head
+
+    for chooses in (fit_probe, ridge_path, softmax_path, train_head):
+        assert not any("test" in name for name in inspect.signature(chooses).parameters)

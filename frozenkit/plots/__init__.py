@@ -11,8 +11,10 @@ from frozenkit.plots.theory import (
     plot_break_even,
     plot_clouds,
     plot_differences,
+    plot_divergences,
     plot_explained_variance,
 )
+from frozenkit.plots.training import plot_history
 
 __all__ = [
     "panels",
@@ -23,7 +25,9 @@ __all__ = [
     "plot_confusion",
     "plot_depths",
     "plot_differences",
+    "plot_divergences",
     "plot_explained_variance",
+    "plot_history",
     "plot_images",
     "plot_layer_report",
     "plot_learning_curve",

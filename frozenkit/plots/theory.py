@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from frozenkit.bounds import Bound
+from frozenkit.divergence import Divergence
 from frozenkit.errors import InputError
 from frozenkit.gaps import BreakEven, Curve, Gap, curve_points
 from frozenkit.geometry import ExplainedVariance
@@ -85,6 +86,32 @@ def plot_differences(differences: Mapping[str, PairedTest | Gap], *, ax: Axes | 
     ax.set_yticks(places, list(differences))
     ax.grid(visible=False, axis="y")
     ax.set(ylim=(-0.6, len(differences) - 0.4), xlabel="difference in points, 95 % interval")
+    return ax
+
+
+@styled
+def plot_divergences(divergences: Mapping[str, Divergence], *, ax: Axes | None = None) -> Axes:
+    """One divergence between several pairs of samples, with intervals; grey where it may be noise (p above 0.05)."""
+    if not divergences:
+        raise InputError("`divergences` must hold at least one result, got none.")
+    names = {found.name for found in divergences.values()}
+    if len(names) > 1:
+        raise InputError(f"`divergences` must all be of one kind, got {sorted(names)}: their units differ.")
+    ax = new_axes(ax, (9.5, 1.7 + 0.6 * len(divergences)))
+    places = np.arange(len(divergences))[::-1]
+    for place, found in zip(places, divergences.values()):
+        color, mark = (GREY, "s") if found.p_value > 0.05 else (BLUE, "o")
+        points(ax, [found.value], [found.low], [found.high], [place], color, mark)
+        if not np.isnan(found.baseline):
+            ax.plot(found.baseline, place, "|", color=ORANGE, ms=22, mew=3, label="between halves of the source")
+        text = f"{found.value:.3g}" + ("" if np.isnan(found.p_value) else f"  p = {found.p_value:.2g}")
+        ax.text(1.02, place, text, va="center", ha="left", transform=ax.get_yaxis_transform())
+    ax.set_yticks(places, list(divergences))
+    ax.grid(visible=False, axis="y")
+    ax.set(xlim=(min(0, ax.get_xlim()[0]), None), ylim=(-0.6, len(divergences) - 0.4), xlabel=names.pop())
+    handles, labels = ax.get_legend_handles_labels()
+    if handles:
+        ax.legend(handles[:1], labels[:1], loc="lower left", bbox_to_anchor=(0, 1.02), borderaxespad=0)
     return ax
 
 
