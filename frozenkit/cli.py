@@ -1,4 +1,4 @@
-"""The command line: ``frozenkit lab · doctor · probe · cache``."""
+"""The command line: ``frozenkit lab · doctor · probe · cache · build``."""
 
 import json
 import os
@@ -156,6 +156,33 @@ def _print_report(report: Any) -> None:
 
 def _with_interval(score: Any) -> list[str]:
     return [f"{score.accuracy:.1%}", f"{score.low:.1%} to {score.high:.1%}"]
+
+
+@app.command()
+def build(
+    folder: Annotated[str | None, typer.Option("--dir", help="The course; default: here, or the checkout.")] = None,
+    to: Annotated[Path, typer.Option(help="Where pages and the zip go.")] = Path("frozenkit-class"),
+    slides: Annotated[bool, typer.Option("--slides", help="A deck of each lesson, as one HTML file.")] = False,
+    handout: Annotated[bool, typer.Option("--handout", help="A handout of each lesson, as one HTML file.")] = False,
+    zipped: Annotated[bool, typer.Option("--zip", help="Lessons and exercises for a class, as one file.")] = False,
+    solutions: Annotated[bool, typer.Option("--solutions", help="With --zip: the solutions as well.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Make the students' exercises from the solutions; decks, handouts and a zip where asked for."""
+    from frozenkit.course.pages import build_pages
+    from frozenkit.course.student import build_exercises, build_zip
+    from frozenkit.lab import find_notebooks
+
+    root, notebook = find_notebooks(folder)
+    course = (root / notebook).parent
+    made = build_exercises(course)
+    for deck, wanted in ((False, handout), (True, slides)):
+        if wanted:
+            made += build_pages(course, to, deck=deck)
+    if zipped:
+        made.append(build_zip(course, to / "frozenkit-course.zip", solutions=solutions))
+    for path in made:
+        print(path)
 
 
 stored = typer.Typer(help="What is stored, whether it is sound, and why something was a miss.", no_args_is_help=True)

@@ -2,15 +2,17 @@
 
 A lesson is tested by running it again and comparing every output exactly. Values that differ between machines
 (accuracies, seconds, versions) therefore pass through `measured` or `table(…, measured=…)`, which mark them, and the
-test blanks just the marks; `expect` checks such a value, with its tolerance, where it arises.
+test blanks just the marks; `expect` checks such a value, with its tolerance, where it arises. `check` is for learners:
+right, or the first reason why not.
 """
 
 from typing import Any
 
+from frozenkit.course.checks import Checked, check
 from frozenkit.errors import FrozenkitError, InputError
 from frozenkit.outputs import Measured, Table, measured, table
 
-__all__ = ["ExpectationError", "Measured", "Table", "expect", "measured", "table"]
+__all__ = ["Checked", "ExpectationError", "Measured", "Table", "check", "expect", "measured", "table"]
 
 
 class ExpectationError(FrozenkitError, AssertionError):

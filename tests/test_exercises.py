@@ -1,0 +1,151 @@
+"""Exercises: solutions pass, students' versions stop at exactly their blanks, odd answers get a sentence."""
+
+import json
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+from nbclient import NotebookClient
+
+from frozenkit import course
+from frozenkit.course.checks import exercises
+from frozenkit.course.student import build_exercises, build_zip, student_version
+from frozenkit.errors import DataError, InputError, UnknownNameError
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+SOLUTIONS = sorted((NOTEBOOKS / "solutions").glob("*.ipynb"))
+NUMBERS = exercises()
+
+
+def cells(path, tag):
+    return [c for c in nbformat.read(path, as_version=4).cells if tag in c.metadata.get("tags", [])]
+
+
+def test_every_lesson_has_exercises_and_every_exercise_a_check():
+    assert [path.name for path in SOLUTIONS] == [path.name for path in sorted(NOTEBOOKS.glob("*.ipynb"))]
+    asked = [f'course.check("{number}", answer_{number[-1]})' for number in NUMBERS]
+    assert [cell.source for path in SOLUTIONS for cell in cells(path, "check")] == asked
+    assert all(len(cells(path, "check")) >= 3 for path in SOLUTIONS)
+
+
+@pytest.mark.parametrize("path", SOLUTIONS, ids=lambda p: p.name)
+def test_every_solution_passes_its_check(path):
+    said = [cell.outputs[0].data["text/plain"] for cell in cells(path, "check")]
+    assert all(text.startswith("✓") for text in said), said
+
+
+@pytest.mark.parametrize("path", SOLUTIONS, ids=lambda p: p.name)
+def test_every_exercise_has_three_hints(path):
+    for level in (1, 2, 3):
+        assert len(cells(path, f"hint-{level}")) == len(cells(path, "check"))
+
+
+@pytest.mark.parametrize("path", SOLUTIONS, ids=lambda p: p.name)
+def test_the_students_version_runs_and_is_open_at_exactly_its_blanks(path, tmp_path):
+    (made,) = [p for p in build_exercises(NOTEBOOKS, to=tmp_path) if p.name == path.name]
+    notebook = nbformat.read(made, as_version=4)
+    NotebookClient(
+        notebook, kernel_name="python3", timeout=300, resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            assert output.output_type != "error"
+            if "check" in cell.metadata.get("tags", []):
+                assert output.data["text/plain"].startswith("…")
+
+
+def test_the_students_versions_in_the_repository_are_those_of_the_solutions(tmp_path):
+    for made in build_exercises(NOTEBOOKS, to=tmp_path):
+        kept = NOTEBOOKS / "exercises" / made.name
+        assert kept.read_bytes() == made.read_bytes(), f"run `frozenkit build`: {made.name} is not up to date"
+    twice = [p.read_bytes() for p in build_exercises(NOTEBOOKS, to=tmp_path)]
+    assert twice == [p.read_bytes() for p in build_exercises(NOTEBOOKS, to=tmp_path)]
+
+
+def inside_blanks(source):
+    """(lines between the marks, lines outside them)."""
+    inside, outside, now = [], [], False
+    for line in source.splitlines():
+        if line.strip().startswith("### begin solution"):
+            now = True
+        elif line.strip().startswith("### end solution"):
+            now = False
+        elif line.strip():
+            (inside if now else outside).append(line)
+    return inside, outside
+
+
+def leaks(solution, student):
+    """Lines that only a solution has and that the student's version shows all the same."""
+    parts = [inside_blanks("".join(c["source"])) for c in solution["cells"] if c["cell_type"] == "code"]
+    known = {line for _, outside in parts for line in outside}
+    shown = {line for c in student["cells"] for line in "".join(c["source"]).splitlines()}
+    return [line for inside, _ in parts for line in inside if line in shown - known]
+
+
+@pytest.mark.parametrize("path", SOLUTIONS, ids=lambda p: p.name)
+def test_no_blank_leaks_its_answer(path):
+    solution = json.loads(path.read_text(encoding="utf-8"))
+    student = student_version(solution)
+    assert leaks(solution, student) == []
+    assert [c["id"] for c in solution["cells"]] == [c["id"] for c in student["cells"]]
+    assert not any(c.get("outputs") for c in student["cells"])
+    damaged = json.loads(json.dumps(student))
+    blank = next(c for c in solution["cells"] if "solution" in c["metadata"].get("tags", []))
+    damaged["cells"].append({"cell_type": "code", "source": blank["source"]})
+    assert leaks(solution, damaged)  # and a leak would be seen
+
+
+ODD = [None, "", "no", b"x", -1, 0, 1e30, float("nan"), float("inf"), True, [], {}, object(), int, lambda: 1,
+       np.zeros(3), torch.zeros(2, 2), torch.tensor(-5.0), ValueError("x"), "raw pixels "]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_wrong_answer_of_any_kind_gets_a_sentence(number):
+    for answer in ODD:
+        found = course.check(number, answer)
+        assert found.state == "wrong", (number, answer)
+        assert len(found.message) > 10
+        assert "Traceback" not in found.message
+        assert not found
+    assert course.check(number).state == "open"
+    assert course.check(number)._repr_html_().startswith('<div role="status"')
+
+
+def test_the_first_thing_wrong_is_said_and_not_the_answer():
+    assert "multiplied" in repr(course.check("03.2", 0.62246))
+    assert "the sign is turned" in repr(
+        course.check("05.1", __import__("frozenkit").representation_gap([0] * 8 + [1] * 2, [0] * 7 + [1] * 3, [0] * 10))
+    )
+    with pytest.raises(UnknownNameError, match="Did you mean '02.3'"):
+        course.check("02.33", 1)
+
+
+def test_a_solution_that_is_marked_wrongly_is_refused():
+    def notebook(source, tags):
+        return {
+            "cells": [{"cell_type": "markdown", "id": "x", "metadata": {"tags": tags}, "source": [source]}],
+            "metadata": {},
+        }
+
+    with pytest.raises(DataError, match="go together"):
+        student_version(notebook("answer = 1", ["solution"]))
+    with pytest.raises(DataError, match="go together"):
+        student_version(notebook("### begin solution: a = ...\na = 1\n### end solution", []))
+    with pytest.raises(DataError, match="no counterpart"):
+        student_version(notebook("### begin solution: a = ...\na = 1", []))
+
+
+def test_a_class_gets_one_file_without_the_solutions(tmp_path):
+    import zipfile
+
+    names = zipfile.ZipFile(build_zip(NOTEBOOKS, tmp_path / "class.zip")).namelist()
+    assert "frozenkit-course/notebooks/course.json" in names
+    assert any("/exercises/" in name for name in names)
+    assert not any("/solutions/" in name for name in names)
+    whole = zipfile.ZipFile(build_zip(NOTEBOOKS, tmp_path / "all.zip", solutions=True)).namelist()
+    assert any("/solutions/" in name for name in whole)
+    with pytest.raises(InputError, match="none are in"):
+        build_exercises(tmp_path)

@@ -1,0 +1,52 @@
+"""Handouts and decks: whole without a network, notes left out, one section a slide."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from frozenkit.cli import main
+from frozenkit.course.pages import build_pages, handout, slides
+from frozenkit.errors import InputError
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+LESSONS = sorted(NOTEBOOKS.glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("make", [handout, slides])
+@pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.name)
+def test_a_page_needs_nothing_from_outside(path, make):
+    page = make(path)
+    assert not re.search(r"""(src|href)=["']https?://|@import|url\(|<link""", page)
+    assert "For lecturers" not in page
+    figures = sum("image/png" in o.get("data", {}) for c in nbformat.read(path, 4).cells for o in c.get("outputs", []))
+    assert page.count("data:image/png") == figures
+
+
+def test_a_deck_has_a_section_a_slide():
+    path = LESSONS[1]
+    kinds = [c.metadata.get("slideshow", {}).get("slide_type", "-") for c in nbformat.read(path, 4).cells]
+    assert slides(path).count("<section>") == sum(kind in ("slide", "subslide") for kind in kinds)
+
+
+def test_text_from_a_notebook_stays_text(tmp_path):
+    bad = nbformat.v4.new_output("stream", name="stdout", text="<img src=x onerror=alert(1)>")
+    cells = [nbformat.v4.new_markdown_cell("# T"), nbformat.v4.new_code_cell("a < b", outputs=[bad])]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "x.ipynb")
+    page = handout(tmp_path / "x.ipynb")
+    assert "<img src=x" not in page
+    assert "a &lt; b" in page
+
+
+def test_the_command_makes_what_it_is_asked_for(tmp_path, monkeypatch, capsys):
+    import shutil
+
+    shutil.copytree(NOTEBOOKS, tmp_path / "notebooks", ignore=shutil.ignore_patterns("*.part"))
+    monkeypatch.chdir(tmp_path)
+    assert main(["build", "--handout", "--slides", "--zip", "--to", "out"]) == 0
+    made = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"00_start_here.html", "00_start_here-slides.html", "frozenkit-course.zip"} <= made
+    assert len(capsys.readouterr().out.splitlines()) == 3 * len(LESSONS) + 1
+    with pytest.raises(InputError, match="must hold lessons"):
+        build_pages(tmp_path / "out", tmp_path, deck=False)
