@@ -118,7 +118,7 @@ class BreakEven:
         first, last = self.measured
         low = f"fewer than {first}" if self.low < first else f"{self.low:.0f}"
         high = f"more than {last}" if self.high > last else f"{self.high:.0f}"
-        interval = f"{self.confidence:.0%} interval: {low} to {high}"
+        interval = f"{100 * self.confidence:.3g} % interval: {low} to {high}"
         if self.n is None:
             return f"not within the range measured ({first} to {last} images: {self.leads} is ahead); {interval}"
         return f"at {self.n:.0f} images; {interval}"

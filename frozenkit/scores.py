@@ -92,7 +92,7 @@ class Score:
             "commonest class alone": f"{self.chance:.3f}",
         }
         cells = "".join(f"<tr><td style='text-align:left'>{k}</td><td>{v}</td></tr>" for k, v in rows.items())
-        return f"<table><caption>Score, {self.confidence:.0%} interval</caption>{cells}</table>"
+        return f"<table><caption>Score, {100 * self.confidence:.3g} % interval</caption>{cells}</table>"
 
 
 def score(

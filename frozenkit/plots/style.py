@@ -92,7 +92,7 @@ def points(ax: Axes, middle: Any, low: Any, high: Any, places: Any, color: str, 
     """Horizontal marks with their intervals, one a place."""
     middle, low, high = (np.asarray(v, float) for v in (middle, low, high))
     ends = np.clip([middle - low, high - middle], 0, None)
-    ax.errorbar(middle, places, xerr=ends, fmt=mark, color=color, elinewidth=3, capsize=0, markersize=10)
+    ax.errorbar(middle, places, xerr=ends, fmt=mark, color=color, elinewidth=3, capsize=0, markersize=10, clip_on=False)
 
 
 def legend_below(ax: Axes) -> None:

@@ -81,7 +81,8 @@ def plot_differences(differences: Mapping[str, PairedTest | Gap], *, ax: Axes | 
         clear = found.low > 0 or found.high < 0
         color, mark = (BLUE, "o") if clear else (GREY, "s")
         points(ax, [100 * value], [100 * found.low], [100 * found.high], [place], color, mark)
-        text = f"{100 * value:+.1f}" + (f"  p = {found.p_value:.2g}")
+        number = f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}")
+        text = f"{number}  p = {found.p_value:.2g}"
         ax.text(1.02, place, text, va="center", ha="left", transform=ax.get_yaxis_transform())
     ax.set_yticks(places, list(differences))
     ax.grid(visible=False, axis="y")
