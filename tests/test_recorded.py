@@ -1,0 +1,57 @@
+"""The results that lessons show as recorded: they agree with themselves and name what they came from."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from frozenkit.heads import HEAD_RULES
+from frozenkit.intervals import wilson_interval
+
+RESULTS = Path(__file__).parents[1] / "notebooks" / "results"
+
+
+def recorded(name: str) -> Any:
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in RESULTS.glob("*.json")))
+def test_a_record_names_its_command_date_machine_and_versions(name):
+    found = recorded(name)
+    assert found["script"].startswith("python -m tests.benchmarks.")
+    assert {"date", "machine", "versions", "settings", "rows"} <= set(found)
+    assert {"processor", "threads", "gpu", "python"} <= set(found["machine"])
+    assert {"torch", "timm", "scikit-learn"} <= set(found["versions"])
+
+
+def test_gaps_are_the_differences_of_their_arms():
+    rows = recorded("gaps")["rows"]
+    keys = [(row["dataset"], row["n"]) for row in rows]
+    assert len(set(keys)) == len(keys)
+    for row in rows:
+        arms = row["arms"]
+        gap = row["gap"]
+        assert gap["low"] <= gap["value"] <= gap["high"]
+        difference = arms["fine-tuned"]["accuracy"] - arms["frozen, best layer"]["accuracy"]
+        assert gap["value"] == pytest.approx(difference, abs=2e-5)
+        assert (gap["p_value"] < 0.05) == (gap["low"] > 0 or gap["high"] < 0)
+
+
+def test_recorded_intervals_are_wilsons():
+    for row in recorded("gaps")["rows"]:
+        for arm in row["arms"].values():
+            right = round(arm["accuracy"] * row["n_test"])
+            low, high = map(float, wilson_interval(right, row["n_test"]))
+            assert arm["accuracy"] == pytest.approx(right / row["n_test"], abs=1e-5)
+            assert (arm["low"], arm["high"]) == pytest.approx((low, high), abs=1e-5)
+
+
+def test_every_published_rule_has_a_verdict():
+    verdicts = recorded("heads")["verdicts"]
+    rules = {(rule, row) for rule, table in HEAD_RULES.items() for row in range(len(table))}
+    assert {(v["rule"], v["row"]) for v in verdicts} == rules
+    for verdict in verdicts:
+        refuted = any(not case["holds"] for case in verdict["cases"])
+        expected = "not measured" if not verdict["cases"] else "no" if refuted else "yes"
+        assert verdict["holds"] == expected
