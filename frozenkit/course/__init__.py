@@ -3,16 +3,16 @@
 A lesson is tested by running it again and comparing every output exactly. Values that differ between machines
 (accuracies, seconds, versions) therefore pass through `measured` or `table(…, measured=…)`, which mark them, and the
 test blanks just the marks; `expect` checks such a value, with its tolerance, where it arises. `check` is for learners:
-right, or the first reason why not.
+right, or the first reason why not; `quiz` asks what a lesson wanted to leave behind.
 """
 
 from typing import Any
 
 from frozenkit.course.checks import Checked, check
-from frozenkit.errors import FrozenkitError, InputError
+from frozenkit.errors import FrozenkitError, InputError, UnknownNameError
 from frozenkit.outputs import Measured, Table, measured, table
 
-__all__ = ["Checked", "ExpectationError", "Measured", "Table", "check", "expect", "measured", "table"]
+__all__ = ["Checked", "ExpectationError", "Measured", "Table", "check", "expect", "measured", "quiz", "table"]
 
 
 class ExpectationError(FrozenkitError, AssertionError):
@@ -48,3 +48,23 @@ def expect(value: Any, expected: float, *, within: float) -> None:
             "cells from the top; if it stays, run `frozenkit doctor`, and report the difference with its output."
         )
     print(f"as expected: {expected:g} ± {within:g}")
+
+
+def quiz(lesson: str) -> Any:
+    """The questions of one lesson, as a widget.
+
+    Args:
+        lesson: Its number, such as ``"02"``.
+
+    Returns:
+        A `frozenkit.widgets.Quiz`.
+
+    Raises:
+        UnknownNameError: If there is no such lesson.
+    """
+    from frozenkit.course.quizzes import QUIZZES
+    from frozenkit.widgets.quiz import Quiz
+
+    if lesson not in QUIZZES:
+        raise UnknownNameError("lesson", lesson, QUIZZES)
+    return Quiz(QUIZZES[lesson], title="Before you go on")

@@ -45,7 +45,9 @@ def plot_scores(scores: Mapping[str, Score], *, ax: Axes | None = None) -> Axes:
         ax.text(1.03, place, f"{value.accuracy:.3f}", va="center", ha="left", weight="bold")
     ax.set_yticks(places, list(scores))
     ax.grid(visible=False, axis="y")
-    ax.set(xlim=(0, 1.0), ylim=(-0.6, len(values) - 0.4), xlabel=f"accuracy, {100 * values[0].confidence:.3g} % interval")
+    ax.set(
+        xlim=(0, 1.0), ylim=(-0.6, len(values) - 0.4), xlabel=f"accuracy, {100 * values[0].confidence:.3g} % interval"
+    )
     legend_below(ax)
     return ax
 

@@ -7,9 +7,9 @@ code without widgets never pays for them.
 from importlib import import_module
 from typing import Any
 
-_HOMES = {"HeadLab": "headlab", "Lab": "base"}
+_HOMES = {"HeadLab": "headlab", "Lab": "base", "Option": "quiz", "Question": "quiz", "Quiz": "quiz"}
 
-__all__ = ["HeadLab", "Lab"]
+__all__ = ["HeadLab", "Lab", "Option", "Question", "Quiz"]
 
 
 def __getattr__(name: str) -> Any:

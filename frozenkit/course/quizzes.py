@@ -1,0 +1,225 @@
+"""Two questions a lesson, with an answer to each answer; `frozenkit.course.quiz` shows them."""
+
+from frozenkit.widgets.quiz import Option, Question
+
+QUIZZES: dict[str, tuple[Question, ...]] = {
+    "00": (
+        Question(
+            "A probe on frozen features gets 65 of 100 emoji right. Which number tells you whether that is good?",
+            (
+                Option(
+                    "The accuracy on the very pictures that the head was fitted on",
+                    "A wide head can know its training pictures by heart.",
+                ),
+                Option(
+                    "What raw pixels, random weights and shuffled labels get",
+                    "They show how much of the score needs no learned features at all.",
+                    right=True,
+                ),
+                Option("The number of features", "Width alone says nothing: random weights give just as many."),
+            ),
+        ),
+        Question(
+            "Two probes score 65.4 % [59.4, 70.9] and 63.0 % [57.0, 68.7] on the same 257 pictures. What may you say?",
+            (
+                Option(
+                    "The first probe is the better one, by 2.4 points",
+                    "The difference is six pictures. A coin would often do that.",
+                ),
+                Option(
+                    "Nothing yet: compare them picture by picture",
+                    "A paired test counts the pictures on which just one of them is right.",
+                    right=True,
+                ),
+                Option(
+                    "They are equally good, because their intervals overlap",
+                    "Overlapping intervals do not show that two probes are equal, and a paired test sees finer.",
+                ),
+            ),
+        ),
+    ),
+    "01": (
+        Question(
+            "The sum of the domain bound is 1.6. What does it promise?",
+            (
+                Option("An error of at most 1.6", "True, and empty: no error is above 1."),
+                Option(
+                    "Nothing, but its terms can be read",
+                    "A vacuous bound is read for its terms: source error, divergence, λ.",
+                    right=True,
+                ),
+                Option(
+                    "That the transfer will fail on the target", "It bounds from above. Below it, anything may happen."
+                ),
+            ),
+        ),
+        Question(
+            "Which of these is a certificate: true with the stated probability, whatever the data?",
+            (
+                Option(
+                    "A hold-out bound on pictures used for nothing else",
+                    "The binomial tail is all it needs.",
+                    right=True,
+                ),
+                Option(
+                    "The domain bound, measured",
+                    "An estimate: a linear classifier finds less than the supremum of the theorem.",
+                ),
+                Option("The accuracy on val, after choosing on val", "What has chosen can no longer be believed."),
+            ),
+        ),
+    ),
+    "02": (
+        Question(
+            "Which layer should you take for a new task?",
+            (
+                Option(
+                    "The last one: it is the deepest, and has learned the most",
+                    "It is tuned to the thousand classes of pretraining.",
+                ),
+                Option(
+                    "The best by leave-one-out on train",
+                    "One pass gives them all, and the test pictures stay untouched.",
+                    right=True,
+                ),
+                Option(
+                    "The one whose score on the test pictures is best",
+                    "Then the test score is flattered: it has chosen.",
+                ),
+            ),
+        ),
+        Question(
+            "Early layers have many channels' worth of activations. Why are they still weak after average pooling?",
+            (
+                Option(
+                    "Edges and colours, averaged over the picture, say little about what is shown",
+                    "What is left is how much of each there is, not how it is put together.",
+                    right=True,
+                ),
+                Option("They were trained less", "All layers were trained together, by the same loss."),
+                Option(
+                    "They are too wide for the head, which then learns everything by heart",
+                    "After pooling they are the narrowest of all.",
+                ),
+            ),
+        ),
+    ),
+    "03": (
+        Question(
+            "You have five labelled pictures of each class. Which head do you try first?",
+            (
+                Option(
+                    "Class means",
+                    "One mean a class is all that five pictures can hold up; normalised, it is hard to beat.",
+                    right=True,
+                ),
+                Option("An MLP with 512 hidden units", "A million weights for fifty pictures: it will remember them."),
+                Option("Attention over tokens", "It can look where it matters, once it has seen enough to know where."),
+            ),
+        ),
+        Question(
+            "A probe says 0.9 for each of a hundred pictures and is right on 70. What does temperature scaling change?",
+            (
+                Option("The accuracy", "All logits are divided by the same number: the largest stays the largest."),
+                Option(
+                    "The confidence only",
+                    "It comes down towards 0.7, and no prediction changes.",
+                    right=True,
+                ),
+                Option(
+                    "The features, which it pulls towards the class means",
+                    "They are frozen, and it comes after the head.",
+                ),
+            ),
+        ),
+    ),
+    "04": (
+        Question(
+            "When is it wrong to read features from a cache?",
+            (
+                Option("When the head changes", "The head comes after the features: that is what a cache is for."),
+                Option(
+                    "When each pass augments anew",
+                    "Then each pass has other features. A fixed number of views can be cached, all of them cannot.",
+                    right=True,
+                ),
+                Option("When the head is trained for many more epochs", "The more epochs, the more a cache saves."),
+            ),
+        ),
+        Question(
+            "Fine-tuning takes a minute an epoch, extraction ten seconds in all. When does caching pay?",
+            (
+                Option("After ten epochs", "Compare one epoch of fine-tuning with what the cache costs once."),
+                Option("Never", "The cached arm costs ten seconds once and next to nothing an epoch."),
+                Option(
+                    "Within the first epoch",
+                    "Ten seconds once are less than one minute. From then on it only wins.",
+                    right=True,
+                ),
+            ),
+        ),
+    ),
+    "05": (
+        Question(
+            "`requires_grad` is False everywhere, and yet the features of a picture depend on its neighbours. Why?",
+            (
+                Option(
+                    "The backbone is in train mode",
+                    "Batch norm then normalises with the batch, and writes what it saw into its buffers.",
+                    right=True,
+                ),
+                Option(
+                    "The optimiser still moves the weights of the backbone", "Without gradients it has nothing to move."
+                ),
+                Option("The head was fitted twice", "The head comes after the features and cannot change them."),
+            ),
+        ),
+        Question(
+            "Raw pixels beat the features of the last layer. What does that tell you?",
+            (
+                Option("The labels are wrong", "Pixels found something in them: they are hardly random."),
+                Option(
+                    "Fine-tuning the whole network is the only way out",
+                    "Look first: an earlier layer may have kept it.",
+                ),
+                Option(
+                    "What the task needs was dropped on the way",
+                    "Pretraining keeps what helps to name things. An earlier layer may still hold the rest.",
+                    right=True,
+                ),
+            ),
+        ),
+    ),
+    "06": (
+        Question(
+            "What does a frozen baseline tell you about fine-tuning?",
+            (
+                Option("How much it will gain", "Not without trying: the gap can be nothing, or twenty points."),
+                Option(
+                    "What it must beat to be worth its cost",
+                    "The baseline costs seconds, and everything later is held against it.",
+                    right=True,
+                ),
+                Option(
+                    "Which of several backbones will be best once tuned",
+                    "The order when frozen tells little about that.",
+                ),
+            ),
+        ),
+        Question(
+            "The criteria contradict each other. What now?",
+            (
+                Option("Take the majority", "They are rules of thumb, and not equally important to you."),
+                Option(
+                    "Fine-tune the whole network, to be on the safe side",
+                    "That is the dearest answer, and with few labels not the safest.",
+                ),
+                Option(
+                    "Measure the gap on a part of the data",
+                    "One short run with an interval says more than seven rules.",
+                    right=True,
+                ),
+            ),
+        ),
+    ),
+}
