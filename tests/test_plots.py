@@ -147,3 +147,12 @@ def test_a_notebook_shows_every_figure_not_only_the_first():
     NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
     shown = [[output.get("data", {}) for output in cell.outputs] for cell in notebook.cells]
     assert [any("image/png" in data for data in cell) for cell in shown] == [True, True, True]
+
+
+def test_a_figure_says_what_it_shows_and_leaves_out_what_differs_between_machines():
+    assert repr(
+        plots.plot_scores({"probe": SCORE}).figure
+    ) == "<Figure: accuracy,  % interval, showing chance>".replace(",  %", ", 95 %")
+    assert repr(plots.plot_images(Pictures(), columns=5)) == "<Figure: 5 pictures>"
+    assert repr(plt.figure()).startswith("<Figure size")  # other figures are left alone
+    plt.close("all")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from frozenkit.calibration import Reliability
 from frozenkit.errors import InputError
-from frozenkit.plots.style import BLUE, GREY, MARKS, ORANGE, PALETTE, SKY, legend_below, new_axes, styled
+from frozenkit.plots.style import BLUE, GREY, MARKS, ORANGE, PALETTE, SKY, legend_below, new_axes, new_figure, styled
 from frozenkit.regions import Regions
 from frozenkit.widths import WidthCurve
 
@@ -73,14 +73,13 @@ def plot_attention(picture: Image.Image, weights: Tensor, *, axes: Sequence[Axes
         weights: (heads, t) weights of one image; t must be a square number of positions.
         axes: heads + 1 axes.
     """
-    import matplotlib.pyplot as plt
 
     side = round(weights.shape[1] ** 0.5)
     if side * side != weights.shape[1]:
         raise InputError(f"`weights` must be (heads, t) with t a square number, got {tuple(weights.shape)}.")
     if axes is None:
         size = (2.6 * (len(weights) + 1), 3.0)
-        axes = list(plt.figure(figsize=size, layout="constrained").subplots(1, len(weights) + 1))
+        axes = list(new_figure(size).subplots(1, len(weights) + 1))
     width, height = picture.size
     for i, ax in enumerate(axes):
         ax.imshow(picture)

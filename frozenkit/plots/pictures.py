@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
 from frozenkit.errors import InputError
-from frozenkit.plots.style import styled
+from frozenkit.plots.style import new_figure, styled
 
 
 @styled
@@ -35,7 +34,7 @@ def plot_images(
     columns = min(columns, len(chosen))
     lines = -(-len(chosen) // columns)
     if figure is None:
-        figure = plt.figure(figsize=(1.6 * columns, 1.95 * lines), layout="constrained")
+        figure = new_figure((1.6 * columns, 1.95 * lines))
     for place, row in enumerate(chosen):
         picture, label = images[row]
         ax = figure.add_subplot(lines, columns, place + 1)

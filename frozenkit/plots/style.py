@@ -4,6 +4,7 @@ Colours are those of Okabe and Ito, told apart by all common kinds of colour vis
 Text and axes are mid-grey on a transparent ground, and so are legible on light and on dark pages.
 """
 
+import re
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
 BLUE, VERMILION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#7F7F7F"
@@ -64,12 +66,38 @@ def styled(plot: Plot) -> Plot:
     return inside  # type: ignore[return-value]
 
 
+class Described(Figure):
+    """A figure that says in words what it shows: a notebook keeps these words for those who cannot see it.
+
+    Values that differ between machines are left out; each plot has them beside it as a table.
+    """
+
+    def __repr__(self) -> str:
+        pictures = sum(bool(ax.images) and not ax.get_xlabel() for ax in self.axes)
+        said = [f"{pictures} pictures"] if pictures else []
+        for ax in self.axes:
+            if ax.images and not ax.get_xlabel():
+                continue
+            title, x, y = ax.get_title(loc="left"), ax.get_xlabel(), ax.get_ylabel()
+            across = f"{y} against {x}" if x and y else x or y
+            series = [str(name) for name in ax.get_legend_handles_labels()[1]]
+            drawn = f"showing {', '.join(series)}" if series else ""
+            said.append(", ".join(filter(None, (title, across, drawn))))
+        words = "; ".join(filter(None, said)) or "a plot"
+        return f"<Figure: {re.sub(r' *[-+−]?[0-9]+[.][0-9]+( ?%)?', '', words)}>"
+
+
+def new_figure(size: tuple[float, float]) -> Figure:
+    """A figure of this size in inches that can say what it shows."""
+    return plt.figure(figsize=size, layout="constrained", FigureClass=Described)
+
+
 def new_axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
     """The axes that were given, or those of a new figure of this size in inches."""
     if ax is not None:
         return ax
     # An Axes made here inherits the style; one that was given keeps its own.
-    return plt.figure(figsize=size, layout="constrained").add_subplot()
+    return new_figure(size).add_subplot()
 
 
 @styled
@@ -84,7 +112,7 @@ def panels(rows: int, columns: int, *, size: tuple[float, float] | None = None) 
     Example:
         >>> left, right = panels(1, 2)
     """
-    figure = plt.figure(figsize=size or (6.4 * columns, 5.0 * rows), layout="constrained")
+    figure = new_figure(size or (6.4 * columns, 5.0 * rows))
     return list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
