@@ -3,10 +3,12 @@
 It lies at the top because doctests in ``frozenkit/`` and the notebooks stand on it as well as ``tests/``.
 """
 
+import json
 import os
 import runpy
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pytest
 
 _GUARD = Path(__file__).parent / "tests" / "network_guard"
 _HOME = pytest.StashKey[Path]()
+_RUNS = pytest.StashKey[dict[str, dict[str, float]]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,6 +27,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="Refuse every connection beyond loopback, in this process, in kernels and in Python subprocesses "
         "(the same as FROZENKIT_BLOCK_NETWORK=1).",
+    )
+    parser.addoption(
+        "--record-budgets",
+        action="store_true",
+        help="Keep what each notebook took, in seconds and in MB at its peak, in notebooks/results/budgets.json.",
     )
 
 
@@ -78,8 +86,55 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     return report
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip the cells after a failed one: they would only repeat the news."""
+    """Give a notebook a cold cache, and skip the cells after a failed one: they would only repeat the news."""
     failed = getattr(item.parent, "first_failed", None)
     if failed is not None:
         pytest.skip(f"{failed} of this notebook failed before")
+    if type(item).__name__ == "IPyNbCell" and not hasattr(item.parent, "began"):
+        item.parent.began = time.monotonic()  # its kernel starts after this hook and inherits the folder
+        item.parent.home = os.environ["FROZENKIT_HOME"]
+        os.environ["FROZENKIT_HOME"] = tempfile.mkdtemp(dir=os.environ["FROZENKIT_TEST_HOME"])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[Any]:
+    """After a notebook's last cell, hold what it took against its budget."""
+    notebook = item.parent
+    last = getattr(nextitem, "parent", None) is not notebook and hasattr(notebook, "began")
+    if last:
+        taken = {"seconds": round(time.monotonic() - notebook.began, 1), "peak_mb": _peak_mb(notebook)}
+    done = yield
+    if not last:
+        return done
+    shutil.rmtree(os.environ["FROZENKIT_HOME"], ignore_errors=True)
+    os.environ["FROZENKIT_HOME"] = notebook.home
+    if hasattr(notebook, "first_failed"):
+        return done
+    item.config.stash.setdefault(_RUNS, {})[notebook.path.relative_to(item.config.rootpath).as_posix()] = taken
+    budget = json.loads(notebook.path.read_text(encoding="utf-8"))["metadata"].get("frozenkit", {})
+    for what, allowed in (("seconds", 60 * budget.get("minutes", 0)), ("peak_mb", budget.get("peak_mb", 0))):
+        if allowed and taken[what] > allowed:
+            pytest.fail(f"over its budget: {what} {taken[what]:,}, at most {allowed:,}", pytrace=False)
+    return done
+
+
+def _peak_mb(notebook: Any) -> int:
+    """The most memory that the kernel ever held, in MB of 10⁶ bytes; 0 where the system does not say."""
+    try:
+        status = Path(f"/proc/{notebook.kernel.km.provisioner.pid}/status").read_text()
+    except OSError:
+        return 0
+    return round(int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write what the notebooks took, where that was asked for."""
+    runs = session.config.stash.get(_RUNS, {})
+    if not runs or not session.config.getoption("--record-budgets"):
+        return
+    from tests.benchmarks.recorded import about, write
+
+    rows = [{"notebook": name} | taken for name, taken in sorted(runs.items())]
+    write("budgets.json", about("pytest notebooks --record-budgets") | {"rows": rows})

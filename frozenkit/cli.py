@@ -166,21 +166,29 @@ def build(
     handout: Annotated[bool, typer.Option("--handout", help="A handout of each lesson, as one HTML file.")] = False,
     zipped: Annotated[bool, typer.Option("--zip", help="Lessons and exercises for a class, as one file.")] = False,
     solutions: Annotated[bool, typer.Option("--solutions", help="With --zip: the solutions as well.")] = False,
+    reference: Annotated[bool, typer.Option("--reference", help="A glossary and a one-page cheat sheet.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Make the students' exercises from the solutions; decks, handouts and a zip where asked for."""
+    """Make the students' exercises from the solutions, and the map of the course; pages and a zip where asked for."""
     from frozenkit.course.pages import build_pages
+    from frozenkit.course.reference import build_reference
     from frozenkit.course.student import build_exercises, build_zip
+    from frozenkit.course.syllabus import update_readme, write_coverage
     from frozenkit.lab import find_notebooks
 
     root, notebook = find_notebooks(folder)
     course = (root / notebook).parent
     made = build_exercises(course)
+    made.append(write_coverage(course))
+    if (readme := course.parent / "README.md").is_file() and "<!-- course -->" in readme.read_text(encoding="utf-8"):
+        made.append(update_readme(readme, course))
     for deck, wanted in ((False, handout), (True, slides)):
         if wanted:
             made += build_pages(course, to, deck=deck)
     if zipped:
         made.append(build_zip(course, to / "frozenkit-course.zip", solutions=solutions))
+    if reference:
+        made += build_reference(to)
     for path in made:
         print(path)
 

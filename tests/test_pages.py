@@ -47,6 +47,6 @@ def test_the_command_makes_what_it_is_asked_for(tmp_path, monkeypatch, capsys):
     assert main(["build", "--handout", "--slides", "--zip", "--to", "out"]) == 0
     made = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"00_start_here.html", "00_start_here-slides.html", "frozenkit-course.zip"} <= made
-    assert len(capsys.readouterr().out.splitlines()) == 3 * len(LESSONS) + 1
+    assert len(capsys.readouterr().out.splitlines()) == 3 * len(LESSONS) + 2  # and the map
     with pytest.raises(InputError, match="must hold lessons"):
         build_pages(tmp_path / "out", tmp_path, deck=False)

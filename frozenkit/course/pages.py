@@ -8,7 +8,7 @@ from typing import Any
 
 from frozenkit.errors import InputError
 
-_STYLE = """
+STYLE = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --soft: #5c6570; --line: #d9dee4; --page: #fff; --card: #f5f7f9;
         --mark: #0072b2; }
 @media (prefers-color-scheme: dark) {
@@ -65,7 +65,7 @@ def handout(path: Path) -> str:
     notebook = _read(path)
     shown = [cell for cell in notebook.cells if _slide_type(cell) != "notes"]
     body = "\n".join(_cell(cell, path.parent) for cell in shown)
-    return _page(_title(notebook), _STYLE, f"<main>{body}</main>")
+    return page(_title(notebook), STYLE, f"<main>{body}</main>")
 
 
 def slides(path: Path) -> str:
@@ -82,7 +82,7 @@ def slides(path: Path) -> str:
     sections = "\n".join(f"<section>{''.join(part)}</section>" for part in parts)
     buttons = '<button id="back" aria-label="back">←</button> <button id="on" aria-label="on">→</button>'
     nav = f'<nav aria-label="slides">{buttons} <span id="place" role="status"></span></nav>'
-    return _page(_title(notebook), _STYLE + _DECK, f"<main>{sections}</main>{nav}<script>{_KEYS}</script>")
+    return page(_title(notebook), STYLE + _DECK, f"<main>{sections}</main>{nav}<script>{_KEYS}</script>")
 
 
 def build_pages(notebooks: Path, to: Path, *, deck: bool) -> list[Path]:
@@ -138,7 +138,7 @@ def _output(output: Any) -> str:
     data = output.get("data", {})
     if "image/png" in data:
         picture = f"data:image/png;base64,{base64.b64encode(base64.b64decode(data['image/png'])).decode()}"
-        alt = html.escape(data.get("text/plain", "figure"), quote=True)
+        alt = html.escape(data.get("text/plain", "figure").strip("<>"), quote=True)
         return f'<div class="output"><span class="figure"><img alt="{alt}" src="{picture}"></span></div>'
     if "text/html" in data:
         return f'<div class="output">{data["text/html"]}</div>'
@@ -147,7 +147,8 @@ def _output(output: Any) -> str:
     return f'<pre class="output">{html.escape(plain)}</pre>'
 
 
-def _page(title: str, style: str, body: str) -> str:
+def page(title: str, style: str, body: str) -> str:
+    """One HTML document with its style inside."""
     head = (
         f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
     )

@@ -47,6 +47,8 @@ _RC: Any = {
     "lines.markersize": 9,
 }
 
+_NUMBER = re.compile(r"[-+−]?\b[0-9][0-9.,]*\b(?! % interval)( ?%)?")
+
 Plot = TypeVar("Plot", bound=Callable[..., Any])
 
 
@@ -82,9 +84,8 @@ class Described(Figure):
             across = f"{y} against {x}" if x and y else x or y
             series = [str(name) for name in ax.get_legend_handles_labels()[1]]
             drawn = f"showing {', '.join(series)}" if series else ""
-            said.append(", ".join(filter(None, (title, across, drawn))))
-        words = "; ".join(filter(None, said)) or "a plot"
-        return f"<Figure: {re.sub(r' *[-+−]?[0-9]+[.][0-9]+( ?%)?', '', words)}>"
+            said.append(_NUMBER.sub("…", ", ".join(filter(None, (title, across, drawn)))))
+        return f"<Figure: {'; '.join(filter(None, said)) or 'a plot'}>"
 
 
 def new_figure(size: tuple[float, float]) -> Figure:

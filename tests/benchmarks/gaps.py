@@ -39,6 +39,7 @@ SIMILARITY = {  # to photos of things, as one would judge before measuring
     "digits": "far",
 }
 ORDER = [*SIMILARITY, *PUBLISHED_GAPS]
+COMMAND = "python -m tests.benchmarks.gaps"
 SETTINGS: dict[str, Any] = {
     "backbone": "efficientnet-lite0",
     "image_size": 96,
@@ -161,7 +162,7 @@ def main() -> None:
         for n in sorted({min(n, size) for n in wanted.sizes} - done):
             content["rows"].append(measure(name, n))
             content["rows"].sort(key=lambda row: (ORDER.index(row["dataset"]), row["n"]))
-            recorded.write("gaps.json", {**recorded.about("gaps", **SETTINGS), "rows": content["rows"]})
+            recorded.write("gaps.json", {**recorded.about(COMMAND, **SETTINGS), "rows": content["rows"]})
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from frozenkit.errors import FrozenkitError
 from frozenkit.intervals import holm
 from tests.benchmarks import recorded
 
+COMMAND = "python -m tests.benchmarks.heads"
 SETTINGS = {"backbone": "efficientnet-lite0", "image_size": 96, "layer": "blocks.5", "draws": 3, "test": 1000}
 SHOTS = {"fashion-mnist": (1, 5, 10, 50, 200, 400), "emoji-google": (1, 5, 10, 50)}
 TOKENS = "attention"
@@ -177,4 +178,7 @@ if __name__ == "__main__":
     judged = verdicts(measured)
     for line in judged:
         print(line["rule"], "·", line["advice"], "·", line["holds"])
-    recorded.write("heads.json", {**recorded.about("heads", **SETTINGS), "rows": measured, "verdicts": judged})
+    recorded.write(
+        "heads.json",
+        {**recorded.about(COMMAND, **SETTINGS), "rows": measured, "verdicts": judged},
+    )

@@ -10,13 +10,13 @@ from typing import Any
 RESULTS = Path(__file__).parents[2] / "notebooks" / "results"
 
 
-def about(script: str, **settings: Any) -> dict[str, Any]:
+def about(command: str, **settings: Any) -> dict[str, Any]:
     """Machine, versions, date, command and settings of a recorded result."""
     import torch
 
     names = ("torch", "torchvision", "timm", "scikit-learn", "numpy")
     return {
-        "script": f"python -m tests.benchmarks.{script}",
+        "script": command,
         "date": datetime.now(UTC).date().isoformat(),
         "machine": {
             "processor": _processor(),
