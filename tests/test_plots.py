@@ -152,7 +152,7 @@ def test_a_notebook_shows_every_figure_not_only_the_first():
 def test_a_figure_says_what_it_shows_and_leaves_out_what_differs_between_machines():
     assert repr(
         plots.plot_scores({"probe": SCORE}).figure
-    ) == "<Figure: accuracy,  % interval, showing chance>".replace(",  %", ", 95 %")
+    ) == "<Figure: accuracy,  % interval, showing chance …>".replace(",  %", ", 95 %")
     assert repr(plots.plot_images(Pictures(), columns=5)) == "<Figure: 5 pictures>"
     assert repr(plt.figure()).startswith("<Figure size")  # other figures are left alone
     plt.close("all")

@@ -20,7 +20,7 @@ def test_run_all_ends_without_an_error(lesson):
 
 
 def test_the_slider_moved_by_keyboard_changes_kernel_and_accuracy(lesson):
-    lab = lesson.page.locator(".fk-lab")
+    lab = lesson.page.get_by_role("region", name="HeadLab")
     lab.scroll_into_view_if_needed()
     accuracy = lab.locator("[data-role=test-accuracy]")
     before = accuracy.text_content()
