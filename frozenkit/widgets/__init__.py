@@ -7,9 +7,19 @@ code without widgets never pays for them.
 from importlib import import_module
 from typing import Any
 
-_HOMES = {"HeadLab": "headlab", "Lab": "base", "Option": "quiz", "Question": "quiz", "Quiz": "quiz"}
+_HOMES = {
+    "CacheLab": "cachelab",
+    "HeadLab": "headlab",
+    "Lab": "base",
+    "LayerLab": "layerlab",
+    "Option": "quiz",
+    "Question": "quiz",
+    "Quiz": "quiz",
+    "ShiftLab": "shiftlab",
+    "TeachLab": "teachlab",
+}
 
-__all__ = ["HeadLab", "Lab", "Option", "Question", "Quiz"]
+__all__ = ["CacheLab", "HeadLab", "Lab", "LayerLab", "Option", "Question", "Quiz", "ShiftLab", "TeachLab"]
 
 
 def __getattr__(name: str) -> Any:

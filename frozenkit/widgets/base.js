@@ -82,6 +82,23 @@ function openLab(model, el, title) {
     });
   };
 
+  // Long work: what it is, how far, and a button to end it.
+  const bar = h("progress", { max: 1 });
+  const what = h("span", {});
+  const halt = h("button", { type: "button", onclick: () => model.send({ stop: true }) }, "Stop");
+  const working = h("div", { class: "fk-work", role: "status", hidden: true }, what, bar, halt);
+  const showWork = () => {
+    const { what: name, done, of } = model.get("work") ?? {};
+    working.hidden = !name;
+    if (!name) return;
+    settled();
+    what.textContent = of ? `${name}: ${done} of ${of}` : `${name} …`;
+    if (of) bar.value = done / of;
+    else bar.removeAttribute("value");
+  };
+  on("work", showWork);
+  showWork();
+
   on("error", showError);
   showError();
   const close = () => {
@@ -89,7 +106,84 @@ function openLab(model, el, title) {
     cancelAnimationFrame(frame);
     forget.forEach((action) => action());
   };
-  return { root, status, on, send, settled, close, onClose: (action) => forget.push(action) };
+  return { root, status, working, on, send, settled, close, onClose: (action) => forget.push(action) };
+}
+
+const text = (x, y, words, options = {}) => s("text", { x, y, "text-anchor": "middle", ...options }, words);
+
+/** Colours and marks of classes: Okabe and Ito's palette, then other marks, so that colour is never alone. */
+const CLASS_COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c8c00"];
+const MARK_PATHS = ["M-5 0a5 5 0 1 0 10 0a5 5 0 1 0 -10 0", "M-4.5 -4.5h9v9h-9z", "M0 -6l5.5 10h-11z", "M0 -6.5l5 6.5l-5 6.5l-5 -6.5z"];
+const classColour = (k) => CLASS_COLOURS[k % CLASS_COLOURS.length];
+const classMark = (k) => MARK_PATHS[(k + Math.floor(k / CLASS_COLOURS.length)) % MARK_PATHS.length];
+
+/** A labelled native select. */
+function picker(label, choices, move) {
+  const id = uniqueId("select");
+  const input = h("select", { id, onchange: () => move(input.value) });
+  for (const [value, name] of choices) input.append(h("option", { value }, name));
+  const node = h("div", { class: "fk-control fk-picker" }, h("label", { for: id }, label), input);
+  return { node, input, show: (value) => (input.value = value) };
+}
+
+/** Buttons that keep a picture as PNG or SVG, and its numbers as CSV. */
+function keepButtons(name, svg, csv) {
+  const save = (blob, suffix) => {
+    const link = h("a", { href: URL.createObjectURL(blob), download: `${name}.${suffix}` });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  };
+  const source = () => {
+    const node = svg().cloneNode(true);
+    const live = [svg(), ...svg().querySelectorAll("*")];
+    [node, ...node.querySelectorAll("*")].forEach((copy, i) => {
+      const style = getComputedStyle(live[i]);
+      const kept = ["fill", "stroke", "stroke-width", "stroke-dasharray", "font-family", "font-weight", "opacity", "paint-order"];
+      copy.setAttribute("style", kept.map((p) => `${p}:${style.getPropertyValue(p)}`).join(";") + `;${copy.getAttribute("style") ?? ""}`);
+    });
+    node.setAttribute("xmlns", SVG);
+    return new XMLSerializer().serializeToString(node);
+  };
+  const png = () => {
+    const image = new Image();
+    image.onload = () => {
+      const canvas = h("canvas", { width: 2 * image.width, height: 2 * image.height });
+      const pen = canvas.getContext("2d");
+      pen.fillStyle = getComputedStyle(svg().closest(".fk-lab")).backgroundColor;
+      pen.fillRect(0, 0, canvas.width, canvas.height);
+      pen.drawImage(image, 0, 0, canvas.width, canvas.height);
+      canvas.toBlob((blob) => save(blob, "png"));
+    };
+    image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(source())}`;
+  };
+  const button = (words, act) => h("button", { type: "button", class: "fk-keep", onclick: act }, words);
+  return h(
+    "span",
+    { class: "fk-keeps" },
+    button("PNG", png),
+    button("SVG", () => save(new Blob([source()], { type: "image/svg+xml" }), "svg")),
+    button("CSV", () => save(new Blob([csv()], { type: "text/csv" }), "csv")),
+  );
+}
+
+const csvOf = (rows) => rows.map((row) => row.map((v) => `"${String(v ?? "").replaceAll('"', '""')}"`).join(",")).join("\n");
+
+/** A sheet of equally large thumbnails, sent as one picture: the `i`-th as a node, or as an SVG pattern's image. */
+function thumbnails(model, name) {
+  let url = null;
+  const load = () => {
+    const bytes = model.get(name);
+    if (url) URL.revokeObjectURL(url);
+    url = bytes?.byteLength ? URL.createObjectURL(new Blob([bytes], { type: "image/png" })) : null;
+  };
+  load();
+  const tile = (i, { columns, side }, size = side) =>
+    h("span", {
+      class: "fk-tile",
+      style: `width:${size}px;height:${size}px;background-image:url("${url}");background-size:${columns * size}px auto;` +
+        `background-position:${-(i % columns) * size}px ${-Math.floor(i / columns) * size}px`,
+    });
+  return { load, tile, has: () => Boolean(url), close: () => url && URL.revokeObjectURL(url) };
 }
 
 /** A labelled native range input; the number beside it is part of its accessible value. */

@@ -1,7 +1,9 @@
 """What all labs share: one script and style, a summary that a notebook can keep, and errors shown where the hand is."""
 
 import html
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +32,92 @@ class InputTraitError(InputError, traitlets.TraitError):
     """An input does not fit; as a `TraitError` it leaves the old value in place."""
 
 
+Tell = Callable[[int, int], None]
+
+
+class Stopped(Exception):
+    """Somebody pressed stop, or asked for something else meanwhile."""
+
+
+def after(before: int, of: int, tell: Tell) -> Tell:
+    """Progress of one part of a job, told as progress of the whole."""
+    return lambda done, _: tell(before + done, of)
+
+
 class Lab(anywidget.AnyWidget):
     """Base of the labs: input traits come from the browser or from code, `answer` goes back as one consistent whole.
 
     A lab implements `_compute`, which returns the answer to the present inputs, and `_summary`, what it shows in a
     few words. `error` is what went wrong, for people; the widget shows it, and the last good answer stays.
+
+    What takes longer than a moment runs beside the kernel, by `_later`: `work` then says what is done so far, the
+    widget shows it with a button to stop, and `wait` waits for it.
     """
 
     answer = traitlets.Dict().tag(sync=True)
     error = traitlets.Unicode().tag(sync=True)
+    work = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, **traits: Any) -> None:
+        self._thread: threading.Thread | None = None
+        self._stopped = threading.Event()
+        super().__init__(**traits)
+        self.on_msg(self._told)
+
+    def _told(self, _widget: Any, content: Any, _buffers: Any) -> None:
+        if isinstance(content, dict) and content.get("stop"):
+            self.stop()
+
+    def stop(self) -> None:
+        """End what runs beside the kernel, at its next step; what was shown before stays."""
+        self._stopped.set()
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until nothing runs beside the kernel any more.
+
+        Raises:
+            TimeoutError: If that takes longer than `timeout` seconds.
+        """
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout)
+            if self._thread.is_alive():
+                raise TimeoutError(f"{self.work.get('what', 'the work')} is not done after {timeout} s.")
+
+    def _later(self, what: str, job: Callable[[Tell], None]) -> None:
+        """Run a job beside the kernel; a newer one ends it.
+
+        `tell(done, of)` shows how far it is, and ends the job where it has been stopped.
+        """
+        self._stopped.set()
+        stopped = self._stopped = threading.Event()
+        before, shown = self._thread, 0.0
+
+        def tell(done: int, of: int) -> None:
+            nonlocal shown
+            if stopped.is_set():
+                raise Stopped
+            if done in (0, of) or time.monotonic() - shown > 0.1:
+                shown = time.monotonic()
+                self.work = {"what": what, "done": int(done), "of": int(of)}
+
+        def run() -> None:
+            if before is not None:
+                before.join()  # one at a time: two would only slow each other down
+            try:
+                tell(0, 0)
+                job(tell)
+                self.error = ""
+            except Stopped:
+                pass
+            except Exception as error:
+                self.error = str(error) if isinstance(error, FrozenkitError) else f"{type(error).__name__}: {error}"
+            finally:
+                if self._stopped is stopped:
+                    self.work = {}
+
+        self.work = {"what": what, "done": 0, "of": 0}
+        self._thread = threading.Thread(target=run, daemon=True)
+        self._thread.start()
 
     def _compute(self) -> dict[str, Any]:
         raise NotImplementedError

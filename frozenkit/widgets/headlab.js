@@ -165,10 +165,6 @@ function panel(box) {
   return { ...box, y: (share) => box.bottom - share * (box.bottom - box.top) };
 }
 
-function text(x, y, words, options = {}) {
-  return s("text", { x, y, "text-anchor": "middle", ...options }, words);
-}
-
 function gridLines({ font, left, y }, right) {
   return [0, 0.25, 0.5, 0.75, 1].flatMap((share) => [
     s("line", { x1: left, x2: right, y1: y(share), y2: y(share), class: share ? "fk-grid" : "fk-axis" }),

@@ -1,0 +1,202 @@
+"""ShiftLab: change the pictures, and see what the features, the bound and the real error make of it."""
+
+from typing import Any
+
+import torch
+import traitlets
+
+from frozenkit.backbones import Backbone, load_backbone
+from frozenkit.bounds import Bound, domain_bound
+from frozenkit.cache import FeatureCache
+from frozenkit.errors import InputError
+from frozenkit.extraction import extract
+from frozenkit.features import FeatureSet
+from frozenkit.outputs import measured
+from frozenkit.shifts import KINDS, shift
+from frozenkit.widgets.base import InputTraitError, Lab, Tell, after, assets
+from frozenkit.widgets.pictures import dataset_sheet, parts
+
+_LOOK = 8  # pictures before and after
+_CLOUD = 150  # points of each domain
+
+
+class ShiftLab(Lab):
+    """Drag a shift's severity: pictures before and after, both clouds, and the domain bound beside the real error.
+
+    The head is fitted on the pictures as they are and stays. The target's features are extracted beside the kernel,
+    once for each severity.
+
+    Args:
+        train: Pictures with class labels, the source; by default clothes.
+        test: Other pictures of the same classes.
+        backbone: By default the bundled one at 64 px.
+        layer: Read there; by default ``"blocks.5"`` where there is one, else the backbone's default.
+        cache: Where features are kept; by default the user's own.
+
+    Attributes:
+        kind: One of the shifts, such as ``"rotate"``.
+        severity: From 0, which changes nothing, to 5.
+        answer: All that the widget draws, as plain numbers.
+
+    Raises:
+        InputError: If train and test have other classes.
+
+    Example:
+        >>> lab = ShiftLab()
+        >>> lab.result.terms["half the divergence"]  # nothing is shifted yet
+        0.0
+        >>> lab.severity = 3
+        >>> lab.wait()
+        >>> lab.result.measured > lab.bound_at(0).measured
+        True
+    """
+
+    _esm, _css = assets("shiftlab")
+
+    about = traitlets.Unicode().tag(sync=True)
+    kind = traitlets.Enum(tuple(KINDS), "rotate").tag(sync=True)
+    kinds: Any = traitlets.List(list(KINDS)).tag(sync=True)
+    severity = traitlets.Int(0).tag(sync=True)
+    before = traitlets.Bytes().tag(sync=True)
+    after = traitlets.Bytes().tag(sync=True)
+
+    def __init__(
+        self,
+        train: Any = None,
+        test: Any = None,
+        *,
+        backbone: Backbone | None = None,
+        layer: str | None = None,
+        cache: FeatureCache | None = None,
+    ) -> None:
+        if train is None:
+            train, test = parts("fashion-mnist", 300)
+        elif test is None:
+            raise InputError("`test` must come with `train`: the error is measured on pictures that fitted nothing.")
+        if train.classes != test.classes:
+            raise InputError(f"`test` must have the classes of train, {list(train.classes)}; got {list(test.classes)}.")
+        self._data = {"train": train, "test": test}
+        self._backbone = backbone or load_backbone(image_size=64)
+        usual = "blocks.5" if "blocks.5" in self._backbone.layers else self._backbone.default_layer
+        self._layer = self._backbone.check_layer(layer) if layer else usual
+        self._cache = cache or FeatureCache()
+        self._seen: dict[tuple[str, int], tuple[Bound, list[list[float]]]] = {}
+        self._settling = True
+        super().__init__(
+            about=f"{len(train):,} and {len(test):,} pictures, {len(train.classes)} classes, {self._layer}"
+        )
+        self.before, self._grid = dataset_sheet(test, range(min(_LOOK, len(test))), side=72)
+        self.after = self.before
+        self._source = self._features(0, lambda *_: None)
+        self._plane = _plane(self._source["train"].features)
+        self._look(self.kind, 0, lambda *_: None)
+        self._refresh()
+        self._settling = False
+
+    @property
+    def result(self) -> Bound:
+        """The bound at the present shift, with each of its terms and the error that was measured."""
+        return self.bound_at(self.severity)
+
+    def bound_at(self, severity: int) -> Bound:
+        """The bound at a severity of the present kind that has been looked at.
+
+        Raises:
+            InputError: If it has not.
+        """
+        key = self._key(self.kind, severity)
+        if key not in self._seen:
+            raise InputError(f"severity {severity} of {self.kind!r} has not been looked at. Set it, then `wait()`.")
+        return self._seen[key][0]
+
+    @traitlets.validate("severity")
+    def _in_range(self, proposal: Any) -> int:
+        severity: int = proposal["value"]
+        if severity not in range(6):
+            raise InputTraitError(f"`severity` must be a whole number from 0 to 5, got {severity}.")
+        return severity
+
+    @traitlets.observe("kind", "severity")
+    def _moved(self, _change: Any) -> None:
+        if self._settling:
+            return
+        kind, severity = self.kind, self.severity
+        some = shift(self._data["test"].subset(range(min(_LOOK, len(self._data["test"])))), kind, severity)
+        self.after = dataset_sheet(some, range(len(some)), side=72)[0]
+        if self._key(kind, severity) in self._seen:
+            self.stop()
+            self._refresh()
+            return
+
+        def job(tell: Tell) -> None:
+            self._look(kind, severity, tell)
+            tell(1, 1)
+            self._refresh()
+
+        self._later("extracting the shifted pictures", job)
+
+    @staticmethod
+    def _key(kind: str, severity: int) -> tuple[str, int]:
+        return (kind if severity else "", severity)
+
+    def _features(self, severity: int, tell: Tell, kind: str = "") -> dict[str, FeatureSet]:
+        sizes, found, before = [len(part) for part in self._data.values()], {}, 0
+        for name, part in self._data.items():
+            shifted = shift(part, kind, severity) if severity else part
+            progress = after(before, sum(sizes), tell)
+            keys: dict[str, Any] = {"layers": [self._layer], "precision": "exact", "cache": self._cache}
+            found[name] = extract(self._backbone, shifted, progress=progress, **keys)[self._layer]
+            before += len(part)
+        return found
+
+    def _look(self, kind: str, severity: int, tell: Tell) -> None:
+        target = self._features(severity, tell, kind) if severity else self._source
+        bound = domain_bound(self._source["train"], self._source["test"], target["train"], target["test"])
+        points = self._plane(target["test"].features[:_CLOUD])
+        self._seen[self._key(kind, severity)] = bound, points
+
+    def _compute(self) -> dict[str, Any]:
+        kind, severity = self.kind, self.severity
+        seen = {level: self._seen.get(self._key(kind, level)) for level in range(6)}
+        now = seen[severity]
+        return {
+            "kind": kind,
+            "severity": severity,
+            "sheet": self._grid,
+            "count": min(_LOOK, len(self._data["test"])),
+            "source": self._plane(self._source["test"].features[:_CLOUD]),
+            "target": now[1] if now else [],
+            "bounds": [
+                {
+                    "severity": level,
+                    "terms": {name: float(value) for name, value in found[0].terms.items()},
+                    "sum": float(found[0].value),
+                    "measured": float(found[0].measured or 0.0),
+                    "vacuous": bool(found[0].is_vacuous),
+                }
+                for level, found in seen.items()
+                if found
+            ],
+        }
+
+    def _summary(self) -> dict[str, Any]:
+        facts: dict[str, Any] = {"data": self.about, "shift": f"{self.kind}, severity {self.severity}"}
+        found = self._seen.get(self._key(self.kind, self.severity))
+        if found:
+            facts |= {name: measured(value) for name, value in found[0].terms.items()}
+            facts |= {"sum": measured(found[0].value), "measured error": measured(found[0].measured)}
+        return facts
+
+
+def _plane(x: torch.Tensor) -> Any:
+    """A map to the two directions of most variance of x, as lists in units of x's own spread."""
+    mean = x.mean(0)
+    _, _, directions = torch.linalg.svd(x - mean, full_matrices=False)
+    flat = (x - mean) @ directions[:2].T
+    spread = flat.std(0).clamp_min(1e-6)
+
+    def onto(y: torch.Tensor) -> list[list[float]]:
+        rows: list[list[float]] = (((y - mean) @ directions[:2].T) / spread).tolist()
+        return [[round(value, 3) for value in row] for row in rows]
+
+    return onto

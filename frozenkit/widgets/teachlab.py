@@ -1,0 +1,296 @@
+"""TeachLab: show the machine a few pictures of each class, and watch it learn."""
+
+import io
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import traitlets
+from PIL import Image, ImageOps
+
+from frozenkit.activations import pooled_activations
+from frozenkit.backbones import Backbone, load_backbone
+from frozenkit.cache import load_features, save_features
+from frozenkit.datasets import load_dataset
+from frozenkit.errors import DataError, FrozenkitError, FrozenkitWarning, InputError
+from frozenkit.features import FeatureSet
+from frozenkit.images import MAX_PIXELS, to_rgb
+from frozenkit.intervals import wilson_interval
+from frozenkit.outputs import measured
+from frozenkit.probes import Probe, fit_probe
+from frozenkit.widgets.base import InputTraitError, Lab, assets
+from frozenkit.widgets.pictures import sheet
+
+_MOST_CLASSES = 20
+_MOST_PICTURES = 2000
+_KEPT_SIDE = 64
+
+
+class TeachLab(Lab):
+    """Name two classes or more, add pictures by file, drawing, camera or from a data set; a probe is refitted at once.
+
+    Each new picture is run through the frozen backbone once. Pictures stay in memory; only `save` writes anything,
+    and it writes features, not pictures.
+
+    Args:
+        classes: Names to begin with.
+        backbone: By default the bundled one at 96 px.
+
+    Attributes:
+        classes: Names; a class may be renamed at any time, and one without pictures may be removed.
+        answer: All that the widget draws, as plain numbers.
+        live: What the probe makes of the picture it was last asked about.
+
+    Raises:
+        InputError: If there are no names, two alike, or more than twenty.
+
+    Example:
+        >>> from frozenkit import load_dataset
+        >>> lab, emoji = TeachLab(["animals", "food"]), load_dataset("emoji-google", limit=100)
+        >>> animals, food = ([emoji[i][0] for i in range(100) if emoji[i][1] == k] for k in (1, 2))
+        >>> lab.add("animals", animals[:5])
+        >>> lab.add("food", food[:5])
+        >>> shares = lab.look(animals[5])
+        >>> max(shares, key=shares.get)
+        'animals'
+    """
+
+    _esm, _css = assets("teachlab")
+
+    classes: Any = traitlets.List().tag(sync=True)
+    pictures = traitlets.Bytes().tag(sync=True)
+    live = traitlets.Dict().tag(sync=True)
+    said = traitlets.Unicode().tag(sync=True)
+
+    def __init__(self, classes: Sequence[str] = ("this", "that"), *, backbone: Backbone | None = None) -> None:
+        self._backbone = backbone or load_backbone(image_size=96)
+        self._layer = self._backbone.default_layer
+        self._features: list[torch.Tensor] = []
+        self._labels: list[int] = []
+        self._small: list[Image.Image] = []
+        self._probe: Probe | None = None
+        super().__init__(classes=list(classes))
+        self._fit()
+
+    # --- from code ---
+
+    @property
+    def result(self) -> Probe | None:
+        """The fitted probe, or None as long as there are not two classes with a picture each."""
+        return self._probe
+
+    @property
+    def features(self) -> FeatureSet:
+        """What has been taught so far: a row for each picture.
+
+        Raises:
+            DataError: If there is no picture yet.
+        """
+        if not self._features:
+            raise DataError("there is no picture yet: add some of each class.")
+        ids = tuple(f"taught-{i}" for i in range(len(self._features)))
+        x = torch.stack(self._features)
+        return FeatureSet(x, torch.as_tensor(self._labels), tuple(self.classes), ids, self._layer, "")
+
+    def add(self, name: str, pictures: Sequence[Image.Image]) -> None:
+        """Teach pictures of one class.
+
+        Raises:
+            InputError: If there is no such class, or there would be more than 2,000 pictures.
+        """
+        if name not in self.classes:
+            raise InputError(f"`name` must be one of {', '.join(self.classes)}; got {name!r}.")
+        if len(self._labels) + len(pictures) > _MOST_PICTURES:
+            raise InputError(f"TeachLab holds at most {_MOST_PICTURES:,} pictures. `frozenkit probe` takes any number.")
+        for picture in pictures:
+            small = to_rgb(picture)
+            self._features.append(self._read(small))
+            self._labels.append(self.classes.index(name))
+            self._small.append(ImageOps.fit(small, (_KEPT_SIDE, _KEPT_SIDE)))
+        self._fit()
+
+    def remove(self, index: int) -> None:
+        """Forget one picture, counted in the order of teaching."""
+        if not 0 <= index < len(self._labels):
+            raise InputError(f"`index` must lie in 0..{len(self._labels) - 1}, got {index}.")
+        for values in (self._features, self._labels, self._small):
+            del values[index]
+        self._fit()
+
+    def look(self, picture: Image.Image) -> dict[str, float]:
+        """Class → probability of a picture; nothing is learned from it. Empty as long as there is no probe."""
+        x = self._read(to_rgb(picture))
+        if self._probe is None:
+            self.live = {}
+            return {}
+        shares = self._probe.predict_proba(x[None])[0].tolist()
+        unit = torch.nn.functional.normalize(torch.stack([x, *self._features]), dim=1)
+        near = (unit[1:] @ unit[0]).topk(min(3, len(self._features))).indices.tolist()
+        self.live = {"shares": shares, "near": near}
+        return dict(zip(self.classes, shares))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the features, labels and class names to an ``.h5`` file. The pictures are not in it."""
+        path = Path(path).expanduser().with_suffix(".h5")
+        save_features(self.features, path)
+        return path
+
+    def load(self, path: str | Path) -> None:
+        """Take up what `save` wrote, in place of what is here.
+
+        Raises:
+            InputError: If it was made with another backbone or layer.
+            CacheError: If the file cannot be read.
+        """
+        found = load_features(Path(path).expanduser())
+        width = len(self._read(Image.new("RGB", (8, 8))))
+        if found.layer != self._layer or found.n_features != width:
+            raise InputError(
+                f"this file holds {found.layer} with {found.n_features} features, not {self._layer}, {width}."
+            )
+        self._features = list(found.features)
+        self._labels = found.labels.tolist()
+        self._small = [Image.new("RGB", (_KEPT_SIDE, _KEPT_SIDE), "#999999") for _ in self._labels]
+        self.classes = list(found.classes)
+        self._fit()
+
+    # --- from the browser ---
+
+    def _told(self, widget: Any, content: Any, buffers: Any) -> None:
+        super()._told(widget, content, buffers)
+        try:
+            self._do(content if isinstance(content, dict) else {}, [bytes(b) for b in buffers or []])
+        except (FrozenkitError, OSError) as error:
+            self.error = str(error)
+
+    def _do(self, content: dict[str, Any], buffers: list[bytes]) -> None:
+        if "add" in content:
+            self.error = ""
+            good, bad = [], []
+            for i, data in enumerate(buffers):
+                try:
+                    good.append(_decoded(data))
+                except DataError as error:
+                    bad.append(f"picture {i + 1}: {error}")
+            if good:
+                self.add(self.classes[_index(content["add"], self.classes)], good)
+            if bad:
+                self.error = " ".join(bad)
+        elif "look" in content and buffers:
+            self.look(_decoded(buffers[0]))
+        elif "remove" in content:
+            self.remove(_index(content["remove"], self._labels))
+        elif "sample" in content:
+            label = _index(content["sample"], self.classes)
+            self.add(self.classes[label], _samples(label, self._labels.count(label)))
+        elif "save" in content:
+            self.said = f"saved {len(self._labels)} pictures' features to {self.save(str(content['save']))}"
+        elif "load" in content:
+            self.load(str(content["load"]))
+            self.said = f"loaded {len(self._labels)} pictures' features"
+
+    @traitlets.validate("classes")
+    def _distinct(self, proposal: Any) -> list[str]:
+        names = [str(name).strip() for name in proposal["value"]]
+        used = 1 + max(self._labels, default=-1)
+        if not 1 <= len(names) <= _MOST_CLASSES or len(set(names)) < len(names) or not all(names):
+            raise InputTraitError(f"`classes` must be 1 to {_MOST_CLASSES} different names, got {names}.")
+        if len(names) < used:
+            raise InputTraitError(f"class {used} has pictures; remove them before the class.")
+        return names
+
+    @traitlets.observe("classes")
+    def _renamed(self, change: Any) -> None:
+        if change["old"]:
+            self._fit()
+
+    def _read(self, picture: Image.Image) -> torch.Tensor:
+        """(d,) features of one picture."""
+        backbone = self._backbone
+        x = backbone.preprocess(picture)[None].to(backbone.device)
+        with torch.no_grad():
+            found = pooled_activations(backbone.module, x, [self._layer], "mean", backbone.trace())
+        return found[self._layer][0].float().cpu()
+
+    def _fit(self) -> None:
+        counts = [self._labels.count(k) for k in range(len(self.classes))]
+        self._probe = None
+        if sum(count > 0 for count in counts) >= 2:
+            head = "ridge" if min(count for count in counts if count) >= 2 else "prototype"
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FrozenkitWarning)  # few pictures are what this lab is for
+                self._probe = fit_probe(self.features, head=head)
+        self.live = {}
+        self.pictures, self._grid = sheet(self._small, side=_KEPT_SIDE)
+        self._refresh()
+
+    def _compute(self) -> dict[str, Any]:
+        counts = [self._labels.count(k) for k in range(len(self.classes))]
+        judged = self._probe is not None and self._probe.head == "ridge" and self._probe.choice_score is not None
+        value = float(self._probe.choice_score or 0.0) if judged and self._probe else None
+        n = len(self._labels)
+        loo = None
+        if value is not None:
+            low, high = wilson_interval(round(value * n), n)
+            loo = {"value": value, "low": float(low), "high": float(high), "n": n}
+        return {
+            "counts": counts,
+            "labels": list(self._labels),
+            "sheet": self._grid,
+            "ready": self._probe is not None,
+            "loo": loo,
+            "note": _note(counts),
+        }
+
+    def _summary(self) -> dict[str, Any]:
+        counts = self.answer.get("counts", [])
+        facts: dict[str, Any] = {"taught": ", ".join(f"{c}: {n}" for c, n in zip(self.classes, counts))}
+        if found := self.answer.get("loo"):
+            facts["leave-one-out"] = measured(f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]")
+        return facts
+
+
+def _note(counts: list[int]) -> str:
+    used = [count for count in counts if count]
+    if len(used) < 2:
+        return "Two classes with a picture each, and it starts to answer."
+    if min(used) < 2:
+        return "With one picture of a class, all it can do is compare. Two of each, and it can judge itself."
+    if max(used) > 3 * min(used):
+        return "The classes are unequal: it may favour the larger one. Add pictures of the smaller."
+    if min(used) < 10:
+        return "Fewer than ten pictures of a class: the interval says how little is known yet."
+    return ""
+
+
+def _decoded(data: bytes) -> Image.Image:
+    """An RGB picture from an uploaded file, reduced at once: only a small copy is needed."""
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise DataError(f"it has {picture.width * picture.height / 1e6:.0f} million pixels, too many.")
+            picture.draft("RGB", (512, 512))
+            upright = ImageOps.exif_transpose(picture)
+            small = to_rgb(upright)
+    except DataError:
+        raise
+    except Exception as error:  # what a damaged file sets off differs from format to format
+        raise DataError("it could not be read as a picture. PNG, JPEG, WebP, GIF and BMP are.") from error
+    small.thumbnail((512, 512))
+    return small
+
+
+def _index(value: Any, among: Sequence[Any]) -> int:
+    if not isinstance(value, int) or not 0 <= value < len(among):
+        raise InputError(f"there is no number {value!r} among {len(among)}.")
+    return value
+
+
+def _samples(label: int, have: int) -> list[Image.Image]:
+    """Ten more emoji for a class: the first class gets animals, the second food, and so on."""
+    emoji = load_dataset("emoji-google")
+    kinds = [1, 2, 4, 0, 3]
+    rows = (emoji.labels == kinds[label % len(kinds)]).nonzero().squeeze(1).tolist()
+    return [emoji[rows[(have + i) % len(rows)]][0] for i in range(10)]

@@ -1,0 +1,219 @@
+"""The other labs in a real JupyterLab: what a hand on keyboard or mouse does reaches the kernel and the screen."""
+
+import io
+
+import pytest
+from PIL import Image
+
+LABS = {
+    "layerlab": "from frozenkit import LayerLab\nlab = LayerLab()\nlab",
+    "shiftlab": "from frozenkit import ShiftLab\nlab = ShiftLab()\nlab",
+    "cachelab": "from frozenkit import CacheLab\nlab = CacheLab(n=64)\nlab",
+    "teachlab": "from frozenkit import TeachLab\nlab = TeachLab(['animals', 'food'])\nlab",
+    "quiz": "from frozenkit import course\nlab = course.quiz('03')\nlab",
+}
+
+
+@pytest.fixture(scope="module")
+def labs(open_notebook):
+    """Every lab in a notebook of its own, opened once."""
+    opened, stack = {}, []
+
+    def get(name):
+        if name not in opened:
+            manager = open_notebook(name, [LABS[name]])
+            opened[name] = manager.__enter__()
+            stack.append(manager)
+            opened[name].run_all(timeout=180)
+            opened[name].page.locator(".fk-lab").wait_for()
+        return opened[name]
+
+    yield get
+    for manager in reversed(stack):
+        manager.__exit__(None, None, None)
+
+
+def until(notebook, code, expected, seconds=60):
+    """Wait until the kernel prints this."""
+    for _ in range(int(seconds * 4)):
+        if (said := notebook.ask(code)) == expected:
+            return
+        notebook.page.wait_for_timeout(250)
+    raise AssertionError(f"{code} prints {said!r}, not {expected!r}, after {seconds} s")
+
+
+def says(notebook, words, seconds=60):
+    """Wait until the lab's result line holds these words."""
+    notebook.page.wait_for_function(
+        "(words) => document.querySelector('.fk-lab .fk-result').textContent.includes(words)",
+        arg=words,
+        timeout=1000 * seconds,
+    )
+
+
+@pytest.mark.parametrize("name", LABS)
+def test_a_lab_opens_without_an_error(labs, name):
+    notebook = labs(name)
+    assert notebook.page.locator(".jp-OutputArea-output[data-mime-type*=error]").count() == 0
+    assert notebook.page.locator(".fk-lab [role=alert]").first.is_hidden()
+    assert notebook.traffic.errors == []
+
+
+def test_layerlab_by_arrow_keys(labs):
+    notebook = labs("layerlab")
+    page = notebook.page
+    best = notebook.ask("print(lab.best)")
+    says(notebook, "which leave-one-out chooses")
+    page.locator(".fk-strip button[aria-pressed=true]").focus()
+    page.keyboard.press("Home")
+    until(notebook, "print(lab.chosen[0])", "conv_stem")
+    page.keyboard.press("ArrowRight")
+    until(notebook, "print(lab.chosen[0])", "blocks.0")
+    says(notebook, "blocks.0")
+    page.get_by_label("put several side by side").check()
+    page.locator(f".fk-strip button[title^='{best}:']").click()
+    until(notebook, "print(len(lab.chosen))", "2")
+    says(notebook, "side by side")
+    page.get_by_label("put several side by side").uncheck()
+    page.locator(f".fk-strip button[title^='{best}:']").click()
+    until(notebook, "print(lab.result.layer)", best)
+
+
+def test_layerlab_hides_the_test_score_until_it_is_asked_for(labs):
+    notebook = labs("layerlab")
+    assert notebook.ask("print(lab.answer['test'])") == "None"
+    notebook.page.get_by_role("button", name="Reveal the test score").press("Enter")
+    says(notebook, "test pictures")
+    assert notebook.ask("print(lab.answer['test'] is None)") == "False"
+    assert notebook.page.get_by_role("button", name="Test score revealed").is_disabled()
+
+
+def test_layerlab_pools_anew_beside_the_kernel(labs):
+    notebook = labs("layerlab")
+    notebook.page.get_by_label("Pooling", exact=True).select_option("max")
+    assert notebook.ask("print('free')") == "free"  # the kernel answers while it extracts
+    until(notebook, "print(lab.work, ('max', None, (lab.chosen[0],)) in lab._probes)", "{} True", 90)
+    notebook.page.get_by_label("Map", exact=True).select_option("PCA")
+    until(notebook, "print(lab.answer['view'])", "PCA")
+
+
+def test_shiftlab_by_slider(labs):
+    notebook = labs("shiftlab")
+    slider = notebook.page.get_by_label("Severity", exact=True)
+    slider.focus()
+    slider.press("ArrowRight")
+    slider.press("ArrowRight")
+    until(notebook, "print(lab.severity)", "2")
+    says(notebook, "severity 2: the head errs on")
+    notebook.page.get_by_label("Shift", exact=True).select_option("blur")
+    until(notebook, "print(lab.kind, lab.work)", "blur {}")
+    says(notebook, "blur, severity 2: the head errs on")
+    assert notebook.page.locator(".fk-measured").count() >= 3  # severities 0 and 2, and the key
+
+
+def test_cachelab_races_and_can_be_stopped(labs):
+    notebook = labs("cachelab")
+    page = notebook.page
+    start = page.get_by_role("button", name="Start the race")
+    start.press("Enter")
+    page.get_by_role("button", name="Stop").click()
+    until(notebook, "print(lab.work, lab.result)", "{} None", 30)
+    start.press("Enter")
+    says(notebook, "A cached epoch takes", 120)
+    assert float(notebook.ask("print(lab.result.ratio())")) > 3
+    assert "s" in page.locator("[data-role=lane-0]").text_content()
+
+
+def picture(color):
+    out = io.BytesIO()
+    Image.new("RGB", (60, 40), color).save(out, "PNG")
+    return out.getvalue()
+
+
+def test_teachlab_learns_from_samples_files_and_drawings(labs):
+    notebook = labs("teachlab")
+    page = notebook.page
+    for k in range(2):
+        page.locator(f"[data-key=sample-{k}]").press("Enter")
+        until(notebook, f"print(lab.answer['counts'][{k}])", "10")
+    says(notebook, "Leave-one-out")
+    files = [{"name": "a.png", "mimeType": "image/png", "buffer": picture("red")}]
+    files.append({"name": "b.png", "mimeType": "image/png", "buffer": b"no picture"})
+    page.locator("[data-key=files-0]").set_input_files(files)
+    until(notebook, "print(lab.answer['counts'][0])", "11")
+    alert = page.locator(".fk-lab > [role=alert]")
+    alert.wait_for(state="visible")
+    assert "picture 2: it could not be read" in alert.text_content()
+    box = page.locator(".fk-canvas").bounding_box()
+    page.mouse.move(box["x"] + 40, box["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 160, box["y"] + 150, steps=6)
+    page.mouse.up()
+    page.locator(".fk-bar-row").first.wait_for()
+    assert notebook.ask("print(len(lab.live['shares']))") == "2"
+    page.locator(".fk-picture").first.click()
+    until(notebook, "print(sum(lab.answer['counts']))", "20")
+
+
+def test_teachlab_keeps_names_as_text_and_adds_classes(labs):
+    notebook = labs("teachlab")
+    page = notebook.page
+    page.get_by_role("button", name="Add a class").click()
+    until(notebook, "print(lab.classes[2])", "class 3")
+    name = page.locator("[data-key=name-2]")
+    name.fill("<img src=x onerror=\"document.title='broken in'\">")
+    name.press("Enter")
+    until(notebook, "print(lab.classes[2][:4])", "<img")
+    assert page.locator(".jp-OutputArea img").count() == 0
+    assert page.title() != "broken in"
+
+
+def test_teachlab_saves_and_loads(labs):
+    notebook = labs("teachlab")
+    page = notebook.page
+    page.get_by_role("button", name="Save", exact=True).click()
+    page.get_by_text("saved 20 pictures' features to").wait_for()
+    notebook.ask("lab.remove(0)")
+    page.get_by_role("button", name="Load", exact=True).click()
+    until(notebook, "print(sum(lab.answer['counts']))", "20")
+
+
+def test_quiz_replies_to_each_answer(labs):
+    notebook = labs("quiz")
+    page = notebook.page
+    first = page.locator(".fk-question").first
+    first.locator("input").first.focus()
+    page.keyboard.press("Space")
+    first.locator(".fk-feedback.fk-right").wait_for()
+    page.keyboard.press("ArrowDown")
+    page.wait_for_function("() => document.querySelector('.fk-feedback').textContent.startsWith('✗')")
+    assert notebook.ask("print(lab.chosen)") == "[1, None]"
+
+
+def test_a_camera_that_is_refused_is_said(labs):
+    notebook = labs("teachlab")
+    notebook.page.get_by_role("button", name="Camera", exact=True).click()
+    notebook.page.get_by_text("The camera did not open").wait_for()
+
+
+@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
+@pytest.mark.parametrize("name", LABS)
+@pytest.mark.parametrize("width", [760, 1400])
+def test_screenshots(labs, screenshots, name, theme, width):
+    notebook = labs(name)
+    notebook.page.set_viewport_size({"width": width, "height": 1400})
+    notebook.theme(theme)
+    widget = notebook.page.locator(".fk-lab")
+    box = widget.locator("svg").first.bounding_box() if widget.locator("svg").count() else widget.bounding_box()
+    for text in widget.locator("svg text").all():  # nothing is cut off
+        part = text.bounding_box()
+        assert part["x"] >= box["x"] - 1
+        assert part["x"] + part["width"] <= box["x"] + box["width"] + 1
+    widget.screenshot(path=screenshots / f"{name}-{theme.split()[-1].lower()}-{width}.png")
+
+
+@pytest.mark.parametrize("name", LABS)
+def test_nothing_left_loopback_and_nothing_was_logged(labs, name):
+    notebook = labs(name)
+    assert notebook.traffic.hosts == {"127.0.0.1"}
+    assert notebook.traffic.errors == []
