@@ -249,3 +249,62 @@ def test_widgets_load_only_when_used():
     code = "import sys, frozenkit, frozenkit.widgets, frozenkit.course; print('anywidget' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+# --- other heads, and what is shown besides ---
+
+
+def test_each_head_is_the_probe_fitted_by_hand(lab):
+    test = features(90, seed=1)
+    for head in ("prototype", "knn", "ridge"):
+        lab.head = head
+        lab.normalize = head != "ridge"
+        probe = fit_probe(features(), head=head, normalize=lab.normalize)
+        scaled = FeatureSet(
+            torch.nn.functional.normalize(test.features, dim=1) if lab.normalize else test.features,
+            test.labels,
+            test.classes,
+            test.ids,
+            test.layer,
+            "",
+        )
+        assert lab.answer["head"] == head
+        assert (lab.answer["strengths"] == []) == (head != "ridge")
+        assert lab.answer["test"]["accuracy"] == lab.result.score(scaled).accuracy
+        if not lab.normalize:
+            assert lab.answer["loo"] == pytest.approx(probe.choice_score)
+
+
+def test_the_temperature_changes_confidence_and_no_prediction(lab):
+    lab.also = "reliability"
+    before = lab.answer
+    lab.temperature = 0.1
+    assert lab.answer["test"] == before["test"]
+    assert lab.answer["extra"]["error"] != before["extra"]["error"]
+    assert max(lab.answer["extra"]["bins"]["confidence"]) > max(before["extra"]["bins"]["confidence"])
+    with pytest.raises(InputError, match="`temperature` must be a finite number above 0"):
+        lab.temperature = 0.0
+
+
+def test_the_boundary_is_that_of_the_head_in_a_plane(lab):
+    lab.also = "boundary"
+    lab.wait(60)
+    found = lab.answer["extra"]
+    assert len(found["cells"]) == found["side"] ** 2
+    assert set(found["cells"]) == {0, 1, 2}
+    assert found["on"] == "test"
+
+
+def test_the_learning_curve_fills_in_and_ends_with_all_labels(lab):
+    lab.also = "learning curve"
+    lab.wait(60)
+    points = lab.answer["extra"]
+    assert [p["shots"] for p in points] == lab.shots_choices
+    assert points[-1]["value"] == lab.answer["test"]["accuracy"]
+
+
+def test_two_classes_need_no_plane():
+    lab = HeadLab(features(k=2), features(60, k=2, seed=1))
+    lab.also = "boundary"
+    lab.wait(60)
+    assert "a plane needs a third" in lab.error

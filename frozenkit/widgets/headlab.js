@@ -18,30 +18,53 @@ function render({ model, el }) {
     onchange: () => lab.send({ follow_best: follow.checked }),
   });
 
+  const head = picker("Head", [["ridge", "linear (ridge)"], ["prototype", "class means"], ["knn", "nearest neighbours"]], (value) =>
+    lab.send({ head: value }),
+  );
+  const also = picker(
+    "Also show",
+    [["nothing", "nothing more"], ["reliability", "as sure as right?"], ["boundary", "the boundary in a plane"], ["learning curve", "the learning curve"]],
+    (value) => lab.send({ also: value }),
+  );
+  const temperature = slider("Temperature", "divides the logits: how sure, not which class", (index) => lab.send({ temperature: 2 ** ((index - 20) / 4) }));
+  const normId = uniqueId("normalize");
+  const norm = h("input", { type: "checkbox", id: normId, onchange: () => lab.send({ normalize: norm.checked }) });
+  const second = h("div", { class: "fk-second" });
   const heading = h("header", {}, h("strong", {}, "HeadLab"), h("span", { class: "fk-about" }), lab.status);
   const figure = h("div", { class: "fk-figure" });
   const result = h("p", { class: "fk-result", role: "status", "aria-live": "polite" });
   const note = h("p", { class: "fk-note", hidden: true });
   const numbers = numbersToggle(() => tables(model.get("answer")));
+  const keeps = keepButtons("headlab", () => figure.querySelector("svg"), () => {
+    const a = model.get("answer");
+    return csvOf([["strength", "leave-one-out"], ...a.strengths.map((value, i) => [value, a.path[i]])]);
+  });
   lab.root.prepend(heading);
   lab.root.append(
     h(
       "div",
       { class: "fk-controls" },
+      head.node,
+      also.node,
       shots.node,
       strength.node,
+      temperature.node,
       h(
         "div",
         { class: "fk-check" },
         follow,
         h("label", { for: followId }, "let leave-one-out choose the strength"),
         h("small", {}, "it judges each training image by a head that never saw that image"),
+        norm,
+        h("label", { for: normId }, "scale features to length 1"),
       ),
     ),
+    lab.working,
     figure,
+    second,
     result,
     note,
-    h("div", { class: "fk-foot" }, numbers.button),
+    h("div", { class: "fk-foot" }, numbers.button, keeps),
     numbers.panel,
   );
 
@@ -51,6 +74,7 @@ function render({ model, el }) {
     const answer = model.get("answer");
     if (!answer.strengths) return;
     if (width) figure.replaceChildren(picture(answer, width, pick));
+    if (width) second.replaceChildren(...extraPicture(answer, width));
     numbers.refresh();
     note.hidden = !answer.note;
     note.textContent = answer.note ?? "";
@@ -69,7 +93,15 @@ function render({ model, el }) {
     );
     shots.show(at, choices.length - 1, shotsText(budget));
     const value = model.get("strength");
-    strength.show(nearest(answer.strengths, value), answer.strengths.length - 1, plainNumber(value));
+    const ridge = answer.strengths.length > 0;
+    if (ridge) strength.show(nearest(answer.strengths, value), answer.strengths.length - 1, plainNumber(value));
+    strength.node.hidden = !ridge;
+    follow.disabled = !ridge;
+    head.show(model.get("head"));
+    also.show(model.get("also"));
+    norm.checked = model.get("normalize");
+    temperature.node.hidden = model.get("also") !== "reliability";
+    temperature.show(Math.round(20 + 4 * Math.log2(model.get("temperature"))), 40, plainNumber(model.get("temperature")));
     follow.checked = model.get("follow_best");
     heading.querySelector(".fk-about").textContent = model.get("about");
   };
@@ -79,7 +111,7 @@ function render({ model, el }) {
     place();
     draw();
   });
-  for (const name of ["shots", "strength", "follow_best", "shots_choices", "about"]) lab.on(name, place);
+  for (const name of ["shots", "strength", "follow_best", "shots_choices", "about", "head", "normalize", "also", "temperature"]) lab.on(name, place);
   place();
   const stop = drawToWidth(figure, (now) => {
     width = now;
@@ -102,6 +134,10 @@ function nearest(values, wanted) {
 
 function sentence(a) {
   const budget = a.shots === null ? `all ${a.train.n} labels` : `${a.shots} labels per class`;
+  if (!a.strengths.length) {
+    const found = a.test ? `Test accuracy ${percent(a.test.accuracy)} (95 % interval ${interval(a.test.low, a.test.high)}); ` : "";
+    return `${found}train ${percent(a.train.accuracy)}, leave-one-out ${percent(a.loo)}. With ${budget}; this head has no strength to choose.`;
+  }
   const chosen = a.is_best ? ", which leave-one-out chooses" : "";
   const test = a.test ? `Test accuracy ${percent(a.test.accuracy)} (95 % interval ${interval(a.test.low, a.test.high)}); ` : "";
   return (
@@ -156,7 +192,7 @@ function picture(a, width, pick) {
     stacked ? chanceLine(a, path, right) : "",
     chanceLabel(a, path),
     ...drawBars(a, bars, width),
-    ...drawPath(a, path, width, pick),
+    ...(a.strengths.length ? drawPath(a, path, width, pick) : drawNoPath(a, path)),
   );
   return node;
 }
@@ -223,6 +259,107 @@ function drawBars(a, { font, left, right, bottom, top, y }, width) {
     );
   });
   return nodes;
+}
+
+function drawNoPath(a, { font, left, right, top, y }) {
+  const at = y(a.loo);
+  return [
+    text(left, top - font * 2.6, "Leave-one-out accuracy", { "text-anchor": "start", class: "fk-title" }),
+    s("line", { x1: left, x2: right, y1: at, y2: at, class: "fk-path" }),
+    text((left + right) / 2, at - font * 0.8, percent(a.loo), { class: "fk-halo fk-strong", "data-role": "loo-accuracy" }),
+  ];
+}
+
+/** The second picture: what `also` asks for, once it is there. */
+function extraPicture(a, width) {
+  if (a.also === "nothing" || !a.extra) return [];
+  const font = clamp(14, width / 62, 24);
+  const tall = clamp(240, width * 0.34, 430);
+  const box = { font, left: font * 4.4, right: Math.min(width - font, font * 4.4 + tall * 1.5), top: font * 2.4, bottom: font * 2.4 + tall };
+  const height = Math.ceil(box.bottom + font * 5.2);
+  const draw = { reliability: drawReliability, boundary: drawBoundary, "learning curve": drawCurve }[a.also];
+  const node = s("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", style: `font-size:${font}px` });
+  const { nodes, words } = draw(a, box, width);
+  node.setAttribute("aria-label", words);
+  node.append(...nodes);
+  return [node];
+}
+
+function shareAxes({ font, left, right, top, bottom }, title, yName, xName) {
+  const y = (share) => bottom - share * (bottom - top);
+  return [
+    text(left, top - font * 1.2, title, { "text-anchor": "start", class: "fk-title" }),
+    ...[0, 0.25, 0.5, 0.75, 1].flatMap((share) => [
+      s("line", { x1: left, x2: right, y1: y(share), y2: y(share), class: share ? "fk-grid" : "fk-axis" }),
+      text(left - font * 0.5, y(share) + font * 0.35, `${100 * share} %`, { "text-anchor": "end", class: "fk-soft" }),
+    ]),
+    text((left + right) / 2, bottom + font * 3, xName, { class: "fk-name" }),
+    text(0, 0, yName, { class: "fk-name", transform: `translate(${font * 0.9} ${(top + bottom) / 2}) rotate(-90)` }),
+  ];
+}
+
+function drawReliability(a, box) {
+  const { left, right, bottom, top, font } = box;
+  const { bins, error, n } = a.extra;
+  const x = (share) => left + share * (right - left);
+  const y = (share) => bottom - share * (bottom - top);
+  const words = `Calibration error ${percent(error)} on ${n} test images`;
+  const nodes = [
+    ...shareAxes(box, words, "right", "confidence in the top class"),
+    s("line", { x1: x(0), y1: y(0), x2: x(1), y2: y(1), class: "fk-now-line", "stroke-dasharray": "6 6" }),
+    ...[0, 0.5, 1].map((share) => text(x(share), bottom + font * 1.4, percent(share, 0), { class: "fk-soft" })),
+    s("polyline", { points: bins.confidence.map((c, i) => `${x(c)},${y(bins.accuracy[i])}`).join(" "), class: "fk-path" }),
+    ...bins.confidence.flatMap((c, i) => [
+      s("line", { x1: x(c), x2: x(c), y1: y(bins.low[i]), y2: y(bins.high[i]), class: "fk-whisker" }),
+      s("circle", { cx: x(c), cy: y(bins.accuracy[i]), r: font * 0.5, class: "fk-now" }),
+    ]),
+  ];
+  return { nodes, words };
+}
+
+function drawBoundary(a, box) {
+  const { left, top, bottom, font } = box;
+  const { cells, side, points, labels, classes, accuracy, on } = a.extra;
+  const size = bottom - top;
+  const cell = size / side;
+  const words = `In this plane alone: ${percent(accuracy)} on ${on}. The head above sees all features.`;
+  const nodes = [text(left, top - font * 1.2, words, { "text-anchor": "start", class: "fk-title" })];
+  cells.forEach((k, i) => {
+    const [column, row] = [i % side, Math.floor(i / side)];
+    if (column && cells[i - 1] === k) return; // one rectangle a run
+    let run = 1;
+    while (column + run < side && cells[i + run] === k) run++;
+    nodes.push(s("rect", { x: left + column * cell, y: bottom - (row + 1) * cell, width: run * cell + 0.5, height: cell + 0.5, fill: classColour(k), opacity: 0.28 }));
+  });
+  points.forEach(([px, py], i) =>
+    nodes.push(s("path", { d: classMark(labels[i]), transform: `translate(${left + px * size} ${bottom - py * size})`, fill: classColour(labels[i]), class: "fk-dot-mark" })),
+  );
+  classes.slice(0, 12).forEach((name, k) =>
+    nodes.push(
+      s("path", { d: classMark(k), transform: `translate(${left + size + font * 1.5} ${top + font * (0.8 + 1.6 * k)})`, fill: classColour(k) }),
+      text(left + size + font * 2.5, top + font * (1.15 + 1.6 * k), name.length > 20 ? `${name.slice(0, 19)}…` : name, { "text-anchor": "start" }),
+    ),
+  );
+  return { nodes, words };
+}
+
+function drawCurve(a, box) {
+  const { left, right, bottom, top, font } = box;
+  const sizes = a.extra.map((p) => Math.log(p.n));
+  const [low, high] = [sizes[0], Math.max(sizes[sizes.length - 1], sizes[0] + 0.5)];
+  const x = (i) => left + font + ((sizes[i] - low) / (high - low)) * (right - left - 2 * font);
+  const y = (share) => bottom - share * (bottom - top);
+  const words = `${a.test ? "Test" : "Leave-one-out"} accuracy by labels per class`;
+  const nodes = [
+    ...shareAxes(box, words, "accuracy", "labels per class"),
+    s("polyline", { points: a.extra.map((p, i) => `${x(i)},${y(p.value)}`).join(" "), class: "fk-path" }),
+    ...a.extra.flatMap((p, i) => [
+      s("line", { x1: x(i), x2: x(i), y1: y(p.low), y2: y(p.high), class: "fk-whisker" }),
+      s("circle", { cx: x(i), cy: y(p.value), r: font * 0.5, class: "fk-now" }),
+      text(x(i), bottom + font * 1.4, p.shots === null ? "all" : String(p.shots), { class: "fk-soft" }),
+    ]),
+  ];
+  return { nodes, words };
 }
 
 function drawPath(a, { font, left, right, top, bottom, y }, width, pick) {

@@ -1,4 +1,4 @@
-"""HeadLab: how many labels, how firm a hand; a ridge head refits at once and shows what that buys."""
+"""HeadLab: which head, how many labels, how firm a hand; it refits at once and shows what that buys."""
 
 import warnings
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 import traitlets
 
 from frozenkit.errors import DataError, FrozenkitWarning, InputError
@@ -14,8 +15,11 @@ from frozenkit.outputs import measured
 from frozenkit.probes import Probe, fit_probe
 from frozenkit.scores import Score
 from frozenkit.splits import few_shot
-from frozenkit.widgets.base import InputTraitError, Lab, assets
+from frozenkit.widgets.base import InputTraitError, Lab, Tell, assets
+from frozenkit.widgets.headviews import boundary_of, curve_of, reliability_of
 
+_HEADS = ("ridge", "prototype", "knn")
+_VIEWS = ("nothing", "reliability", "boundary", "learning curve")
 _ROUND_SHOTS = (2, 3, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 
 
@@ -38,6 +42,11 @@ class HeadLab(Lab):
         strength: λ of the mean loss; what is set snaps to the nearest strength of the path.
         follow_best: Whether each new number of labels takes the strength that leave-one-out chooses. Setting a
             strength turns it off.
+        head: ``"ridge"``, ``"prototype"`` (class means) or ``"knn"``; only the first has a strength.
+        normalize: Whether every image's features are scaled to length 1 first. `result` then expects them so.
+        also: What is shown besides: ``"nothing"``, ``"reliability"``, ``"boundary"`` (of the same head, fitted anew in
+            a plane) or ``"learning curve"``; the last two are computed beside the kernel.
+        temperature: What logits are divided by in the reliability diagram; predictions do not change.
         answer: All that the widget draws, as plain numbers.
 
     Raises:
@@ -53,7 +62,7 @@ class HeadLab(Lab):
         (10, True)
         >>> lab.shots = None
         >>> lab
-        HeadLab(data=layer: 40 train images, 2 classes, labels per class=all 40, strength=⟦...⟧, ...)
+        HeadLab(data=layer: 40 train images, 2 classes, labels per class=all 40, head=ridge, strength=⟦...⟧, ...)
     """
 
     _esm, _css = assets("headlab")
@@ -63,6 +72,10 @@ class HeadLab(Lab):
     shots_choices: Any = traitlets.List().tag(sync=True)
     strength = traitlets.Float(1.0).tag(sync=True)
     follow_best = traitlets.Bool(True).tag(sync=True)
+    head = traitlets.Enum(_HEADS, "ridge").tag(sync=True)
+    normalize = traitlets.Bool(False).tag(sync=True)
+    also = traitlets.Enum(_VIEWS, "nothing").tag(sync=True)
+    temperature = traitlets.Float(1.0).tag(sync=True)
 
     def __init__(
         self,
@@ -80,7 +93,9 @@ class HeadLab(Lab):
         _check(train, test)
         self._train, self._test = _loaded(train), _loaded(test)
         self._strengths, self._seed = strengths, seed
-        self._probes: dict[int | None, tuple[Probe, FeatureSet, str]] = {}
+        self._probes: dict[tuple[Any, ...], tuple[Probe, FeatureSet, str]] = {}
+        self._extras: dict[tuple[Any, ...], Any] = {}
+        self._whole: set[tuple[Any, ...]] = set()  # those of the extras that are computed to their end
         self._settling = True  # nothing to answer before all inputs are in place
         counts = np.bincount(self._train.labels.numpy())
         self._most = int(counts[counts > 0].min())
@@ -95,7 +110,9 @@ class HeadLab(Lab):
     @property
     def result(self) -> Probe:
         """The fitted probe at the present inputs: ``lab.result.predict(features)``."""
-        probe, _, _ = self._fitted()
+        probe, _, _ = self._fitted(self.shots)
+        if self.head != "ridge":
+            return probe
         step = _nearest(probe.path.strengths, self.strength)
         return replace(
             probe,
@@ -121,7 +138,14 @@ class HeadLab(Lab):
             raise InputTraitError(f"`strength` must be a finite number above 0, got {strength}. Try 0.01.")
         return strength
 
-    @traitlets.observe("shots", "strength", "follow_best")
+    @traitlets.validate("temperature")
+    def _warm(self, proposal: Any) -> float:
+        temperature = proposal["value"]
+        if not (np.isfinite(temperature) and temperature > 0):
+            raise InputTraitError(f"`temperature` must be a finite number above 0, got {temperature}. Try 1.")
+        return temperature
+
+    @traitlets.observe("shots", "strength", "follow_best", "head", "normalize", "also", "temperature")
     def _moved(self, change: Any) -> None:
         if self._settling:
             return
@@ -131,42 +155,93 @@ class HeadLab(Lab):
                 if change["name"] == "strength":
                     self.follow_best = False
                 self._refresh()
+                self._start_extra()
         finally:
             self._settling = False
 
-    def _fitted(self) -> tuple[Probe, FeatureSet, str]:
-        """Probe, its training images and its warnings for the present number of labels, fitted once."""
-        if self.shots not in self._probes:
-            train = self._train
-            if self.shots is not None:
-                train = train.subset(few_shot(train.labels, shots=self.shots, seed=self._seed))
+    def _scaled(self, features: FeatureSet) -> FeatureSet:
+        if not self.normalize:
+            return features
+        return replace(features, features=torch.nn.functional.normalize(features.features, dim=1))
+
+    def _fitted(self, shots: int | None) -> tuple[Probe, FeatureSet, str]:
+        """Probe, its training images and its warnings for a number of labels, fitted once."""
+        key = (self.head, self.normalize, shots)
+        if key not in self._probes:
+            train = self._scaled(self._train)
+            if shots is not None:
+                train = train.subset(few_shot(train.labels, shots=shots, seed=self._seed))
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", FrozenkitWarning)
-                probe = fit_probe(train, head="ridge", strengths=self._strengths)
+                strengths = self._strengths if self.head == "ridge" else None
+                probe = fit_probe(train, head=self.head, strengths=strengths, normalize=self.normalize)
             note = " ".join(str(w.message) for w in caught if issubclass(w.category, FrozenkitWarning))
-            self._probes[self.shots] = probe, train, note
-        return self._probes[self.shots]
+            self._probes[key] = probe, train, note
+        return self._probes[key]
 
-    def _compute(self) -> dict[str, Any]:
-        probe, train, note = self._fitted()
+    def _extra_key(self) -> tuple[Any, ...]:
+        return (self.also, self.head, self.normalize, None if self.also == "learning curve" else self.shots)
+
+    def _start_extra(self) -> None:
+        """Begin what takes longer than a moment and is not there yet."""
+        key = self._extra_key()
+        if self.also not in ("boundary", "learning curve") or key in self._whole:
+            return
+        test = None if self._test is None else self._scaled(self._test)
+        head, train, choices = self.head, self._fitted(self.shots)[1], list(self.shots_choices)
+
+        def show(found: Any) -> None:
+            self._extras[key] = found
+            self._refresh()
+
+        def job(tell: Tell) -> None:
+            if key[0] == "boundary":
+                found: Any = boundary_of(train, test, head)
+            else:
+                found = curve_of(choices, self._fitted, test, tell, show)
+            tell(1, 1)
+            self._whole.add(key)
+            show(found)
+
+        self._later("drawing the boundary" if key[0] == "boundary" else "fitting", job)
+
+    def _extra(self, probe: Probe) -> Any:
+        if self.also == "reliability" and self._test is not None:
+            return reliability_of(probe, self._scaled(self._test), self.temperature)
+        return self._extras.get(self._extra_key())
+
+    def _path(self, probe: Probe) -> dict[str, Any]:
+        """The strengths of ridge and where it stands among them; the other heads have none."""
+        if self.head != "ridge":
+            loo = float(probe.choice_score or 0.0)
+            return {"strength": None, "strengths": [], "path": [], "best": None, "is_best": False, "loo": loo}
         path = probe.path
         grid = [float(strength) for strength in path.strengths]
         best = grid[_nearest(grid, float(path.best))]
-        wanted = best if self.follow_best else self.strength
-        step = _nearest(grid, wanted)
+        step = _nearest(grid, best if self.follow_best else self.strength)
         self.strength = grid[step]
-        now = self.result
-        train_score = now.score(train)
-        test_score = None if self._test is None else now.score(self._test)
         return {
-            "shots": self.shots,
-            "n_all": len(self._train),
             "strength": self.strength,
             "strengths": grid,
             "path": [float(value) for value in path.loo_scores],
             "best": best,
             "is_best": grid[step] == best,
             "loo": float(path.loo_scores[step]),
+        }
+
+    def _compute(self) -> dict[str, Any]:
+        probe, train, note = self._fitted(self.shots)
+        path = self._path(probe)
+        now = self.result
+        train_score = now.score(train)
+        test_score = None if self._test is None else now.score(self._scaled(self._test))
+        return path | {
+            "head": self.head,
+            "shots": self.shots,
+            "n_all": len(self._train),
+            "also": self.also,
+            "temperature": self.temperature,
+            "extra": self._extra(now),
             "train": _plain(train_score),
             "test": None if test_score is None else _plain(test_score),
             "chance": (test_score or train_score).chance,
@@ -178,7 +253,8 @@ class HeadLab(Lab):
         facts: dict[str, Any] = {
             "data": self.about,
             "labels per class": f"all {len(self._train)}" if self.shots is None else str(self.shots),
-            "strength": measured(self.strength, ".2g"),
+            "head": self.head + (", features of length 1" if self.normalize else ""),
+            "strength": measured(self.strength, ".2g") if self.head == "ridge" else "–",
             "leave-one-out accuracy": measured(answer["loo"]),
         }
         for name in ("train", "test"):

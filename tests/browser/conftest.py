@@ -26,6 +26,7 @@ CHROMIUM_OPTIONS = [
     "--disable-component-update",
     "--disable-domain-reliability",
     "--disable-sync",
+    "--use-fake-device-for-media-stream",  # a camera that shows a moving test picture, for pages that may use one
     "--no-first-run",
     "--no-default-browser-check",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
@@ -158,6 +159,7 @@ def jupyter(tmp_path_factory):
         *("--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0"),
         *(f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}"),
         *("--LabApp.expose_app_in_browser=True", "--LabApp.news_url=None"),
+        "--JupyterNotebookApp.expose_app_in_browser=True",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     ]
     env = os.environ | {
@@ -206,7 +208,7 @@ def open_notebook(chromium, jupyter):
     address, token, folder = jupyter
 
     @contextmanager
-    def opened(name, sources, width=1400, height=1000):
+    def opened(name, sources, width=1400, height=1000, app="lab", camera=False):
         if isinstance(sources, Path):
             notebook = nbformat.read(sources, as_version=4)
         else:
@@ -215,12 +217,15 @@ def open_notebook(chromium, jupyter):
             notebook = nbformat.v4.new_notebook(cells=cells, metadata=kernel)
         nbformat.write(notebook, folder / f"{name}.ipynb")
         context = chromium.new_context(viewport={"width": width, "height": height})
+        if camera:
+            context.grant_permissions(["camera"], origin=address)
         try:
             page = context.new_page()
             page.set_default_timeout(60_000)
             traffic = Traffic()
             traffic.watch(page)
-            page.goto(f"{address}/lab/workspaces/{name}/tree/{name}.ipynb?token={token}")
+            place = f"lab/workspaces/{name}/tree" if app == "lab" else "notebooks"
+            page.goto(f"{address}/{place}/{name}.ipynb?token={token}")
             page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
             page.wait_for_function(
                 "() => jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
