@@ -27,13 +27,16 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback w
 def lab(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Where to listen; the next ones if it is taken.")] = 8888,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser where there is one.")] = True,
-    folder: Annotated[str | None, typer.Option("--dir", help="The course; default: here, or the checkout.")] = None,
+    folder: Annotated[str | None, typer.Option("--dir", help="The course, or where to copy it to.")] = None,
     debug: Debug = False,
 ) -> None:
     """Open JupyterLab on the course, on this machine only and behind a token."""
-    from frozenkit.lab import run_lab
+    from frozenkit.lab import open_course, run_lab
 
-    raise typer.Exit(run_lab(folder, port=port, browser=browser, announce=_announce))
+    place, copied = open_course(folder)
+    if copied:
+        print(f"The lessons were copied to {place}. They are yours to change.")
+    raise typer.Exit(run_lab(place, port=port, browser=browser, announce=_announce))
 
 
 @app.command()

@@ -3,8 +3,10 @@
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,6 +38,39 @@ def find_notebooks(folder: str | os.PathLike[str] | None = None) -> tuple[Path, 
         f"the course must hold notebooks/{_START}; not found in {looked}. "
         "Run this in a checkout of frozenkit, or say where it is with --dir."
     )
+
+
+def open_course(folder: str | os.PathLike[str] | None = None) -> tuple[Path, bool]:
+    """Where the course is, and whether it was copied there just now.
+
+    Found as by `find_notebooks`; where there is none, the lessons that the package brings along are copied, into a new
+    or empty folder. Nothing is ever overwritten.
+
+    Args:
+        folder: The course; None looks in the current folder and in the source checkout, and copies to
+            ``frozenkit-course``.
+
+    Raises:
+        InputError: If the folder holds other things, cannot be written, or there is nothing to copy.
+    """
+    target = Path(folder if folder is not None else "frozenkit-course").expanduser()
+    for place in (folder, target):
+        try:
+            return find_notebooks(place)[0], False
+        except InputError as error:
+            missing = error
+    brought = Path(sysconfig.get_path("data")) / "share" / "frozenkit" / "notebooks"
+    if not (brought / _START).is_file():
+        raise missing
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"{target} is there and holds no course. Choose another folder with --dir, or empty this one.")
+    try:
+        shutil.copytree(brought, target / "notebooks")
+    except OSError as error:
+        raise InputError(
+            f"the lessons could not be copied to {target}: {error.strerror or error}. Try --dir."
+        ) from error
+    return target.resolve(), True
 
 
 def has_display() -> bool:

@@ -5,9 +5,11 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import urllib.error
 import urllib.parse
 import urllib.request
+import venv
 from pathlib import Path
 
 import pytest
@@ -81,3 +83,73 @@ def test_no_display_opens_no_browser(monkeypatch):
     command = lab_command(ROOT, "notebooks/00_start_here.ipynb", port=9000, browser=False)
     assert "--no-browser" in command
     assert "--ServerApp.ip=127.0.0.1" in command
+
+
+# --- without a checkout: the lessons that the wheel brings along ---
+
+
+@pytest.fixture(scope="module")
+def from_wheel(tmp_path_factory):
+    """A Python that has frozenkit from its wheel alone, and everything else from here."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(folder),
+        str(ROOT),
+    ]
+    subprocess.run(build, check=True, capture_output=True, text=True)
+    (wheel,) = folder.glob("frozenkit-*.whl")
+    venv.create(folder / "venv", with_pip=False)
+    python = folder / "venv" / "bin" / "python"
+    site = subprocess.run(
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True
+    )
+    Path(site.stdout.strip(), "rest.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    install = [python, "-m", "pip", "install", "-q", "--no-deps", "--ignore-installed", str(wheel)]
+    subprocess.run(install, check=True, capture_output=True, text=True)
+    return python
+
+
+def opened(python, folder, *arguments):
+    code = "import sys, frozenkit.lab as l; print(l.__file__); print(*l.open_course(*sys.argv[1:]), sep='\\n')"
+    done = subprocess.run([python, "-c", code, *arguments], cwd=folder, capture_output=True, text=True)
+    return done.returncode, (done.stdout + done.stderr).splitlines()
+
+
+def test_the_wheel_brings_the_course_along(from_wheel, tmp_path):
+    code, (file, place, copied) = opened(from_wheel, tmp_path)
+    assert code == 0
+    assert str(from_wheel.parents[1]) in file
+    assert (Path(place), copied) == (tmp_path / "frozenkit-course", "True")
+    for path in (ROOT / "notebooks").rglob("*.ipynb"):
+        if ".ipynb_checkpoints" not in path.parts:
+            copy = Path(place, path.relative_to(ROOT))
+            assert copy.read_bytes() == path.read_bytes()
+
+
+def test_a_course_that_is_there_is_opened_and_never_overwritten(from_wheel, tmp_path):
+    opened(from_wheel, tmp_path)
+    mine = tmp_path / "frozenkit-course" / "notebooks" / "00_start_here.ipynb"
+    mine.write_text("mine")
+    code, (_, place, copied) = opened(from_wheel, tmp_path)
+    assert (code, Path(place), copied) == (0, tmp_path / "frozenkit-course", "False")
+    assert mine.read_text() == "mine"
+
+
+def test_a_folder_with_other_things_is_left_alone(from_wheel, tmp_path):
+    (tmp_path / "frozenkit-course").mkdir()
+    (tmp_path / "frozenkit-course" / "letter.txt").write_text("dear")
+    code, lines = opened(from_wheel, tmp_path)
+    assert code == 1
+    assert "is there and holds no course. Choose another folder with --dir" in lines[-1]
+    assert opened(from_wheel, tmp_path, "elsewhere")[0] == 0
+    (tmp_path / "file").write_text("")
+    assert "holds no course" in opened(from_wheel, tmp_path, "file")[1][-1]
+    assert "could not be copied" in opened(from_wheel, tmp_path, "/proc/nowhere")[1][-1]

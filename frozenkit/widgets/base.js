@@ -113,7 +113,14 @@ const text = (x, y, words, options = {}) => s("text", { x, y, "text-anchor": "mi
 
 /** Colours and marks of classes: Okabe and Ito's palette, then other marks, so that colour is never alone. */
 const CLASS_COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c8c00"];
-const MARK_PATHS = ["M-5 0a5 5 0 1 0 10 0a5 5 0 1 0 -10 0", "M-4.5 -4.5h9v9h-9z", "M0 -6l5.5 10h-11z", "M0 -6.5l5 6.5l-5 6.5l-5 -6.5z"];
+const MARK_PATHS = [
+  "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0 -10 0",
+  "M-4.5 -4.5h9v9h-9z",
+  "M0 -6l5.5 10h-11z",
+  "M0 -6.5l5 6.5l-5 6.5l-5 -6.5z",
+  "M-2 -6h4v4h4v4h-4v4h-4v-4h-4v-4h4z",
+  "M0 6l-5.5 -10h11z",
+];
 const classColour = (k) => CLASS_COLOURS[k % CLASS_COLOURS.length];
 const classMark = (k) => MARK_PATHS[(k + Math.floor(k / CLASS_COLOURS.length)) % MARK_PATHS.length];
 

@@ -55,9 +55,8 @@ function render({ model, el }) {
         follow,
         h("label", { for: followId }, "let leave-one-out choose the strength"),
         h("small", {}, "it judges each training image by a head that never saw that image"),
-        norm,
-        h("label", { for: normId }, "scale features to length 1"),
       ),
+      h("div", { class: "fk-check" }, norm, h("label", { for: normId }, "scale features to length 1")),
     ),
     lab.working,
     figure,
@@ -276,7 +275,7 @@ function extraPicture(a, width) {
   const font = clamp(14, width / 62, 24);
   const tall = clamp(240, width * 0.34, 430);
   const box = { font, left: font * 4.4, right: Math.min(width - font, font * 4.4 + tall * 1.5), top: font * 2.4, bottom: font * 2.4 + tall };
-  const height = Math.ceil(box.bottom + font * 5.2);
+  const height = Math.ceil(box.bottom + font * (a.also === "boundary" ? 1 : 4));
   const draw = { reliability: drawReliability, boundary: drawBoundary, "learning curve": drawCurve }[a.also];
   const node = s("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", style: `font-size:${font}px` });
   const { nodes, words } = draw(a, box, width);
@@ -329,7 +328,7 @@ function drawBoundary(a, box) {
     if (column && cells[i - 1] === k) return; // one rectangle a run
     let run = 1;
     while (column + run < side && cells[i + run] === k) run++;
-    nodes.push(s("rect", { x: left + column * cell, y: bottom - (row + 1) * cell, width: run * cell + 0.5, height: cell + 0.5, fill: classColour(k), opacity: 0.28 }));
+    nodes.push(s("rect", { x: left + column * cell, y: bottom - (row + 1) * cell, width: run * cell, height: cell, "shape-rendering": "crispEdges", fill: classColour(k), opacity: 0.28 }));
   });
   points.forEach(([px, py], i) =>
     nodes.push(s("path", { d: classMark(labels[i]), transform: `translate(${left + px * size} ${bottom - py * size})`, fill: classColour(labels[i]), class: "fk-dot-mark" })),
