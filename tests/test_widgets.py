@@ -11,7 +11,7 @@ import pytest
 import torch
 import traitlets
 
-from frozenkit import FeatureSet, FrozenkitError, FrozenkitWarning, HeadLab, few_shot, fit_probe, ridge_path
+from frozenkit import FeatureSet, FrozenkitError, FrozenkitWarning, HeadLab, few_shot, fit_probe, ridge_path, widgets
 from frozenkit.errors import DataError, InputError
 from frozenkit.widgets.base import Lab, assets
 
@@ -234,10 +234,12 @@ def test_an_unforeseen_error_shows_and_is_raised():
     assert broken.error == "RuntimeError: the lamp went out"
 
 
-def test_script_and_style_are_one_text_each_without_a_network():
-    script, style = assets("headlab")
-    assert script == HeadLab._esm
-    assert "export default" in script
+@pytest.mark.parametrize("name", ["CacheLab", "HeadLab", "LayerLab", "Quiz", "ShiftLab", "TeachLab"])
+def test_script_and_style_are_one_text_each_without_a_network(name):
+    kind = getattr(widgets, name)
+    script, style = str(kind._esm), str(kind._css)
+    assert script.startswith(assets("quiz")[0][:200])  # the shared part first
+    assert script.count("export default") == 1
     assert style.count("{") == style.count("}")
     for text in (script.replace("http://www.w3.org/2000/svg", ""), style):
         assert "http" not in text

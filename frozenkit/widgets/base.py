@@ -16,14 +16,14 @@ from frozenkit.outputs import table
 _HERE = Path(__file__).parent
 
 
-def assets(name: str) -> tuple[str, str]:
-    """Script and style of a lab (its ``_esm`` and ``_css``): the shared part, then its own, as one text each.
+def assets(name: str, *parts: str) -> tuple[str, str]:
+    """Script and style of a lab (its ``_esm`` and ``_css``): shared part, further scripts, its own, each one text.
 
     One script a widget is what notebooks, VS Code and Colab all load without a server or a build.
     """
     script, style = (
-        "\n".join((_HERE / f"{stem}{suffix}").read_text(encoding="utf-8") for stem in ("base", name))
-        for suffix in (".js", ".css")
+        "\n".join((_HERE / file).read_text(encoding="utf-8") for file in files)
+        for files in (("base.js", *(f"{part}.js" for part in parts), f"{name}.js"), ("base.css", f"{name}.css"))
     )
     return script, style
 

@@ -65,7 +65,7 @@ class HeadLab(Lab):
         HeadLab(data=layer: 40 train images, 2 classes, labels per class=all 40, head=ridge, strength=⟦...⟧, ...)
     """
 
-    _esm, _css = assets("headlab")
+    _esm, _css = assets("headlab", "headviews")
 
     about = traitlets.Unicode().tag(sync=True)
     shots = traitlets.Int(None, allow_none=True).tag(sync=True)
