@@ -61,9 +61,9 @@ def test_arrow_keys_move_strength_in_the_kernel(emoji):
 def test_the_result_is_announced(emoji):
     emoji.ask("lab.shots = 10")
     move(emoji, "Labels per class", "ArrowRight")
-    status = emoji.page.locator(".fk-lab [role=status]")
+    status = emoji.page.locator(".fk-lab .fk-result")
     emoji.page.wait_for_function(
-        "() => document.querySelector('.fk-lab [role=status]').textContent.includes('20 labels')"
+        "() => document.querySelector('.fk-lab .fk-result').textContent.includes('20 labels')"
     )
     assert status.get_attribute("aria-live") == "polite"
     assert shown(emoji) in status.text_content()
