@@ -28,11 +28,44 @@ function plainNumber(value) {
   return Math.abs(rounded) >= 1e5 || Math.abs(rounded) < 1e-6 ? rounded.toExponential() : String(rounded);
 }
 
+// Larger type for a projector; remembered for the labs that are opened next.
+const TYPE_KEY = "frozenkit-large-type";
+let typeScale = 1;
+
+function typeToggle(root) {
+  const apply = (large) => {
+    typeScale = large ? 1.4 : 1;
+    root.classList.toggle("fk-large", large);
+    button.setAttribute("aria-pressed", String(large));
+    root.dispatchEvent(new Event("fk-type"));
+  };
+  const remembered = () => {
+    try {
+      return localStorage.getItem(TYPE_KEY) === "yes";
+    } catch {
+      return false; // where a page may not remember
+    }
+  };
+  const flip = () => {
+    const large = button.getAttribute("aria-pressed") !== "true";
+    try {
+      localStorage.setItem(TYPE_KEY, large ? "yes" : "no");
+    } catch {
+      // it works all the same, until the page is left
+    }
+    apply(large);
+  };
+  const button = h("button", { type: "button", class: "fk-type", "aria-pressed": "false", title: "Larger type", "aria-label": "Larger type", onclick: flip }, "A⁺");
+  apply(remembered());
+  return button;
+}
+
 /** The root of a lab: keeps its keys to itself, shows the kernel's errors, and says when the kernel is at work. */
 function openLab(model, el, title) {
   const alert = h("p", { class: "fk-error", role: "alert", hidden: true });
   const status = h("span", { class: "fk-status", "aria-hidden": "true" });
   const root = h("section", { class: "fk-lab", "aria-label": title }, alert);
+  root.append(typeToggle(root));
   el.append(root);
   // JupyterLab's command mode takes the arrow keys from a range input, and letters from every other.
   for (const event of ["keydown", "keyup", "keypress"]) root.addEventListener(event, (e) => e.stopPropagation());
@@ -249,9 +282,10 @@ function numbersToggle(draw) {
   return { button, panel, refresh };
 }
 
-/** Call `draw(width)` at once and whenever the width changes. */
+/** Call `draw(width)` at once and whenever the width or the size of type changes. */
 function drawToWidth(node, draw) {
   let last = 0;
+  queueMicrotask(() => node.closest(".fk-lab")?.addEventListener("fk-type", () => last && draw(last)));
   const observer = new ResizeObserver(() => {
     const width = Math.floor(node.clientWidth);
     if (width > 0 && width !== last) {

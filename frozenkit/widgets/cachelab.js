@@ -84,7 +84,7 @@ function tables(a) {
 
 /** Before and during the race, how far each lane is; afterwards, how long an epoch takes, on one scale. */
 function picture(a, width) {
-  const font = clamp(14, width / 60, 24);
+  const font = typeScale * clamp(14, width / 60, 24);
   const left = font * 11.5;
   const right = width - font * 6;
   const row = font * 3.2;

@@ -165,7 +165,7 @@ function tables(a) {
 
 /** Bars and path on one accuracy axis, so that heights compare across both; below each other where it is narrow. */
 function picture(a, width, pick) {
-  const font = clamp(14, width / 62, 24);
+  const font = typeScale * clamp(14, width / 62, 24);
   const left = font * 3.9;
   const right = width - font * 0.6;
   const stacked = width < 34 * font;

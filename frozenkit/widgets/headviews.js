@@ -3,7 +3,7 @@
 /** The second picture: what `also` asks for, once it is there. */
 function extraPicture(a, width) {
   if (a.also === "nothing" || !a.extra) return [];
-  const font = clamp(14, width / 62, 24);
+  const font = typeScale * clamp(14, width / 62, 24);
   const tall = clamp(240, width * 0.34, 430);
   const box = { font, left: font * 4.4, right: Math.min(width - font, font * 4.4 + tall * 1.5), top: font * 2.4, bottom: font * 2.4 + tall };
   const height = Math.ceil(box.bottom + font * (a.also === "boundary" ? 1 : 4));

@@ -149,7 +149,7 @@ function tables(a) {
 }
 
 function picture(a, width, pick, hover) {
-  const font = clamp(13, width / 66, 22);
+  const font = typeScale * clamp(13, width / 66, 22);
   const stacked = width < 40 * font;
   const tall = clamp(230, width * 0.33, 460);
   const left = font * 3.6;

@@ -89,7 +89,7 @@ function tables(a) {
 }
 
 function picture(a, width) {
-  const font = clamp(13, width / 64, 22);
+  const font = typeScale * clamp(13, width / 64, 22);
   const stacked = width < 40 * font;
   const tall = clamp(240, width * 0.32, 430);
   const top = font * 2.6;

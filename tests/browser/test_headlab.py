@@ -62,9 +62,7 @@ def test_the_result_is_announced(emoji):
     emoji.ask("lab.shots = 10")
     move(emoji, "Labels per class", "ArrowRight")
     status = emoji.page.locator(".fk-lab .fk-result")
-    emoji.page.wait_for_function(
-        "() => document.querySelector('.fk-lab .fk-result').textContent.includes('20 labels')"
-    )
+    emoji.page.wait_for_function("() => document.querySelector('.fk-lab .fk-result').textContent.includes('20 labels')")
     assert status.get_attribute("aria-live") == "polite"
     assert shown(emoji) in status.text_content()
 

@@ -196,6 +196,20 @@ def test_a_camera_that_is_refused_is_said(labs):
     notebook.page.get_by_text("The camera did not open").wait_for()
 
 
+@pytest.mark.parametrize("name", LABS)
+def test_larger_type_for_a_projector(labs, screenshots, name):
+    notebook = labs(name)
+    button = notebook.page.get_by_role("button", name="Larger type")
+    title = notebook.page.locator(".fk-lab header strong")
+    before = title.bounding_box()["height"]
+    button.press("Enter")
+    assert title.bounding_box()["height"] > 1.25 * before
+    assert button.get_attribute("aria-pressed") == "true"
+    notebook.page.locator(".fk-lab").screenshot(path=screenshots / f"{name}-large.png")
+    button.press("Enter")
+    assert title.bounding_box()["height"] == before
+
+
 @pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
 @pytest.mark.parametrize("name", LABS)
 @pytest.mark.parametrize("width", [760, 1400])
