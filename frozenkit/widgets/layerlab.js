@@ -232,7 +232,7 @@ function drawMap(a, { font, left, right, top, bottom }, hover) {
   const y = (value) => bottom - font * 0.8 - value * (bottom - top - font * 1.6);
   const size = clamp(0.8, font / 14, 1.5);
   return [
-    text(left, top - font * 1.2, `Held-out pictures, ${a.view} plane of this layer`, { "text-anchor": "start", class: "fk-title" }),
+    text(left, top - font * 1.2, `Held-out pictures, ${a.view}`, { "text-anchor": "start", class: "fk-title" }),
     s("rect", { x: left, y: top, width: right - left, height: bottom - top, class: "fk-map" }),
     ...a.points.map(([px, py], i) =>
       s("path", {
