@@ -278,3 +278,35 @@ def test_a_sheet_holds_every_picture_in_its_place():
     assert grid == {"side": 8, "columns": 3}
     for i in range(5):
         assert page.getpixel(((i % 3) * 8 + 4, (i // 3) * 8 + 4)) == (20 * i, 0, 0)
+
+
+def test_two_labs_share_one_cache(backbone, cache):
+    data = pictures(24, 0), pictures(16, 1)
+    a = LayerLab(*data, backbone=backbone, layers=LAYERS, cache=cache)
+    stored = len(cache.entries())
+    b = LayerLab(*data, backbone=backbone, layers=LAYERS, cache=cache)
+    assert len(cache.entries()) == stored == 2 * len(LAYERS)
+    a.pooling = b.pooling = "max"  # at once, beside the kernel
+    a.wait(60)
+    b.wait(60)
+    assert (a.error, b.error) == ("", "")
+    assert a.answer == b.answer
+
+
+def test_one_example_of_each_class_is_said_or_used(backbone, cache):
+    with pytest.raises(DataError, match="at least two pictures"):
+        LayerLab(pictures(2, 0), pictures(2, 1), backbone=backbone, cache=cache)
+    lab = TeachLab(["red", "blue"], backbone=backbone)
+    for k, colour in enumerate(("red", "blue")):
+        lab._told(lab, {"add": k}, [encoded(colour)])
+    assert lab.result.head == "prototype"
+    assert "all it can do is compare" in lab.answer["note"]
+
+
+def test_two_hundred_classes_still_answer(backbone, cache):
+    colours = tuple(f"#{(i * 40503) % 0xFFFFFF:06x}" for i in range(200))
+    lab = LayerLab(
+        pictures(400, 0, colours), pictures(200, 1, colours), backbone=backbone, layers=LAYERS[:1], cache=cache
+    )
+    assert len(lab.answer["classes"]) == 200
+    assert 0 <= lab.answer["now"]["value"] <= 1

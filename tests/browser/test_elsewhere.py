@@ -24,6 +24,20 @@ def test_headlab_in_notebook_7(open_notebook):
         assert notebook.traffic.hosts == {"127.0.0.1"}
 
 
+def test_every_lab_in_notebook_7(open_notebook):
+    imports = "from frozenkit import CacheLab, HeadLab, LayerLab, ShiftLab, TeachLab, course"
+    with open_notebook("classic-plain", ["1"], app="notebook") as plain:
+        plain.run_all()
+        its_own = set(plain.traffic.errors)  # what the page logs without us
+    with open_notebook("classic-all", [imports, *LABS, "course.quiz('01')"], app="notebook") as notebook:
+        notebook.run_all()
+        for title in ("HeadLab", "LayerLab", "ShiftLab", "CacheLab", "TeachLab", "Before you go on"):
+            notebook.page.get_by_role("region", name=title).wait_for()
+        assert notebook.page.locator(".jp-OutputArea-output[data-mime-type*=error]").count() == 0
+        assert notebook.traffic.hosts == {"127.0.0.1"}
+        assert set(notebook.traffic.errors) <= its_own
+
+
 def test_a_notebook_opened_again_shows_its_widgets_without_a_kernel(open_notebook):
     with open_notebook("again", [HEADLAB]) as notebook:
         page = notebook.page
@@ -123,3 +137,17 @@ def test_headlab_shows_other_heads_and_more(open_notebook, screenshots):
         page.set_viewport_size({"width": 1400, "height": 2000})
         page.locator(".fk-lab").screenshot(path=screenshots / "headlab-boundary.png")
         assert notebook.traffic.errors == []
+
+
+def test_a_dead_kernel_is_said(open_notebook):
+    with open_notebook("dead", [HEADLAB]) as notebook:
+        page = notebook.page
+        notebook.run_all()
+        page.locator(".fk-lab svg").first.wait_for()
+        page.evaluate("jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+        slider = page.get_by_label("Labels per class", exact=True)
+        slider.focus()
+        slider.press("Home")
+        page.wait_for_function(
+            "() => document.querySelector('.fk-lab .fk-status').textContent.includes('the kernel is busy or stopped')"
+        )

@@ -1,6 +1,8 @@
 """The other labs in a real JupyterLab: what a hand on keyboard or mouse does reaches the kernel and the screen."""
 
 import io
+from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
@@ -194,6 +196,24 @@ def test_a_camera_that_is_refused_is_said(labs):
     notebook = labs("teachlab")
     notebook.page.get_by_role("button", name="Camera", exact=True).click()
     notebook.page.get_by_text("The camera did not open").wait_for()
+
+
+@pytest.mark.parametrize("name", ["layerlab", "shiftlab", "cachelab"])
+def test_pictures_and_numbers_can_be_kept(labs, name):
+    notebook = labs(name)
+    kept = {}
+    for kind in ("PNG", "SVG", "CSV"):
+        with notebook.page.expect_download() as waiting:
+            notebook.page.get_by_role("button", name=kind, exact=True).press("Enter")
+        kept[kind] = Path(waiting.value.path()).read_bytes()
+        assert waiting.value.suggested_filename == f"{name}.{kind.lower()}"
+    picture = Image.open(io.BytesIO(kept["PNG"])).convert("RGB")
+    assert picture.width > 1000
+    assert len(picture.getcolors(1_000_000)) > 20  # something is drawn
+    assert ElementTree.fromstring(kept["SVG"]).tag.endswith("svg")
+    lines = kept["CSV"].decode().splitlines()
+    assert len(lines) >= 2
+    assert len({line.count(",") for line in lines}) <= 2
 
 
 @pytest.mark.parametrize("name", LABS)
