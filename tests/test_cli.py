@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,7 +109,7 @@ def test_copies_in_the_folder_are_warned_about(capsys, pictures):
         (["probe", "."], 2, "holds no pictures"),
         (["prob"], 2, "No such command 'prob'"),
         (["probe", "--limit", "x"], 2, "Invalid value for '--limit'"),
-        (["lab", "--dir", "nowhere"], 2, "nowhere"),
+        (["lab", "--dir", str(Path(__file__).parent)], 2, "holds no course"),
     ],
 )
 def test_wrong_use_is_one_line_and_status_2(capsys, words, status, message):

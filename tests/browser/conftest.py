@@ -233,5 +233,15 @@ def open_notebook(chromium, jupyter):
             yield Notebook(page, traffic)
         finally:
             context.close()
+            end_kernel(f"{name}.ipynb")
+
+    def end_kernel(path):
+        """Closing a page leaves its kernel at work: end it, so that a run holds one at a time."""
+        headers = {"Authorization": f"token {token}"}
+        with urllib.request.urlopen(urllib.request.Request(f"{address}/api/sessions", headers=headers)) as answer:
+            sessions = [found["id"] for found in json.load(answer) if found["path"] == path]
+        for found in sessions:
+            request = urllib.request.Request(f"{address}/api/sessions/{found}", headers=headers, method="DELETE")
+            urllib.request.urlopen(request).close()
 
     return opened
