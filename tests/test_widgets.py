@@ -258,9 +258,10 @@ def test_widgets_load_only_when_used():
 
 def test_each_head_is_the_probe_fitted_by_hand(lab):
     test = features(90, seed=1)
-    for head in ("prototype", "knn", "ridge"):
+    for head in ("prototype", "knn", "ridge", "softmax"):
         lab.head = head
-        lab.normalize = head != "ridge"
+        lab.normalize = head in ("prototype", "knn")
+        lab.wait(60)
         probe = fit_probe(features(), head=head, normalize=lab.normalize)
         scaled = FeatureSet(
             torch.nn.functional.normalize(test.features, dim=1) if lab.normalize else test.features,
@@ -275,6 +276,33 @@ def test_each_head_is_the_probe_fitted_by_hand(lab):
         assert lab.answer["test"]["accuracy"] == lab.result.score(scaled).accuracy
         if not lab.normalize:
             assert lab.answer["loo"] == pytest.approx(probe.choice_score)
+
+
+def test_a_head_that_takes_longer_is_fitted_beside_the_kernel_and_the_last_answer_stays(lab):
+    before = lab.answer
+    lab.head = "mlp"
+    assert lab.answer == before
+    assert lab.work["what"] == "fitting the mlp head"
+    assert "head=ridge" in repr(lab)  # what is shown, not what is asked for
+    lab.wait(60)
+    assert (lab.answer["head"], lab.answer["chosen_on"]) == ("mlp", "val")
+    assert lab.answer["test"]["accuracy"] == lab.result.score(features(90, seed=1)).accuracy
+    lab.also = "boundary"
+    lab.wait(60)
+    assert len(lab.answer["extra"]["cells"]) == lab.answer["extra"]["side"] ** 2
+
+
+def test_what_was_asked_for_last_is_shown_although_a_slower_head_ends_later(lab):
+    lab.head = "softmax"
+    lab.head = "ridge"
+    lab.wait(60)
+    assert lab.answer["head"] == "ridge"
+    assert (lab.error, lab.work) == ("", {})
+
+
+def test_python_ends_while_a_lab_works():
+    code = "from tests.test_widgets import features; from frozenkit import HeadLab; HeadLab(features()).head = 'mlp'"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
 def test_the_temperature_changes_confidence_and_no_prediction(lab):

@@ -67,7 +67,9 @@ function openLab(model, el, title) {
   const root = h("section", { class: "fk-lab", "aria-label": title }, alert);
   root.append(typeToggle(root));
   el.append(root);
-  // JupyterLab's command mode takes the arrow keys from a range input, and letters from every other.
+  // The command mode takes the arrow keys from a range input, and letters from every other: in JupyterLab when they
+  // have risen to the page, in Notebook 7 before they reach us, unless what has the focus bears this mark.
+  root.addEventListener("focusin", (e) => e.target.setAttribute("data-lm-suppress-shortcuts", "true"));
   for (const event of ["keydown", "keyup", "keypress"]) root.addEventListener(event, (e) => e.stopPropagation());
 
   const forget = [];
@@ -93,19 +95,26 @@ function openLab(model, el, title) {
     status.textContent = "";
     root.removeAttribute("aria-busy");
   };
+  const expect = () => {
+    if (timers.length) return;
+    timers = [
+      setTimeout(() => {
+        status.textContent = "refitting …";
+        root.setAttribute("aria-busy", "true");
+      }, 80),
+      setTimeout(() => {
+        status.textContent = "no answer yet: the kernel is busy or stopped";
+      }, 8000),
+    ];
+  };
+  /** Ask for what always changes `answer`, or ends in an error. */
+  const ask = (content, buffers) => {
+    expect();
+    model.send(content, undefined, buffers);
+  };
   const send = (values) => {
     Object.assign(pending, values);
-    if (!timers.length) {
-      timers = [
-        setTimeout(() => {
-          status.textContent = "refitting …";
-          root.setAttribute("aria-busy", "true");
-        }, 100),
-        setTimeout(() => {
-          status.textContent = "no answer yet: the kernel is busy or stopped";
-        }, 8000),
-      ];
-    }
+    expect();
     if (frame) return;
     frame = requestAnimationFrame(() => {
       frame = 0;
@@ -139,7 +148,7 @@ function openLab(model, el, title) {
     cancelAnimationFrame(frame);
     forget.forEach((action) => action());
   };
-  return { root, status, working, on, send, settled, close, onClose: (action) => forget.push(action) };
+  return { root, status, working, on, send, ask, settled, close, onClose: (action) => forget.push(action) };
 }
 
 const text = (x, y, words, options = {}) => s("text", { x, y, "text-anchor": "middle", ...options }, words);

@@ -94,7 +94,7 @@ class Lab(anywidget.AnyWidget):
 
         def tell(done: int, of: int) -> None:
             nonlocal shown
-            if stopped.is_set():
+            if stopped.is_set() or not threading.main_thread().is_alive():
                 raise Stopped
             if done in (0, of) or time.monotonic() - shown > 0.1:
                 shown = time.monotonic()
@@ -116,7 +116,7 @@ class Lab(anywidget.AnyWidget):
                     self.work = {}
 
         self.work = {"what": what, "done": 0, "of": 0}
-        self._thread = threading.Thread(target=run, daemon=True)
+        self._thread = threading.Thread(target=run)  # Python's end waits for its next step: torch would abort otherwise
         self._thread.start()
 
     def _compute(self) -> dict[str, Any]:

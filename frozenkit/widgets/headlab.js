@@ -18,7 +18,7 @@ function render({ model, el }) {
     onchange: () => lab.send({ follow_best: follow.checked }),
   });
 
-  const head = picker("Head", [["ridge", "linear (ridge)"], ["prototype", "class means"], ["knn", "nearest neighbours"]], (value) =>
+  const head = picker("Head", [["ridge", "linear (ridge)"], ["softmax", "linear (softmax)"], ["prototype", "class means"], ["knn", "nearest neighbours"], ["mlp", "one hidden layer (MLP)"]], (value) =>
     lab.send({ head: value }),
   );
   const also = picker(
@@ -51,7 +51,7 @@ function render({ model, el }) {
       temperature.node,
       h(
         "div",
-        { class: "fk-check" },
+        { class: "fk-check fk-follow" },
         follow,
         h("label", { for: followId }, "let leave-one-out choose the strength"),
         h("small", {}, "it judges each training image by a head that never saw that image"),
@@ -95,7 +95,7 @@ function render({ model, el }) {
     const ridge = answer.strengths.length > 0;
     if (ridge) strength.show(nearest(answer.strengths, value), answer.strengths.length - 1, plainNumber(value));
     strength.node.hidden = !ridge;
-    follow.disabled = !ridge;
+    lab.root.querySelector(".fk-follow").hidden = !ridge;
     head.show(model.get("head"));
     also.show(model.get("also"));
     norm.checked = model.get("normalize");
@@ -131,11 +131,15 @@ function nearest(values, wanted) {
   return distance.indexOf(Math.min(...distance));
 }
 
+/** On which images the strength, the neighbours or the epoch were chosen; never on test. */
+const JUDGED = { "leave-one-out": "leave-one-out", "cross-validation": "5-fold cross-validation", val: "the fifth of train set aside" };
+
 function sentence(a) {
   const budget = a.shots === null ? `all ${a.train.n} labels` : `${a.shots} labels per class`;
   if (!a.strengths.length) {
     const found = a.test ? `Test accuracy ${percent(a.test.accuracy)} (95 % interval ${interval(a.test.low, a.test.high)}); ` : "";
-    return `${found}train ${percent(a.train.accuracy)}, leave-one-out ${percent(a.loo)}. With ${budget}; this head has no strength to choose.`;
+    const strength = a.strength === null ? "this head has no strength to choose" : `strength ${plainNumber(a.strength)} was chosen there`;
+    return `${found}train ${percent(a.train.accuracy)}, ${JUDGED[a.chosen_on]} ${percent(a.loo)}. With ${budget}; ${strength}.`;
   }
   const chosen = a.is_best ? ", which leave-one-out chooses" : "";
   const test = a.test ? `Test accuracy ${percent(a.test.accuracy)} (95 % interval ${interval(a.test.low, a.test.high)}); ` : "";
@@ -260,10 +264,12 @@ function drawBars(a, { font, left, right, bottom, top, y }, width) {
   return nodes;
 }
 
+const TITLED = { "leave-one-out": "Leave-one-out accuracy", "cross-validation": "Cross-validated accuracy", val: "Accuracy on a fifth, set aside" };
+
 function drawNoPath(a, { font, left, right, top, y }) {
   const at = y(a.loo);
   return [
-    text(left, top - font * 2.6, "Leave-one-out accuracy", { "text-anchor": "start", class: "fk-title" }),
+    text(left, top - font * 2.6, TITLED[a.chosen_on], { "text-anchor": "start", class: "fk-title" }),
     s("line", { x1: left, x2: right, y1: at, y2: at, class: "fk-path" }),
     text((left + right) / 2, at - font * 0.8, percent(a.loo), { class: "fk-halo fk-strong", "data-role": "loo-accuracy" }),
   ];

@@ -16,10 +16,12 @@ from frozenkit.probes import Probe, fit_probe
 from frozenkit.scores import Score
 from frozenkit.splits import few_shot
 from frozenkit.widgets.base import InputTraitError, Lab, Tell, assets
-from frozenkit.widgets.headviews import boundary_of, curve_of, reliability_of
+from frozenkit.widgets.headviews import boundary_of, curve_of, head_of, reliability_of
 
-_HEADS = ("ridge", "prototype", "knn")
+_HEADS = ("ridge", "softmax", "prototype", "knn", "mlp")
+_SLOW = ("softmax", "mlp")  # fitted beside the kernel, once for each number of labels
 _VIEWS = ("nothing", "reliability", "boundary", "learning curve")
+_CHOSEN = {"leave-one-out": "leave-one-out", "cross-validation": "cross-validated", "val": "set-aside"}
 _ROUND_SHOTS = (2, 3, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 
 
@@ -42,7 +44,8 @@ class HeadLab(Lab):
         strength: λ of the mean loss; what is set snaps to the nearest strength of the path.
         follow_best: Whether each new number of labels takes the strength that leave-one-out chooses. Setting a
             strength turns it off.
-        head: ``"ridge"``, ``"prototype"`` (class means) or ``"knn"``; only the first has a strength.
+        head: ``"ridge"``, ``"softmax"``, ``"prototype"`` (class means), ``"knn"`` or ``"mlp"``. Only ridge has a
+            strength to move; softmax and mlp are fitted beside the kernel, and `answer` follows when they are done.
         normalize: Whether every image's features are scaled to length 1 first. `result` then expects them so.
         also: What is shown besides: ``"nothing"``, ``"reliability"``, ``"boundary"`` (of the same head, fitted anew in
             a plane) or ``"learning curve"``; the last two are computed beside the kernel.
@@ -154,10 +157,28 @@ class HeadLab(Lab):
             with self.hold_sync():
                 if change["name"] == "strength":
                     self.follow_best = False
-                self._refresh()
-                self._start_extra()
+                self._answer()
         finally:
             self._settling = False
+
+    def _answer(self) -> None:
+        """Answer now, or, where the head takes longer than a moment, when it is fitted."""
+        if self.head not in _SLOW or self._key(self.shots) in self._probes:
+            self._refresh()
+            self._start_extra()
+            return
+        shots = self.shots
+
+        def job(tell: Tell) -> None:
+            self._fitted(shots)
+            tell(1, 1)  # nothing is shown of what was stopped meanwhile
+            self._refresh()
+            self._start_extra()
+
+        self._later(f"fitting the {self.head} head", job)
+
+    def _key(self, shots: int | None) -> tuple[Any, ...]:
+        return (self.head, self.normalize, shots)
 
     def _scaled(self, features: FeatureSet) -> FeatureSet:
         if not self.normalize:
@@ -166,15 +187,17 @@ class HeadLab(Lab):
 
     def _fitted(self, shots: int | None) -> tuple[Probe, FeatureSet, str]:
         """Probe, its training images and its warnings for a number of labels, fitted once."""
-        key = (self.head, self.normalize, shots)
+        key = self._key(shots)
         if key not in self._probes:
+            name = self.head
             train = self._scaled(self._train)
             if shots is not None:
                 train = train.subset(few_shot(train.labels, shots=shots, seed=self._seed))
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", FrozenkitWarning)
-                strengths = self._strengths if self.head == "ridge" else None
-                probe = fit_probe(train, head=self.head, strengths=strengths, normalize=self.normalize)
+                head = head_of(name, train.n_features, train.n_classes)
+                strengths = self._strengths if name == "ridge" else None
+                probe = fit_probe(train, head=head, strengths=strengths, normalize=self.normalize)
             note = " ".join(str(w.message) for w in caught if issubclass(w.category, FrozenkitWarning))
             self._probes[key] = probe, train, note
         return self._probes[key]
@@ -211,10 +234,10 @@ class HeadLab(Lab):
         return self._extras.get(self._extra_key())
 
     def _path(self, probe: Probe) -> dict[str, Any]:
-        """The strengths of ridge and where it stands among them; the other heads have none."""
+        """The strengths of ridge and where it stands among them; the other heads have none to move."""
         if self.head != "ridge":
-            loo = float(probe.choice_score or 0.0)
-            return {"strength": None, "strengths": [], "path": [], "best": None, "is_best": False, "loo": loo}
+            chosen = {"loo": float(probe.choice_score), "chosen_on": probe.chosen_on, "strength": probe.strength}
+            return chosen | {"strengths": [], "path": [], "best": None, "is_best": False}
         path = probe.path
         grid = [float(strength) for strength in path.strengths]
         best = grid[_nearest(grid, float(path.best))]
@@ -226,6 +249,7 @@ class HeadLab(Lab):
             "path": [float(value) for value in path.loo_scores],
             "best": best,
             "is_best": grid[step] == best,
+            "chosen_on": "leave-one-out",
             "loo": float(path.loo_scores[step]),
         }
 
@@ -252,10 +276,10 @@ class HeadLab(Lab):
         answer = self.answer
         facts: dict[str, Any] = {
             "data": self.about,
-            "labels per class": f"all {len(self._train)}" if self.shots is None else str(self.shots),
-            "head": self.head + (", features of length 1" if self.normalize else ""),
-            "strength": measured(self.strength, ".2g") if self.head == "ridge" else "–",
-            "leave-one-out accuracy": measured(answer["loo"]),
+            "labels per class": f"all {len(self._train)}" if answer["shots"] is None else str(answer["shots"]),
+            "head": answer["head"] + (", features of length 1" if self.normalize else ""),
+            "strength": "–" if answer["strength"] is None else measured(answer["strength"], ".2g"),
+            f"{_CHOSEN[answer['chosen_on']]} accuracy": measured(answer["loo"]),
         }
         for name in ("train", "test"):
             if (part := answer[name]) is not None:

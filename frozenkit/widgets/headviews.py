@@ -5,9 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from frozenkit.errors import DataError
 from frozenkit.features import FeatureSet
+from frozenkit.heads import MLPHead
 from frozenkit.intervals import wilson_interval
 from frozenkit.probes import Probe
 from frozenkit.regions import decision_regions
@@ -15,6 +17,15 @@ from frozenkit.widgets.base import Tell
 
 _GRID = 70  # cells of the plane a side
 _MARKS = 300  # test images drawn in it
+
+
+def head_of(name: str, d: int, k: int) -> str | nn.Module:
+    """What `fit_probe` takes for a head of this name; the same first weights every time."""
+    if name != "mlp":
+        return name
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return MLPHead(d, k)
 
 
 def reliability_of(probe: Probe, test: FeatureSet, temperature: float) -> dict[str, Any]:
@@ -33,7 +44,7 @@ def boundary_of(train: FeatureSet, test: FeatureSet | None, head: str) -> dict[s
     held = test if test is not None else train
     if len(train.labels.unique()) < 3:
         raise DataError("two classes lie on a line: a plane needs a third.")
-    (found,) = decision_regions(train, held, heads=(head,), resolution=_GRID)
+    (found,) = decision_regions(train, held, heads=(head_of(head, 2, train.n_classes),), resolution=_GRID)
     x, y = (float(found.x[0]), float(found.x[-1])), (float(found.y[0]), float(found.y[-1]))
     rows = torch.randperm(len(found.test), generator=torch.Generator().manual_seed(0))[:_MARKS].sort().values
     return {

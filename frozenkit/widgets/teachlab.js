@@ -11,7 +11,7 @@ function render({ model, el }) {
   };
   const result = h("p", { class: "fk-result", role: "status", "aria-live": "polite" });
   const note = h("p", { class: "fk-note" });
-  const ask = askPanel(model);
+  const ask = askPanel(model, lab);
   const pathId = uniqueId("path");
   const path = h("input", { type: "text", id: pathId, value: "taught.h5" });
   const said = h("span", { class: "fk-soft", role: "status" });
@@ -77,7 +77,7 @@ function fileInput(label, key, act, multiple = true) {
 function card(model, lab, thumbs, a, name, k) {
   const teach = async (files) => {
     const buffers = await buffersOf(files);
-    if (buffers.length) model.send({ add: k }, undefined, buffers);
+    if (buffers.length) lab.ask({ add: k }, buffers);
   };
   const title = h("input", { type: "text", value: name, "aria-label": `Name of class ${k + 1}`, class: "fk-class-name", "data-key": `name-${k}` });
   title.addEventListener("change", () => {
@@ -88,7 +88,7 @@ function card(model, lab, thumbs, a, name, k) {
   const rows = a.labels.map((label, i) => (label === k ? i : -1)).filter((i) => i >= 0);
   const shown = rows.slice(-24).map((i) => {
     const tile = thumbs.tile(i, a.sheet, 48);
-    return h("button", { type: "button", class: "fk-picture", "aria-label": `Forget picture ${i + 1} of ${name}`, title: "click to forget", onclick: () => model.send({ remove: i }) }, tile);
+    return h("button", { type: "button", class: "fk-picture", "aria-label": `Forget picture ${i + 1} of ${name}`, title: "click to forget", onclick: () => lab.ask({ remove: i }) }, tile);
   });
   const node = h(
     "section",
@@ -100,7 +100,7 @@ function card(model, lab, thumbs, a, name, k) {
       "div",
       { class: "fk-foot" },
       fileInput("Files …", `files-${k}`, teach),
-      h("button", { type: "button", "data-key": `sample-${k}`, onclick: () => model.send({ sample: k }) }, "Ten samples"),
+      h("button", { type: "button", "data-key": `sample-${k}`, onclick: () => lab.ask({ sample: k }) }, "Ten samples"),
       h("button", { type: "button", "data-key": `hold-${k}`, onclick: () => node.dispatchEvent(new CustomEvent("fk-hold", { bubbles: true, detail: k })) }, "The drawing below"),
     ),
   );
@@ -118,7 +118,7 @@ function card(model, lab, thumbs, a, name, k) {
 }
 
 /** One canvas to draw on or to see the camera in; it asks the probe, and gives pictures to the classes above. */
-function askPanel(model) {
+function askPanel(model, lab) {
   const canvas = h("canvas", { width: 224, height: 224, class: "fk-canvas", tabindex: 0, role: "img", "aria-label": "Drawing and camera" });
   const pen = canvas.getContext("2d", { willReadFrequently: true });
   const bars = h("div", { class: "fk-bars", role: "status", "aria-live": "off" });
@@ -206,7 +206,7 @@ function askPanel(model) {
     h("div", { class: "fk-answers" }, h("strong", {}, "What is this?"), bars, near, trouble),
   );
   queueMicrotask(() =>
-    node.closest(".fk-lab")?.addEventListener("fk-hold", async (event) => model.send({ add: event.detail }, undefined, [await bytes()])),
+    node.closest(".fk-lab")?.addEventListener("fk-hold", async (event) => lab.ask({ add: event.detail }, [await bytes()])),
   );
   const draw = (thumbs) => {
     waiting = false;

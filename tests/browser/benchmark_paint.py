@@ -45,6 +45,26 @@ PAINT = """async (key) => {
 }"""
 
 
+ANSWERED = """async ([label, value]) => {
+  const lab = document.querySelector('.fk-lab');
+  const control = [...lab.querySelectorAll('select')].find((i) =>
+    document.querySelector(`label[for="${i.id}"]`).textContent.startsWith(label));
+  const start = performance.now();
+  const seen = new Promise((done) => new MutationObserver((_, o) => {
+    if (!lab.querySelector('.fk-status').textContent && lab.querySelector('.fk-work').hidden
+        && !lab.querySelector('.fk-figure').dataset.moved) return;
+    o.disconnect();
+    requestAnimationFrame(() => setTimeout(() => done(performance.now() - start)));
+  }).observe(lab, { subtree: true, childList: true, characterData: true, attributes: true }));
+  new MutationObserver((_, o) => { o.disconnect(); lab.querySelector('.fk-figure').dataset.moved = 'yes'; })
+    .observe(lab.querySelector('.fk-figure'), { childList: true });
+  delete lab.querySelector('.fk-figure').dataset.moved;
+  control.value = value;
+  control.dispatchEvent(new Event('change', { bubbles: true }));
+  return seen;
+}"""
+
+
 def test_input_to_paint(open_notebook):
     with open_notebook("paint", [FEATURES.strip()]) as notebook:
         notebook.run_all()
@@ -54,4 +74,8 @@ def test_input_to_paint(open_notebook):
         times = [notebook.page.evaluate(PAINT, -1 if i % 20 < 10 else 1) for i in range(60)]
         middle, late = np.quantile(times, [0.5, 0.95])
         print(f"\ninput to paint, 2,000 × 1,280, 10 classes: median {middle:.0f} ms, 95th percentile {late:.0f} ms")
+        for move in (("Head", "mlp"), ("Head", "softmax"), ("Also show", "boundary"), ("Also show", "learning curve")):
+            spent = notebook.page.evaluate(ANSWERED, list(move))
+            print(f"{' → '.join(move)}: progress or answer after {spent:.0f} ms")
+            notebook.page.wait_for_function("() => document.querySelector('.fk-work').hidden")
         print("TeachLab:", notebook.ask(TEACH))

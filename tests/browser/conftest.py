@@ -111,6 +111,25 @@ class Notebook:
             code,
         )
 
+    def until(self, code, expected, seconds=60):
+        """Wait until the kernel prints this."""
+        for _ in range(int(seconds * 4)):
+            if (said := self.ask(code)) == expected:
+                return
+            self.page.wait_for_timeout(250)
+        raise AssertionError(f"{code} prints {said!r}, not {expected!r}, after {seconds} s")
+
+    def axe(self, selector):
+        """What axe finds wrong inside these nodes, in both themes: rule and the first of each node."""
+        from axe_playwright_python.sync_playwright import Axe
+
+        found = []
+        for theme in ("JupyterLab Light", "JupyterLab Dark"):
+            self.theme(theme)
+            for violation in Axe().run(self.page, context=selector).response["violations"]:
+                found.append((theme, violation["id"], [node["html"][:120] for node in violation["nodes"]]))
+        return found
+
     def theme(self, name):
         """Switch JupyterLab's theme and wait until it shows."""
         self.page.evaluate("(theme) => jupyterapp.commands.execute('apputils:change-theme', { theme })", name)

@@ -1,4 +1,4 @@
-"""HeadLab in a real JupyterLab: what a hand on the keyboard does, the kernel follows and the screen shows."""
+"""HeadLab in a real JupyterLab and in Notebook 7: what a hand does, the kernel follows and the screen shows."""
 
 import re
 
@@ -7,9 +7,13 @@ import pytest
 HOSTILE = "<img src=x onerror=\"document.title='broken in'\">"
 
 
-@pytest.fixture(scope="module")
-def emoji(open_notebook):
-    with open_notebook("headlab", ["from frozenkit import HeadLab\nlab = HeadLab()\nlab"]) as notebook:
+IN_JUPYTERLAB = pytest.mark.parametrize("emoji", ["lab"], indirect=True)  # for what looks the same in both
+
+
+@pytest.fixture(scope="module", params=["lab", "notebook"])
+def emoji(open_notebook, request):
+    source = "from frozenkit import HeadLab\nlab = HeadLab()\nlab"
+    with open_notebook(f"headlab-{request.param}", [source], app=request.param) as notebook:
         notebook.run_all()
         notebook.page.locator(".fk-lab svg").wait_for()
         yield notebook
@@ -129,6 +133,7 @@ HeadLab(FeatureSet(x, torch.arange(2).repeat_interleave(20), (name, "b"), tuple(
         assert notebook.traffic.errors == []
 
 
+@IN_JUPYTERLAB
 @pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
 @pytest.mark.parametrize("width", [760, 1400, 2000])
 def test_screenshots(emoji, screenshots, theme, width):
@@ -144,6 +149,12 @@ def test_screenshots(emoji, screenshots, theme, width):
     widget.screenshot(path=screenshots / f"headlab-{theme.split()[-1].lower()}-{width}.png")
 
 
+@IN_JUPYTERLAB
+def test_axe_finds_nothing_inside_the_lab(emoji):
+    assert emoji.axe(".fk-lab") == []
+
+
+@IN_JUPYTERLAB
 def test_nothing_left_loopback_and_nothing_was_logged(emoji):
     assert emoji.traffic.hosts == {"127.0.0.1"}
     assert emoji.traffic.errors == []

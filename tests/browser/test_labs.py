@@ -1,4 +1,4 @@
-"""The other labs in a real JupyterLab: what a hand on keyboard or mouse does reaches the kernel and the screen."""
+"""The other labs in a real JupyterLab and in Notebook 7: what a hand does reaches the kernel and the screen."""
 
 import io
 from pathlib import Path
@@ -16,14 +16,18 @@ LABS = {
 }
 
 
-@pytest.fixture(scope="module")
-def labs(open_notebook):
+APPS = ["lab", "notebook"]
+IN_JUPYTERLAB = pytest.mark.parametrize("labs", ["lab"], indirect=True)  # for what looks the same in both
+
+
+@pytest.fixture(scope="module", params=APPS)
+def labs(open_notebook, request):
     """Every lab in a notebook of its own, opened once."""
     opened, stack = {}, []
 
     def get(name):
         if name not in opened:
-            manager = open_notebook(name, [LABS[name]])
+            manager = open_notebook(f"{name}-{request.param}", [LABS[name]], app=request.param)
             opened[name] = manager.__enter__()
             stack.append(manager)
             opened[name].run_all(timeout=180)
@@ -33,15 +37,6 @@ def labs(open_notebook):
     yield get
     for manager in reversed(stack):
         manager.__exit__(None, None, None)
-
-
-def until(notebook, code, expected, seconds=60):
-    """Wait until the kernel prints this."""
-    for _ in range(int(seconds * 4)):
-        if (said := notebook.ask(code)) == expected:
-            return
-        notebook.page.wait_for_timeout(250)
-    raise AssertionError(f"{code} prints {said!r}, not {expected!r}, after {seconds} s")
 
 
 def says(notebook, words, seconds=60):
@@ -58,7 +53,6 @@ def test_a_lab_opens_without_an_error(labs, name):
     notebook = labs(name)
     assert notebook.page.locator(".jp-OutputArea-output[data-mime-type*=error]").count() == 0
     assert notebook.page.locator(".fk-lab [role=alert]").first.is_hidden()
-    assert notebook.traffic.errors == []
 
 
 def test_layerlab_by_arrow_keys(labs):
@@ -68,17 +62,29 @@ def test_layerlab_by_arrow_keys(labs):
     says(notebook, "which leave-one-out chooses")
     page.locator(".fk-strip button[aria-pressed=true]").focus()
     page.keyboard.press("Home")
-    until(notebook, "print(lab.chosen[0])", "conv_stem")
+    notebook.until("print(lab.chosen[0])", "conv_stem")
     page.keyboard.press("ArrowRight")
-    until(notebook, "print(lab.chosen[0])", "blocks.0")
+    notebook.until("print(lab.chosen[0])", "blocks.0")
     says(notebook, "blocks.0")
     page.get_by_label("put several side by side").check()
     page.locator(f".fk-strip button[title^='{best}:']").click()
-    until(notebook, "print(len(lab.chosen))", "2")
+    notebook.until("print(len(lab.chosen))", "2")
     says(notebook, "side by side")
     page.get_by_label("put several side by side").uncheck()
     page.locator(f".fk-strip button[title^='{best}:']").click()
-    until(notebook, "print(lab.result.layer)", best)
+    notebook.until("print(lab.result.layer)", best)
+
+
+def test_layerlab_shows_the_picture_under_the_pointer(labs):
+    page = labs("layerlab").page
+    peek = page.locator(".fk-peek")
+    page.mouse.move(2, 2)
+    assert "Point at a mark" in peek.text_content()
+    page.locator(".fk-mark").last.hover(force=True)  # drawn last: no other lies over it
+    peek.locator("span").first.wait_for()
+    assert peek.text_content() == labs("layerlab").ask("print(lab.answer['classes'][lab.answer['labels'][-1]])")
+    tile = peek.locator("> *").first.bounding_box()
+    assert (tile["width"], tile["height"]) == (64, 64)
 
 
 def test_layerlab_hides_the_test_score_until_it_is_asked_for(labs):
@@ -94,9 +100,9 @@ def test_layerlab_pools_anew_beside_the_kernel(labs):
     notebook = labs("layerlab")
     notebook.page.get_by_label("Pooling", exact=True).select_option("max")
     assert notebook.ask("print('free')") == "free"  # the kernel answers while it extracts
-    until(notebook, "print(lab.work, ('max', None, (lab.chosen[0],)) in lab._probes)", "{} True", 90)
+    notebook.until("print(lab.work, ('max', None, (lab.chosen[0],)) in lab._probes)", "{} True", 90)
     notebook.page.get_by_label("Map", exact=True).select_option("PCA")
-    until(notebook, "print(lab.answer['view'])", "PCA")
+    notebook.until("print(lab.answer['view'])", "PCA")
 
 
 def test_shiftlab_by_slider(labs):
@@ -105,10 +111,10 @@ def test_shiftlab_by_slider(labs):
     slider.focus()
     slider.press("ArrowRight")
     slider.press("ArrowRight")
-    until(notebook, "print(lab.severity)", "2")
+    notebook.until("print(lab.severity)", "2")
     says(notebook, "severity 2: the head errs on")
     notebook.page.get_by_label("Shift", exact=True).select_option("blur")
-    until(notebook, "print(lab.kind, lab.work)", "blur {}")
+    notebook.until("print(lab.kind, lab.work)", "blur {}")
     says(notebook, "blur, severity 2: the head errs on")
     assert notebook.page.locator(".fk-measured").count() >= 3  # severities 0 and 2, and the key
 
@@ -119,7 +125,7 @@ def test_cachelab_races_and_can_be_stopped(labs):
     start = page.get_by_role("button", name="Start the race")
     start.press("Enter")
     page.get_by_role("button", name="Stop").click()
-    until(notebook, "print(lab.work, lab.result)", "{} None", 30)
+    notebook.until("print(lab.work, lab.result)", "{} None", 30)
     start.press("Enter")
     says(notebook, "A cached epoch takes", 120)
     assert float(notebook.ask("print(lab.result.ratio())")) > 3
@@ -137,12 +143,12 @@ def test_teachlab_learns_from_samples_files_and_drawings(labs):
     page = notebook.page
     for k in range(2):
         page.locator(f"[data-key=sample-{k}]").press("Enter")
-        until(notebook, f"print(lab.answer['counts'][{k}])", "10")
+        notebook.until(f"print(lab.answer['counts'][{k}])", "10")
     says(notebook, "Leave-one-out")
     files = [{"name": "a.png", "mimeType": "image/png", "buffer": picture("red")}]
     files.append({"name": "b.png", "mimeType": "image/png", "buffer": b"no picture"})
     page.locator("[data-key=files-0]").set_input_files(files)
-    until(notebook, "print(lab.answer['counts'][0])", "11")
+    notebook.until("print(lab.answer['counts'][0])", "11")
     alert = page.locator(".fk-lab > [role=alert]")
     alert.wait_for(state="visible")
     assert "picture 2: it could not be read" in alert.text_content()
@@ -154,18 +160,18 @@ def test_teachlab_learns_from_samples_files_and_drawings(labs):
     page.locator(".fk-bar-row").first.wait_for()
     assert notebook.ask("print(len(lab.live['shares']))") == "2"
     page.locator(".fk-picture").first.click()
-    until(notebook, "print(sum(lab.answer['counts']))", "20")
+    notebook.until("print(sum(lab.answer['counts']))", "20")
 
 
 def test_teachlab_keeps_names_as_text_and_adds_classes(labs):
     notebook = labs("teachlab")
     page = notebook.page
     page.get_by_role("button", name="Add a class").click()
-    until(notebook, "print(lab.classes[2])", "class 3")
+    notebook.until("print(lab.classes[2])", "class 3")
     name = page.locator("[data-key=name-2]")
     name.fill("<img src=x onerror=\"document.title='broken in'\">")
     name.press("Enter")
-    until(notebook, "print(lab.classes[2][:4])", "<img")
+    notebook.until("print(lab.classes[2][:4])", "<img")
     assert page.locator(".jp-OutputArea img").count() == 0
     assert page.title() != "broken in"
 
@@ -177,7 +183,7 @@ def test_teachlab_saves_and_loads(labs):
     page.get_by_text("saved 20 pictures' features to").wait_for()
     notebook.ask("lab.remove(0)")
     page.get_by_role("button", name="Load", exact=True).click()
-    until(notebook, "print(sum(lab.answer['counts']))", "20")
+    notebook.until("print(sum(lab.answer['counts']))", "20")
 
 
 def test_quiz_replies_to_each_answer(labs):
@@ -198,6 +204,7 @@ def test_a_camera_that_is_refused_is_said(labs):
     notebook.page.get_by_text("The camera did not open").wait_for()
 
 
+@IN_JUPYTERLAB
 @pytest.mark.parametrize("name", ["layerlab", "shiftlab", "cachelab"])
 def test_pictures_and_numbers_can_be_kept(labs, name):
     notebook = labs(name)
@@ -216,6 +223,7 @@ def test_pictures_and_numbers_can_be_kept(labs, name):
     assert len({line.count(",") for line in lines}) <= 2
 
 
+@IN_JUPYTERLAB
 @pytest.mark.parametrize("name", LABS)
 def test_larger_type_for_a_projector(labs, screenshots, name):
     notebook = labs(name)
@@ -230,6 +238,7 @@ def test_larger_type_for_a_projector(labs, screenshots, name):
     assert title.bounding_box()["height"] == before
 
 
+@IN_JUPYTERLAB
 @pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
 @pytest.mark.parametrize("name", LABS)
 @pytest.mark.parametrize("width", [760, 1400])
@@ -246,6 +255,13 @@ def test_screenshots(labs, screenshots, name, theme, width):
     widget.screenshot(path=screenshots / f"{name}-{theme.split()[-1].lower()}-{width}.png")
 
 
+@IN_JUPYTERLAB
+@pytest.mark.parametrize("name", LABS)
+def test_axe_finds_nothing_inside_a_lab(labs, name):
+    assert labs(name).axe(".fk-lab") == []
+
+
+@IN_JUPYTERLAB
 @pytest.mark.parametrize("name", LABS)
 def test_nothing_left_loopback_and_nothing_was_logged(labs, name):
     notebook = labs(name)
