@@ -113,6 +113,8 @@ class FeatureCache:
         root: The folder; default ``$FROZENKIT_HOME/cache``, or the user's cache folder.
         storage: ``"float32"`` (default), ``"float16"`` (half the size; up to 65504) or ``"bfloat16"`` (half the size,
             full range, three digits). Part of the key.
+        shared: A second folder that is only read, for what is not in `root`: a class's, say; default
+            ``$FROZENKIT_SHARED_CACHE``.
 
     Example:
         >>> import tempfile
@@ -121,20 +123,30 @@ class FeatureCache:
         FeatureCache(0 entries, 0.0 MB, float32)
     """
 
-    def __init__(self, root: str | Path | None = None, *, storage: str = "float32") -> None:
+    def __init__(
+        self, root: str | Path | None = None, *, storage: str = "float32", shared: str | Path | None = None
+    ) -> None:
         if storage not in STORAGE:
             raise InputError(f"`storage` must be one of {', '.join(STORAGE)}, got {storage!r}.")
         self.root = Path(root) if root is not None else default_root()
         self.storage = storage
+        shared = shared or os.environ.get("FROZENKIT_SHARED_CACHE")
+        self.shared = Path(shared) if shared else None
 
     def __contains__(self, fingerprint: str) -> bool:
-        return self.path(fingerprint).is_file()
+        return self._found(fingerprint).is_file()
 
     def path(self, fingerprint: str) -> Path:
         """Where the features of this fingerprint are, or would be."""
         if not _is_digest(fingerprint):
             raise InputError(f"`fingerprint` must be 64 hexadecimal digits, got {fingerprint!r}.")
         return self.root / f"{fingerprint}.h5"
+
+    def _found(self, fingerprint: str) -> Path:
+        """The own file, else the shared one, else where the own one would be."""
+        own = self.path(fingerprint)
+        shared = self.shared / own.name if self.shared else own
+        return shared if shared.is_file() and not own.is_file() else own
 
     def open(self, fingerprint: str) -> CachedFeatures:
         """The stored features, left on disk.
@@ -145,7 +157,7 @@ class FeatureCache:
         """
         if fingerprint not in self:
             raise CacheMissError(f"nothing is stored under {fingerprint[:12]}… in {self.root}. Extract it first.")
-        return CachedFeatures(self.path(fingerprint))
+        return CachedFeatures(self._found(fingerprint))
 
     def load(self, fingerprint: str) -> FeatureSet:
         """The stored features, in memory; raises like `open`."""

@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -64,3 +65,36 @@ def test_start_sets_threads_and_hands_over():
     assert policy == "passive"
     assert 1 <= int(threads) <= (os.cpu_count() or 1)
     assert argument == "two words"
+
+
+@pytest.fixture(scope="module")
+def dockerfile():
+    """What repo2docker would build; it prints that without docker."""
+    command = [sys.executable, "-m", "repo2docker", "--no-build", "--debug", ROOT]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return done.stdout + done.stderr
+
+
+def test_the_image_takes_its_python_from_runtime_txt(dockerfile):
+    version = (BINDER / "runtime.txt").read_text().strip().removeprefix("python-")
+    assert f"Building conda environment for python={version}" in dockerfile
+
+
+def test_a_commit_does_not_reinstall_the_third_party_layer(dockerfile):
+    steps = [
+        "binder/requirements.txt ${REPO_DIR}/binder/requirements.txt",
+        'pip install --no-cache-dir -r "binder/requirements.txt"',
+        "src/ ${REPO_DIR}/",
+        "./binder/postBuild",
+        "binder/start",
+    ]
+    places = [dockerfile.index(step) for step in steps]
+    assert places == sorted(places)
+    assert dockerfile.count("pip install") == 1  # the package itself comes by postBuild, without its dependencies
+    assert "--no-deps ." in (BINDER / "postBuild").read_text()
+
+
+def test_nothing_of_cuda_is_asked_for(dockerfile):
+    asked = dockerfile + (BINDER / "requirements.txt").read_text() + (BINDER / "postBuild").read_text()
+    for name in ("nvidia", "cuda", "cudnn", "triton"):
+        assert name not in asked.lower().replace("the cuda build", "")

@@ -279,6 +279,26 @@ def test_another_version_is_not_read_as_current(cache, monkeypatch):
         cache.load(PRINT.digest)
 
 
+def test_a_shared_cache_is_read_and_never_written(tmp_path, monkeypatch):
+    features = a_set()
+    store(FeatureCache(tmp_path / "class"), features)
+    (file,) = (tmp_path / "class").glob("*.h5")
+    before = file.read_bytes()
+    monkeypatch.setenv("FROZENKIT_SHARED_CACHE", str(tmp_path / "class"))
+    own = FeatureCache(tmp_path / "mine")
+    assert features.fingerprint in own
+    torch.testing.assert_close(own.load(features.fingerprint).features, features.features, rtol=0, atol=0)
+    assert not (tmp_path / "mine").exists()
+    store(own, features)  # one's own comes first
+    assert own.open(features.fingerprint).path == own.path(features.fingerprint)
+    own.remove(features.fingerprint)
+    own.clear()
+    assert file.read_bytes() == before
+    file.write_bytes(before[:-10])
+    with pytest.raises(CacheError):
+        own.open(features.fingerprint)
+
+
 def test_read_only_folder_says_so_before_any_work(tmp_path):
     target = tmp_path / "file"
     target.write_text("not a folder")

@@ -57,8 +57,6 @@ function typeToggle(root) {
   };
   const button = h("button", { type: "button", class: "fk-type", "aria-pressed": "false", title: "Larger type", "aria-label": "Larger type", onclick: flip }, "A⁺");
   apply(remembered());
-  const lecture = ({ detail }) => (root.isConnected ? apply(detail || remembered()) : window.removeEventListener("frozenkit-large-type", lecture));
-  window.addEventListener("frozenkit-large-type", lecture); // the lecture mode's
   return button;
 }
 

@@ -81,6 +81,13 @@ class Notebook:
     page: object
     traffic: Traffic
 
+    def ready(self):
+        """Wait until the cells are there and the kernel waits for them."""
+        self.page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
+        self.page.wait_for_function(
+            "() => jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
+        )
+
     def run_all(self, timeout=120):
         """Run All by the menu, as a person would; returns when the last cell has its number."""
         self.page.get_by_role("menuitem", name="Run", exact=True).click()
@@ -228,9 +235,11 @@ def open_page(chromium, jupyter):
     `storage` is what the browser has kept before: name → text.
     """
     address, token, _ = jupyter
+    headers = {"Authorization": f"token {token}"}
 
     @contextmanager
     def opened(path, width=1400, height=1000, app="lab", camera=False, storage=None):
+        others = sessions()
         context = chromium.new_context(viewport={"width": width, "height": height}, accept_downloads=True)
         for name, text in (storage or {}).items():
             context.add_init_script(
@@ -245,23 +254,22 @@ def open_page(chromium, jupyter):
             traffic.watch(page)
             place = f"lab/workspaces/{secrets.token_hex(4)}/tree" if app == "lab" else "notebooks"
             page.goto(f"{address}/{place}/{path}?token={token}")
-            page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
-            page.wait_for_function(
-                "() => jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
-            )
-            yield Notebook(page, traffic)
+            notebook = Notebook(page, traffic)
+            notebook.ready()
+            yield notebook
         finally:
             context.close()
-            end_kernel(path)
+            for found in sessions() - others:
+                end(found)
 
-    def end_kernel(path):
-        """Closing a page leaves its kernel at work: end it, so that a run holds few at a time."""
-        headers = {"Authorization": f"token {token}"}
+    def sessions():
         with urllib.request.urlopen(urllib.request.Request(f"{address}/api/sessions", headers=headers)) as answer:
-            sessions = [found["id"] for found in json.load(answer) if found["path"] == path]
-        for found in sessions:
-            request = urllib.request.Request(f"{address}/api/sessions/{found}", headers=headers, method="DELETE")
-            urllib.request.urlopen(request).close()
+            return {found["id"] for found in json.load(answer)}
+
+    def end(found):
+        """Closing a page leaves its kernels at work: end them, so that a run holds few at a time."""
+        request = urllib.request.Request(f"{address}/api/sessions/{found}", headers=headers, method="DELETE")
+        urllib.request.urlopen(request).close()
 
     return opened
 

@@ -1,4 +1,3 @@
-import { Notification } from "@jupyterlab/apputils";
 import type { Cell, CodeCell } from "@jupyterlab/cells";
 import type { NotebookPanel } from "@jupyterlab/notebook";
 import type { Contents } from "@jupyterlab/services";
@@ -61,6 +60,7 @@ export function verdictOf(cell: Cell): { id: string; right: boolean } | null {
 /** The strip below each check: its tick, the next hint, the solution, a reset, and an answer kept from before. */
 export class ExerciseBars {
   private bars = new Map<string, { exercise: Exercise; node: HTMLElement }>();
+  private said = new Map<string, string>(); // what an exercise's bar has to say besides
   private timers = new Map<string, ReturnType<typeof setTimeout>>();
 
   constructor(
@@ -132,8 +132,11 @@ export class ExerciseBars {
         sourceOf(answer) !== pristineOf(answer) && button("Start this one again", () => this.reset(exercise), { "data-key": "reset" }),
         kept !== undefined && kept.source !== sourceOf(answer) && !this.timers.has(id) &&
           button(`Put back your answer (${ago(kept.at)})`, () => this.putBack(exercise), { "data-key": "back", class: "fk-call" }),
+        this.said.has(id) && h("span", { class: "fk-late", role: "alert" }, this.said.get(id)),
       ];
-      node.replaceChildren(...rows.filter((row): row is Node => Boolean(row)));
+      const shown = h("div", {}, ...rows);
+      if (shown.textContent === node.textContent) continue; // a button that is being pressed stays
+      node.replaceChildren(...shown.childNodes);
       if (focused) (node.querySelector<HTMLElement>(`[data-key="${focused}"]`) ?? node.querySelector("button"))?.focus();
     }
   }
@@ -162,8 +165,9 @@ export class ExerciseBars {
       if (!cell) throw new Error("it holds no answer to this one");
       source = [cell.source].flat().join("").replace(/^[ \t]*### (begin|end) solution.*\n?/gm, "").trimEnd();
     } catch (error) {
-      Notification.warning(`The solution of ${id} could not be read from ${path}: ${error instanceof Error ? error.message : error}. Whoever gave you the course may have kept it back.`);
-      return;
+      const why = error instanceof Error ? error.message : String(error);
+      this.said.set(id, `The solution of ${id} could not be read from ${path} (${why}). Whoever gave you the course may have kept it back.`);
+      return this.draw();
     }
     const at = this.indexOf(answer) + 1;
     shared.insertCell(at, { cell_type: "code", source, metadata: { tags: ["solution"], frozenkit: { solves: id } } });
@@ -182,8 +186,8 @@ export class ExerciseBars {
     this.store.change((progress) => delete progress.checks[id]);
   }
 
-  /** Every exercise as it was, and the notebook as it is in a copy beside it. */
-  async resetAll(): Promise<void> {
+  /** Every exercise as it was, and the notebook as it is in a copy beside it; returns the path of the copy. */
+  async resetAll(): Promise<string> {
     const { context } = this.panel;
     await context.save();
     const copy = await this.contents.copy(context.path, context.path.split("/").slice(0, -1).join("/"));
@@ -199,7 +203,7 @@ export class ExerciseBars {
       }
     });
     await context.save();
-    Notification.info(`All exercises are as new. What you had is in ${copy.path}.`, { autoClose: 8000 });
+    return copy.path;
   }
 
   putBack(exercise: Exercise): void {
@@ -233,8 +237,14 @@ export class ExerciseBars {
     return this.panel.content.widgets.indexOf(cell);
   }
 
+  /** Lead to a cell: the focus goes there from the button, whose own cell would stay the active one. */
   private goTo(index: number): void {
-    this.panel.content.activeCellIndex = index;
-    void this.panel.content.scrollToItem(index);
+    const notebook = this.panel.content;
+    setTimeout(() => {
+      if (document.activeElement instanceof HTMLElement) document.activeElement.blur();
+      notebook.activeCellIndex = index;
+      notebook.activate();
+      void notebook.scrollToItem(index);
+    });
   }
 }

@@ -89,7 +89,6 @@ export class Lecture {
     window.addEventListener("resize", this.fit);
     panel.disposed.connect(this.end, this);
     this.tick = setInterval(() => this.time(), 1000);
-    largeType(true);
     this.fit();
     this.show();
     this.bar.tabIndex = -1;
@@ -104,7 +103,6 @@ export class Lecture {
     this.bar.remove();
     Lecture.now = null;
     if (document.fullscreenElement) void document.exitFullscreen();
-    largeType(false);
     if (this.panel.isDisposed) return;
     const notebook = this.panel.content;
     for (const cell of notebook.widgets) cell.node.classList.remove("fk-off", "fk-shown", "fk-first");
@@ -226,9 +224,4 @@ export class Lecture {
     if (document.fullscreenElement) await document.exitFullscreen();
     else await document.documentElement.requestFullscreen().catch(() => undefined); // a browser may refuse
   }
-}
-
-/** The labs on the slides take larger type as well, until the lecture ends. */
-function largeType(large: boolean): void {
-  window.dispatchEvent(new CustomEvent("frozenkit-large-type", { detail: large }));
 }

@@ -1,4 +1,3 @@
-import { Notification } from "@jupyterlab/apputils";
 import { Widget } from "@lumino/widgets";
 import { type Course, type Kind, type Lesson, type Place, pathOf } from "./course";
 import { ago, button, h } from "./dom";
@@ -29,6 +28,7 @@ export class CoursePanel extends Widget {
   temporary = false;
   looked = false; // whether a course has been looked for
   private unfolded: string | null = null;
+  private said = ""; // how the last wish went
 
   constructor(
     private store: ProgressStore,
@@ -73,6 +73,7 @@ export class CoursePanel extends Widget {
       const then = progress.downloaded === null ? "You have not downloaded your progress yet" : `Last download: ${ago(progress.downloaded)}`;
       words.push(`This server is temporary: its files go when it stops. Your answers are kept in this browser as well. ${then}.`);
     }
+    if (this.said) words.push(this.said);
     return words.length ? h("div", { class: "fk-notice", role: "status" }, ...words.map((text) => h("p", {}, text))) : null;
   }
 
@@ -110,7 +111,7 @@ export class CoursePanel extends Widget {
       "li",
       { class: here ? "fk-here" : "" },
       h("div", { class: "fk-row" }, title, fold),
-      h("div", { class: "fk-state" }, h("span", { class: `fk-dot fk-${state.mark}`, "aria-hidden": "true" }, DOTS[state.mark]), ` ${state.words} · ${lesson.minutes} min${needs}`),
+      h("div", { class: "fk-state" }, h("span", { class: `fk-dot fk-${state.mark}`, "aria-hidden": "true" }, DOTS[state.mark]), ` ${state.words} · ${lesson.minutes}\u00a0min${needs}`),
       open && h("ul", { class: "fk-aims" }, ...lesson.objectives.map((aim, i) => objective(lesson, aim, i, progress))),
       open && lesson.exercises.length > 0 && button(`Exercises (${state.right} of ${lesson.exercises.length} right)`, () => this.actions.open(pathOf(course, lesson, "exercise")), { "data-key": `exercises-${lesson.id}` }),
     );
@@ -133,11 +134,20 @@ export class CoursePanel extends Widget {
         parts.push(button(`Put back ${count(elsewhere.length, "answer")} from this browser`, back, { class: "fk-call", "data-key": "back" }));
       }
       if (bars.homeless) parts.push(h("p", {}, `${count(bars.homeless, "kept answer")} fit no cell here any more; your downloaded progress holds them.`));
-      parts.push(button("Start all exercises again, and keep a copy", () => void bars.resetAll().catch((error: Error) => Notification.error(`Nothing was changed: ${error.message}`)), { "data-key": "reset" }));
+      parts.push(button("Start all exercises again, and keep a copy", () => void this.startAgain(bars), { "data-key": "reset" }));
     }
     const ticks = place.lesson.exercises.filter(({ id }) => id in progress.checks).map(({ id }) => `✓ ${id}`);
     if (ticks.length) parts.push(h("p", { class: "fk-right" }, ticks.join("  ")));
     return h("section", { "aria-label": "This notebook" }, ...parts);
+  }
+
+  private async startAgain(bars: ExerciseBars): Promise<void> {
+    try {
+      this.said = `All exercises are as new. What you had is in ${await bars.resetAll()}.`;
+    } catch (error) {
+      this.said = `Nothing was started again: ${error instanceof Error ? error.message : error}.`;
+    }
+    this.draw();
   }
 
   private keeping(progress: Progress): HTMLElement {
@@ -159,11 +169,11 @@ export class CoursePanel extends Widget {
     if (!file) return;
     try {
       this.store.restore(await file.text());
-      Notification.success("Your progress is back. What was here before is still there.", { autoClose: 5000 });
+      this.said = "Your progress is back. What was here before is still there.";
     } catch (error) {
-      Notification.error(`Nothing was restored: ${error instanceof Error ? error.message : error}.`, { autoClose: 10_000 });
+      this.said = `Nothing was restored: ${error instanceof Error ? error.message : error}.`;
     }
-    input.value = "";
+    this.draw();
   }
 
   /** The doctor's strip: what the kernel of this notebook runs on. */
@@ -193,8 +203,9 @@ function stateOf(lesson: Lesson, progress: Progress): { mark: Mark; words: strin
   const share = shareRun(lesson, progress);
   if (share >= 1 && right === lesson.exercises.length) return { mark: "done", words: "done", right };
   if (share === 0 && right === 0) return { mark: "new", words: "new", right };
-  const read = share >= 1 ? "read" : `${Math.round(100 * share)} % run`;
-  return { mark: "begun", words: right ? `${read}, ${right} of ${lesson.exercises.length} right` : read, right };
+  const read = share >= 1 ? "read" : share > 0 && `${Math.round(100 * share)} % run`;
+  const solved = right > 0 && `${right} of ${lesson.exercises.length} right`;
+  return { mark: "begun", words: [read, solved].filter(Boolean).join(", "), right };
 }
 
 function shareRun(lesson: Lesson, progress: Progress): number {
