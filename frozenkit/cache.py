@@ -3,7 +3,6 @@
 import json
 import os
 import time
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frozenkit.errors import CacheError, CacheMissError, FrozenkitWarning, InputError
+from frozenkit.errors import CacheError, CacheMissError, InputError
 from frozenkit.features import FeatureSet
 from frozenkit.fingerprint import Fingerprint
+from frozenkit.locks import locked
 from frozenkit.storage import STORAGE, FeatureFile, PartFile
 
 
@@ -259,7 +259,7 @@ class FeatureCache:
         """Only one process at a time is inside with the same fingerprint; others wait, and take over if it dies."""
         with ExitStack() as stack:
             for fingerprint in sorted(fingerprints):  # one order for all, so nobody waits in a circle
-                stack.enter_context(_locked(self.path(fingerprint).with_suffix(".lock")))
+                stack.enter_context(locked(self.path(fingerprint).with_suffix(".lock")))
             yield
 
     def _files(self) -> list[Path]:
@@ -352,55 +352,3 @@ def _names(path: Path) -> set[str]:
     except CacheError:
         return set()
     return {str(ingredients.get("dataset")), str(ingredients.get("backbone"))}
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """An advisory lock that the operating system drops when its owner dies."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+")
-    except OSError as error:
-        raise CacheError(
-            f"cannot write into {path.parent}: {error.strerror}. Choose another folder with $FROZENKIT_HOME."
-        ) from error
-    with file:
-        started, told = time.monotonic(), False
-        while not _try_lock(file):
-            if not told and time.monotonic() - started > 2:
-                file.seek(0)
-                warnings.warn(
-                    f"waiting for process {file.read().strip() or '?'}, which extracts the same features",
-                    FrozenkitWarning,
-                    stacklevel=5,
-                )
-                told = True
-            time.sleep(0.05)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield  # closing the file releases the lock
-
-
-def _try_lock(file: Any) -> bool:
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if os.name == "nt":
-            return False
-        warnings.warn(
-            f"{Path(file.name).parent} is on a file system without locks ({error.strerror}): two processes may extract "
-            "the same features at the same time. The result is right, only the work is done twice.",
-            FrozenkitWarning,
-            stacklevel=6,
-        )
-    return True

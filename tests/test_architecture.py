@@ -17,7 +17,7 @@ FLOORS = [
     "errors devices outputs intervals progress",
     "splits features fingerprint",
     "images folders shifts datasets data",
-    "layers zoo backbones storage cache activations decoding extraction",
+    "layers zoo backbones storage locks cache activations decoding extraction",
     "prototypes heads rows ridge softmax training solvers nearest scores calibration fits probes",
     "studies shuffling regions widths estimators",
     "divergence geometry bounds gibbs gaps",

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from pathlib import Path
 
 import psutil
@@ -113,6 +114,7 @@ def box(tmp_path_factory):
     yield made
     if made.cgroup:
         made.cgroup.rmdir()
+    shutil.rmtree(folder)  # 7 GB, which pytest would keep
 
 
 def test_the_first_lesson_and_the_heaviest_fit_into_two_gigabytes(box):
@@ -144,10 +146,22 @@ def test_notebooks_are_trusted_and_the_page_knows_that_it_is_temporary(box):
     assert json.loads(config.read_text()) == {"frozenkitTemporary": "true"}
 
 
+def test_the_package_alone_opens_the_course_in_an_empty_folder(box, tmp_path):
+    command = ["frozenkit", "lab", "--no-browser"]
+    with subprocess.Popen(command, cwd=tmp_path, env=box.env, stdout=-1, stderr=subprocess.DEVNULL, text=True) as lab:
+        try:
+            address = next(line.strip() for line in lab.stdout if line.strip().startswith("http"))
+            with urllib.request.urlopen(address) as answer:
+                assert '"name": "frozenkit"' in answer.read().decode()  # its panel comes with the page
+        finally:
+            lab.terminate()
+    assert (tmp_path / "frozenkit-course" / "notebooks" / "00_start_here.ipynb").is_file()
+
+
 def test_the_extension_came_without_node_and_goes_without_a_trace(box):
     assert "frozenkit v" in box.run("jupyter", "labextension", "list")[0]
     with pytest.raises(AssertionError):  # there was none to be called
         box.run("node", "--version")
     box.run("pip", "uninstall", "-q", "-y", "frozenkit")
-    left = [path for path in box.venv.rglob("*frozenkit*") if path.name != "__pycache__"]
+    left = [path for path in box.venv.rglob("*") if "frozenkit" in str(path.relative_to(box.venv)) and path.is_file()]
     assert left == []

@@ -6,10 +6,14 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import urllib.error
 import urllib.parse
 import urllib.request
 import venv
+import zipfile
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,11 +24,9 @@ from frozenkit.lab import find_notebooks, has_display, lab_command
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture
-def address(tmp_path):
-    """The address that the command prints; the server is stopped by Ctrl-C's signal, or killed by process id."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+@contextmanager
+def lab(records, port):
+    """The address that the command prints; the server is stopped by its process id."""
     command = [
         sys.executable,
         "-c",
@@ -34,7 +36,7 @@ def address(tmp_path):
         "--port",
         str(port),
     ]
-    environment = {**os.environ, "JUPYTER_RUNTIME_DIR": str(tmp_path), "JUPYTER_CONFIG_DIR": str(tmp_path)}
+    environment = {**os.environ, "JUPYTER_RUNTIME_DIR": str(records), "JUPYTER_CONFIG_DIR": str(records)}
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as server:
@@ -42,13 +44,32 @@ def address(tmp_path):
             yield next(line.strip() for line in server.stdout if line.strip().startswith("http"))
         finally:
             server.send_signal(signal.SIGTERM)
-            for record in tmp_path.glob("jpserver-*.json"):
+            for record in records.glob("jpserver-*.json"):
                 pid = int(record.stem.removeprefix("jpserver-"))
                 os.kill(pid, signal.SIGTERM)
             try:
                 server.wait(20)
             except subprocess.TimeoutExpired:
                 server.kill()
+
+
+@pytest.fixture
+def address(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with lab(tmp_path, port) as found:
+        yield found
+
+
+def test_a_taken_port_is_left_to_its_owner_and_the_address_says_which_one_serves(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as owner:
+        taken = owner.getsockname()[1]
+        with lab(tmp_path, taken) as found:
+            parts = urllib.parse.urlsplit(found)
+            assert parts.port != taken
+            token = urllib.parse.parse_qs(parts.query)["token"][0]
+            with urllib.request.urlopen(f"http://127.0.0.1:{parts.port}/api/status?token={token}") as answer:
+                assert answer.status == 200
 
 
 def test_lab_serves_the_first_lesson_on_loopback_behind_a_token(address):
@@ -92,28 +113,20 @@ def test_no_display_opens_no_browser(monkeypatch):
 def from_wheel(tmp_path_factory):
     """A Python that has frozenkit from its wheel alone, and everything else from here."""
     folder = tmp_path_factory.mktemp("wheel")
-    build = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "-q",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        str(folder),
-        str(ROOT),
-    ]
-    subprocess.run(build, check=True, capture_output=True, text=True)
+    pip = [sys.executable, "-m", "pip"]
+    run = partial(subprocess.run, check=True, capture_output=True, text=True)
+    run([sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(folder)], cwd=ROOT)
+    (sources,) = folder.glob("frozenkit-*.tar.gz")
+    with tarfile.open(sources) as archive:
+        archive.extractall(folder, filter="data")
+    unpacked = folder / sources.name.removesuffix(".tar.gz")  # a release is built from what it ships
+    run([*pip, "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(folder), str(unpacked)])
     (wheel,) = folder.glob("frozenkit-*.whl")
     venv.create(folder / "venv", with_pip=False)
     python = folder / "venv" / "bin" / "python"
-    site = subprocess.run(
-        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True
-    )
+    site = run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"])
     Path(site.stdout.strip(), "rest.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    install = [python, "-m", "pip", "install", "-q", "--no-deps", "--ignore-installed", str(wheel)]
-    subprocess.run(install, check=True, capture_output=True, text=True)
+    run([python, "-m", "pip", "install", "-q", "--no-deps", "--ignore-installed", str(wheel)])
     return python
 
 
@@ -132,6 +145,20 @@ def test_the_wheel_brings_the_course_along(from_wheel, tmp_path):
         if ".ipynb_checkpoints" not in path.parts:
             copy = Path(place, path.relative_to(ROOT))
             assert copy.read_bytes() == path.read_bytes()
+
+
+def test_the_wheel_brings_data_and_extension_along_and_no_sources_of_it(from_wheel):
+    prefix = from_wheel.parents[1]
+    bundle = ROOT / "frozenkit" / "labextension" / "bundle"
+    installed = prefix / "share" / "jupyter" / "labextensions" / "frozenkit"
+    for path in bundle.rglob("*"):
+        if path.is_file():
+            assert (installed / path.relative_to(bundle)).read_bytes() == path.read_bytes()
+    assert (installed / "install.json").is_file()
+    (wheel,) = prefix.parent.glob("frozenkit-*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "frozenkit/data/emoji-google.webp" in names
+    assert [name for name in names if name.startswith("frozenkit/labextension") or "node_modules" in name] == []
 
 
 def test_a_course_that_is_there_is_opened_and_never_overwritten(from_wheel, tmp_path):

@@ -100,6 +100,8 @@ function render({ model, el }) {
     reveal.disabled = model.get("revealed");
     reveal.textContent = model.get("revealed") ? "Test score revealed" : "Reveal the test score";
     if (width) figure.replaceChildren(picture(a, width, pick, hover));
+    const chosen = strip.querySelector("[aria-pressed=true]"); // in sight where the strip scrolls
+    if (chosen) strip.scrollLeft = chosen.offsetLeft - strip.offsetLeft - (strip.clientWidth - chosen.offsetWidth) / 2;
     hover(null);
     numbers.refresh();
     clearTimeout(speak);

@@ -258,6 +258,7 @@
 }
 
 .fk-lecture .jp-Cell.fk-off,
+.fk-lecture .jp-CodeCell:has(.fk-lab) .jp-Cell-inputWrapper,
 .fk-lecture .jp-InternalAnchorLink,
 .fk-lecture .jp-InputPrompt,
 .fk-lecture .jp-OutputPrompt,
