@@ -153,12 +153,16 @@ function drawBounds(a, { font, left, right, top, bottom }) {
   nodes.push(text((left + right) / 2, bottom + font * 2.6, "severity", { class: "fk-name" }));
   let [at, line] = [left, bottom + font * 3.4];
   const entries = [...TERMS.map((term, i) => [term, `fk-term-${i}`]), ["measured error", "fk-measured"]];
+  const said = { λ: "λ, what no head can avoid" };
   for (const [words, name] of entries) {
-    const wide = (words.length * 0.58 + 2.2) * font;
+    const label = said[words] ?? words;
+    const wide = (label.length * 0.58 + 2.2) * font;
     if (at > left && at + wide > right) [at, line] = [left, line + font * 1.5];
     nodes.push(
-      s("rect", { x: at, y: line, width: font * 0.9, height: font * 0.9, class: name }),
-      text(at + font * 1.2, line + font * 0.8, words, { "text-anchor": "start" }),
+      name === "fk-measured"
+        ? s("path", { d: `M${at + font * 0.45} ${line}l${font * 0.45} ${font * 0.45}l${-font * 0.45} ${font * 0.45}l${-font * 0.45} ${-font * 0.45}z`, class: name })
+        : s("rect", { x: at, y: line, width: font * 0.9, height: font * 0.9, class: name }),
+      text(at + font * 1.2, line + font * 0.8, label, { "text-anchor": "start" }),
     );
     at += wide;
   }

@@ -99,9 +99,9 @@ function card(model, lab, thumbs, a, name, k) {
     h(
       "div",
       { class: "fk-foot" },
-      fileInput("Files …", `files-${k}`, teach),
-      h("button", { type: "button", "data-key": `sample-${k}`, onclick: () => lab.ask({ sample: k }) }, "Ten samples"),
-      h("button", { type: "button", "data-key": `hold-${k}`, onclick: () => node.dispatchEvent(new CustomEvent("fk-hold", { bubbles: true, detail: k })) }, "The drawing below"),
+      fileInput("Add files …", `files-${k}`, teach),
+      h("button", { type: "button", "data-key": `sample-${k}`, onclick: () => lab.ask({ sample: k }) }, "Add ten samples"),
+      h("button", { type: "button", "data-key": `hold-${k}`, onclick: () => node.dispatchEvent(new CustomEvent("fk-hold", { bubbles: true, detail: k })) }, "Add the drawing"),
     ),
   );
   node.addEventListener("dragover", (event) => {

@@ -189,7 +189,7 @@ class TeachLab(Lab):
             self.said = f"saved {len(self._labels)} pictures' features to {self.save(str(content['save']))}"
         elif "load" in content:
             self.load(str(content["load"]))
-            self.said = f"loaded {len(self._labels)} pictures' features"
+            self.said = f"loaded {len(self._labels)} pictures' features; the pictures themselves are not in the file"
 
     @traitlets.validate("classes")
     def _distinct(self, proposal: Any) -> list[str]:

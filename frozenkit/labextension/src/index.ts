@@ -103,6 +103,8 @@ function activate(
     });
     const [, wanted] = /^#fk-(.+)$/.exec(location.hash) ?? [];
     if (wanted) await goTo(notebook, wanted);
+    // Whoever is new here sees the map once; later it stays as it was left.
+    if (shell && place && store.now.last === null) app.shell.activateById(panel.id);
     refresh();
   }
 
