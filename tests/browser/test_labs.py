@@ -87,6 +87,19 @@ def test_layerlab_shows_the_picture_under_the_pointer(labs):
     assert (tile["width"], tile["height"]) == (64, 64)
 
 
+def test_layerlab_by_mouse_and_with_fewer_labels(labs):
+    notebook = labs("layerlab")
+    page = notebook.page
+    page.locator(".fk-pick-layer").nth(2).click(force=True)
+    notebook.until("print(lab.chosen[0])", "blocks.1")
+    slider = page.get_by_label("Labels per class", exact=True)
+    slider.focus()
+    slider.press("Home")
+    notebook.until("print(lab.shots, lab.work)", "2 {}")
+    slider.press("End")
+    notebook.until("print(lab.shots, lab.work)", "None {}")
+
+
 def test_layerlab_hides_the_test_score_until_it_is_asked_for(labs):
     notebook = labs("layerlab")
     assert notebook.ask("print(lab.answer['test'])") == "None"
@@ -117,6 +130,18 @@ def test_shiftlab_by_slider(labs):
     notebook.until("print(lab.kind, lab.work)", "blur {}")
     says(notebook, "blur, severity 2: the head errs on")
     assert notebook.page.locator(".fk-measured").count() >= 3  # severities 0 and 2, and the key
+
+
+def test_cachelab_by_slider(labs):
+    notebook = labs("cachelab")
+    n = int(notebook.ask("print(lab.n)"))
+    for name, trait, before in (("Pictures", "n", n), ("Epochs", "epochs", 2)):
+        slider = notebook.page.get_by_label(name, exact=True)
+        slider.focus()
+        slider.press("ArrowRight")
+        notebook.until(f"print(lab.{trait} > {before})", "True")
+        slider.press("ArrowLeft")
+        notebook.until(f"print(lab.{trait})", str(before))
 
 
 def test_cachelab_races_and_can_be_stopped(labs):
@@ -161,6 +186,33 @@ def test_teachlab_learns_from_samples_files_and_drawings(labs):
     assert notebook.ask("print(len(lab.live['shares']))") == "2"
     page.locator(".fk-picture").first.click()
     notebook.until("print(sum(lab.answer['counts']))", "20")
+
+
+def test_teachlab_asks_about_a_file_takes_a_drawing_and_what_is_dropped(labs):
+    notebook = labs("teachlab")
+    page = notebook.page
+    first = notebook.ask("print(lab.live.get('shares'))")
+    page.locator("[data-key=ask]").set_input_files(
+        [{"name": "a.png", "mimeType": "image/png", "buffer": picture("lime")}]
+    )
+    notebook.until(f"print(str(lab.live.get('shares')) != {first!r})", "True")
+    asked = notebook.ask("print(lab.live['shares'])")
+    page.get_by_role("button", name="Clear").press("Enter")
+    notebook.until(f"print(str(lab.live['shares']) != {asked!r})", "True")
+    page.locator("[data-key=hold-1]").press("Enter")
+    notebook.until("print(lab.answer['counts'])", "[10, 11]")
+    page.evaluate(
+        """async (text) => {
+            const data = new DataTransfer();
+            data.items.add(new File([Uint8Array.from(text, (c) => c.charCodeAt(0))], "a.png", { type: "image/png" }));
+            document.querySelectorAll(".fk-card")[0].dispatchEvent(new DragEvent("drop", { dataTransfer: data }));
+        }""",
+        picture("navy").decode("latin-1"),
+    )
+    notebook.until("print(lab.answer['counts'])", "[11, 11]")
+    for row in (21, 20):  # as it was before
+        page.get_by_role("button", name=f"Forget picture {row + 1} of").click()
+        notebook.until("print(sum(lab.answer['counts']))", str(row))
 
 
 def test_teachlab_keeps_names_as_text_and_adds_classes(labs):
