@@ -290,6 +290,16 @@ def test_damaged_storage_is_put_aside_and_said(course):
         until_kept(notebook, lambda found: "02" in found.get("answers", {}))
 
 
+def test_what_was_typed_last_survives_the_closing_of_the_notebook(course):
+    with course() as notebook:
+        bar(notebook).wait_for()
+        write(notebook, "sol3", "answer_3 = 'typed'")
+        notebook.page.evaluate("() => jupyterapp.shell.currentWidget.dispose()")
+        assert kept(notebook)["answers"]["02"]["sol3"]["source"] == "answer_3 = 'typed'"
+        notebook.page.wait_for_timeout(600)
+        assert [error for error in notebook.traffic.errors if "debugger" not in error] == []  # JupyterLab's own
+
+
 def test_a_full_storage_is_said_and_nothing_is_lost(course):
     with course() as notebook:
         found = panel(notebook)
