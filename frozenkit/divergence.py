@@ -15,6 +15,7 @@ from torch import Tensor
 
 from frozenkit.errors import DataError, InputError
 from frozenkit.features import FeatureSet, feature_rows
+from frozenkit.rows import feature_scale
 
 Features = FeatureSet | Tensor
 STRENGTHS = tuple(10.0**power for power in range(-4, 3))  # λ of the domain classifier, chosen inside each fold
@@ -63,9 +64,9 @@ def proxy_a_distance(
     """How well a linear classifier tells source from target: 2·(1 − 2ε), with ε its error on images it has not seen.
 
     0 where it cannot tell them apart, 2 where it always can. The classifier is ridge regression on ±1, cross-fitted:
-    standardised, and its strength chosen by leave-one-out, on the other folds alone. ε is the mean of the errors on
-    either sample, so that unequal sizes do not count. A regularised linear classifier finds less than the supremum in
-    the theory: the value is a lower estimate of that.
+    scaled as in `ridge_path`, and its strength chosen by leave-one-out, on the other folds alone. ε is the mean of the
+    errors on either sample, so that unequal sizes do not count. A regularised linear classifier finds less than the
+    supremum in the theory: the value is a lower estimate of that.
 
     Images of source and target with the same id (one picture, shifted) fall into the same fold.
 
@@ -239,9 +240,9 @@ def cka(a: Features, b: Features) -> float:
 def _fold_distance(x: Tensor, labels: Tensor, held: Tensor) -> Tensor:
     """(columns,) 2·(1 − 2ε) on the rows of one fold, of classifiers fitted on the others, one for each labelling."""
     train, test = x[~held], x[held]
-    mean, deviation = train.mean(0), train.std(0, correction=0)
-    deviation = torch.where(deviation > 1e-9 * train.abs().amax(0).clamp_min(1e-30), deviation, torch.inf)
-    train, test = (train - mean) / deviation, (test - mean) / deviation
+    mean = train.mean(0)
+    divisor = feature_scale(train.var(0, correction=0), mean, "soft")
+    train, test = (train - mean) / divisor, (test - mean) / divisor
     y = labels[~held]
     centred = y - y.mean(0)
     n, d = train.shape

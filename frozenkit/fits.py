@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from frozenkit.errors import DataError, FrozenkitWarning, InputError
+from frozenkit.errors import DataError, FrozenkitWarning, InputError, UnknownNameError
 from frozenkit.features import FeatureSet
 from frozenkit.nearest import NearestMean, NearestNeighbours
-from frozenkit.rows import row_weights
+from frozenkit.rows import SCALES, feature_scale, row_weights
 from frozenkit.solvers import ridge_path
 from frozenkit.splits import split
 
@@ -28,10 +28,14 @@ LEAST_GAIN = 1e-4  # of a score at the edge of the grid over all others, to be w
 
 
 def fit_ridge(
-    train: Labelled, val: Labelled | None, strengths: Sequence[float] | None, weights: Weights = None
+    train: Labelled,
+    val: Labelled | None,
+    strengths: Sequence[float] | None,
+    weights: Weights = None,
+    scale: str = "soft",
 ) -> dict[str, Any]:
-    """Ridge at the strength that is best by exact leave-one-out, or on val."""
-    path = ridge_path(*train, strengths=strengths, weights=weights)
+    """Ridge at the strength that is best by leave-one-out, or on val."""
+    path = ridge_path(*train, strengths=strengths, weights=weights, scale=scale)
     grid = as_list(path.strengths)
     if val is None:
         strength, scores, chosen_on = float(path.best), as_list(path.loo_scores), "leave-one-out"
@@ -54,25 +58,30 @@ def fit_ridge(
 
 
 def fit_softmax(
-    train: Labelled, val: Labelled | None, strengths: Sequence[float] | None, weights: Weights, seed: int
+    train: Labelled,
+    val: Labelled | None,
+    strengths: Sequence[float] | None,
+    weights: Weights,
+    seed: int,
+    scale: str = "soft",
 ) -> dict[str, Any]:
     """Multinomial logistic regression at the strength that is best in stratified cross-validation, or on val."""
     from frozenkit.solvers import softmax_path
 
     x, y = train
-    path = softmax_path(x, y, strengths, weights=weights)
+    path = softmax_path(x, y, strengths, weights=weights, scale=scale)
     grid = as_list(path.strengths)
     temperature = 1.0
     if val is not None:
         scores, chosen_on = [_quality(path.at(s), val) for s in grid], "val"
     else:
-        (scores, held_out), chosen_on = _cross_validate(x, y, grid, weights, seed), "cross-validation"
+        (scores, held_out), chosen_on = _cross_validate(x, y, grid, weights, seed, scale), "cross-validation"
         temperature = fit_temperature(held_out, y) if len(held_out) else 1.0
     if not all(path.converged):
         stuck = [f"{s:.3g}" for s, done in zip(grid, path.converged) if not done]
         warnings.warn(
             f"softmax regression did not converge at strengths {', '.join(stuck)}. "
-            "Leave out the smallest strengths, or standardise the features.",
+            "Leave out the smallest strengths, or scale the features.",
             FrozenkitWarning,
             stacklevel=4,
         )
@@ -113,45 +122,55 @@ def fit_nearest(train: Labelled, val: Labelled | None, head: str, options: dict[
     }
 
 
-class Standardize(nn.Module):
-    """(x − mean) / deviation, both of train alone; a constant feature becomes 0.
+class Scaler(nn.Module):
+    """The scaling that a linear head gets (see `rows`), as a layer: fitted on train alone, then fixed.
 
     Args:
-        train: (n, d), or (n, t, d), where the mean is over images and tokens.
+        train: (n, d), or (n, t, d), where means and variances are over images and tokens.
+        scale: ``"soft"``, ``"unit"``, ``"none"`` or ``"standard"``.
 
     Example:
-        >>> Standardize(torch.tensor([[0.0, 7.0], [2.0, 7.0]]))(torch.tensor([[4.0, 7.0]]))
+        >>> Scaler(torch.tensor([[0.0, 7.0], [2.0, 7.0]]), "standard")(torch.tensor([[4.0, 7.0]]))
         tensor([[3., 0.]])
     """
 
     mean: Tensor
-    deviation: Tensor
+    divisor: Tensor
 
-    def __init__(self, train: Tensor) -> None:
+    def __init__(self, train: Tensor, scale: str = "soft") -> None:
         super().__init__()
-        rows = train.reshape(-1, train.shape[-1])
-        deviation, mean = torch.std_mean(rows, dim=0, correction=0)
-        self.register_buffer("mean", mean)
-        # Rounding leaves a constant column a deviation of some 1e-7 of its size: that is no scale to divide by.
-        constant = deviation <= 1e-6 * rows.abs().amax(0)
-        self.register_buffer("deviation", torch.where(constant, torch.ones_like(deviation), deviation))
+        if scale not in SCALES:
+            raise UnknownNameError("scale", scale, SCALES)
+        self.unit = scale == "unit"
+        rows = self._of_length_one(train.reshape(-1, train.shape[-1]).double())
+        variance, mean = torch.var_mean(rows, dim=0, correction=0)
+        has_one = scale in ("soft", "standard")
+        self.register_buffer("mean", mean.float())
+        self.register_buffer(
+            "divisor", (feature_scale(variance, mean, scale) if has_one else torch.ones_like(mean)).float()
+        )
+
+    def _of_length_one(self, x: Tensor) -> Tensor:
+        return nn.functional.normalize(x, dim=-1) if self.unit else x
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, d) to (…, d)."""
-        return (x - self.mean) / self.deviation
+        return (self._of_length_one(x) - self.mean) / self.divisor
 
 
-def fit_module(train: FeatureSet, val: FeatureSet | None, head: nn.Module, seed: int) -> dict[str, Any]:
-    """A copy of `head` trained on standardised features, its epoch chosen on val or on a fifth of train."""
+def fit_module(
+    train: FeatureSet, val: FeatureSet | None, head: nn.Module, seed: int, scale: str = "soft"
+) -> dict[str, Any]:
+    """A copy of `head` trained on scaled features, its epoch chosen on val or on a fifth of train."""
     from frozenkit.solvers import train_head
 
     if val is None:
         train, val = _carve(train, seed)
-    scale = Standardize(train.features)
+    scaler = Scaler(train.features, scale)
     trained = copy.deepcopy(head)
-    scaled = [FeatureSet(scale(p.features), p.labels, p.classes, p.ids, p.layer, "") for p in (train, val)]
+    scaled = [FeatureSet(scaler(p.features), p.labels, p.classes, p.ids, p.layer, "") for p in (train, val)]
     log = train_head(trained, scaled[0], scaled[1], seed=seed)
-    module = nn.Sequential(scale, trained).eval().cpu()
+    module = nn.Sequential(scaler, trained).eval().cpu()
     return {
         "logits_of": module,
         "strength": None,
@@ -163,13 +182,15 @@ def fit_module(train: FeatureSet, val: FeatureSet | None, head: nn.Module, seed:
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The T > 0 that makes softmax(logits / T) likeliest for the labels.
+    """The T > 0 that makes softmax(logits / T) likeliest for the labels, smoothed by what n images leave open.
 
-    The negative log-likelihood is convex in 1/T, so it has one minimum in log T; golden-section search finds it. Where
-    every label is predicted right the minimum is at T = 0, and the lower end of the search stands in for it.
+    A head that has every one of n images right is not certain to be right about the next: the rule of succession gives
+    that (n + 1)/(n + 2). So the target is 1 − ε for an image's own class and ε, shared out evenly, for the others, with
+    ε = 1/(n + 2). Without it, T → 0 on perfect predictions, and every later mistake is made with probability 1.
+    The loss is convex in 1/T, so it has one minimum in log T; golden-section search finds it.
 
     Args:
-        logits: (n, k).
+        logits: (n, k); −∞ for a class out of reach.
         labels: (n,) class indices.
 
     Returns:
@@ -177,6 +198,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
     References:
         C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger (2017), On calibration of modern neural networks, ICML, section 4.2.
+        J. Platt (1999), Probabilistic outputs for support vector machines, section 2.2: the smoothed targets.
     """
     if not len(labels):
         raise InputError("`val` must hold at least one image of a class that train has, got none.")
@@ -185,12 +207,17 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     if not reachable.any():
         return 1.0
     logits, labels = logits[reachable], labels[reachable]
+    others = logits.isfinite().scatter(1, labels[:, None], False)
+    epsilon = 1 / (len(labels) + 2) * others.any(1, keepdim=True)  # (n, 1)
+    target = (epsilon / others.sum(1, keepdim=True).clamp_min(1) * others).scatter(1, labels[:, None], 1 - epsilon)
     z = logits.double().clamp(min=-1e30)  # 0 · ∞ must not arise
     z = z - z.amax(1, keepdim=True)
-    spread = max(float(z.clamp(min=-1e4).std()), 1e-12)
+    spread = max(float(z[logits.isfinite()].std()), 1e-12)
+    aimed = (target * z).sum(1)
 
     def loss(log_t: float) -> float:
-        return float(nn.functional.cross_entropy(z / float(np.exp(log_t)), labels))
+        t = float(np.exp(log_t))
+        return float(((z / t).logsumexp(1) - aimed / t).mean())
 
     low, high = float(np.log(spread / 1e3)), float(np.log(spread * 1e3))
     golden = (5**0.5 - 1) / 2
@@ -280,7 +307,7 @@ def _share_right(logits: Tensor, labels: Tensor) -> float:
 
 
 def _cross_validate(
-    x: Tensor, y: Tensor, grid: Sequence[float], weights: Weights, seed: int
+    x: Tensor, y: Tensor, grid: Sequence[float], weights: Weights, seed: int, scale: str
 ) -> tuple[list[float], Tensor]:
     """Accuracy of each strength over all rows, and (n, k) logits at the best, all by paths that did not see the row.
 
@@ -301,7 +328,7 @@ def _cross_validate(
                 "choosing a strength by cross-validation needs at least two images of two classes in train. "
                 "Give `val`, or one strength."
             )
-        path = softmax_path(x[~held], place, grid, weights=w[~held])
+        path = softmax_path(x[~held], place, grid, weights=w[~held], scale=scale)
         right += [float(w[held][seen[path.at(s)(x[held]).argmax(1)] == y[held]].sum()) for s in grid]
         parts.append((held, seen, path))
     scores = (right / len(y)).tolist()

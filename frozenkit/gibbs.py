@@ -17,7 +17,7 @@ from torch import Tensor
 from frozenkit.bounds import Bound, check_delta
 from frozenkit.errors import DataError, InputError
 from frozenkit.features import FeatureSet
-from frozenkit.fits import Standardize
+from frozenkit.fits import Scaler
 from frozenkit.ridge import LinearMap, RidgePath, ridge_path
 from frozenkit.scores import Score, score
 
@@ -117,12 +117,12 @@ def pac_bayes_bound(train: FeatureSet, *, delta: float = 0.05, seed: int = 0) ->
     if len(train.labels[half].unique()) < 2:
         raise DataError("`train` must hold at least two classes in either half; one class has nearly all images.")
     m, n_classes = len(rest), train.n_classes
-    scale = Standardize(train.features[half])
+    scale = Scaler(train.features[half])
     spectrum, rotation = _principal(scale(train.features[half]).double())
 
     def fitted(rows: Tensor, strengths: list[float] | None) -> RidgePath:
         x, y = scale(train.features[rows]), train.labels[rows]
-        return ridge_path(x, y, strengths, standardize=False, n_classes=n_classes)
+        return ridge_path(x, y, strengths, scale="none", n_classes=n_classes)
 
     of_half = fitted(half, None)
     grid = [of_half.best * factor for factor in STRENGTHS]
@@ -195,12 +195,12 @@ class Basis:
     """Coordinates in which the weights of the probe are about equally uncertain.
 
     Attributes:
-        scale: Standardises raw features.
+        scale: Scales raw features.
         rotation: (d, d) principal directions of the first half.
         lengths: (d,) √(eigenvalue + λ) of each.
     """
 
-    scale: Standardize
+    scale: Scaler
     rotation: Tensor
     lengths: Tensor
 

@@ -178,15 +178,15 @@ def fit_probe(
     center: bool = True,
     normalize: bool = True,
     weights: Tensor | str | None = None,
+    scale: str = "soft",
 ) -> Probe:
     """Fit a head on train features, and choose its strength without seeing test.
 
     Args:
-        train: (n, d) features, n ≥ 2, at least two classes (or float labels for regression). Standardisation, where the
-            head uses it, is fitted on these rows alone.
+        train: (n, d) features, n ≥ 2, at least two classes (or float labels for regression).
         head: ``"ridge"`` (least squares on ±1), ``"softmax"`` (multinomial logistic), ``"prototype"`` (nearest class
             mean), ``"knn"``, or an ``nn.Module`` from d features to k logits; a copy of the module is trained.
-        val: Where strength, neighbours, epoch and temperature are chosen. Without it: ridge, prototype and knn by exact
+        val: Where strength, neighbours, epoch and temperature are chosen. Without it: ridge, prototype and knn by
             leave-one-out, softmax by 5-fold cross-validation, a module on a fifth of train, carved out.
         strengths: λ > 0 to choose from, of the mean loss plus λ/2·‖W‖²; None is a wide grid.
         seed: For folds, the carved part and the training of a module.
@@ -194,6 +194,7 @@ def fit_probe(
         normalize: Prototype and knn: scale features to length 1 (SimpleShot).
         weights: Ridge and softmax: (n,) how much each image counts, or ``"balanced"``, by which every class counts
             alike, in fitting and in choosing.
+        scale: Ridge, softmax and modules: how features are scaled first, by train alone; see `ridge_path`.
 
     Returns:
         A `Probe`.
@@ -223,20 +224,22 @@ def fit_probe(
     present = _check_labels(data, regression=trains_module or head == "ridge")
     if weights is not None and head not in ("ridge", "softmax"):
         raise InputError("`weights` are for the heads 'ridge' and 'softmax'; the others take every image alike.")
+    if scale != "soft" and head in ("prototype", "knn"):
+        raise InputError("`scale` is for ridge, softmax and modules; prototype and knn have `center` and `normalize`.")
     if val is not None:
         _check_val(data, val)
     grid = _check_strengths(strengths)
     fit_on = _as_present(data, present)
     choose_on = None if val is None else _as_present(val.load() if hasattr(val, "load") else val, present)
     if isinstance(head, nn.Module):
-        found = fit_module(fit_on, choose_on, head, seed)
+        found = fit_module(fit_on, choose_on, head, seed, scale)
     else:
         rows = (fit_on.features if isinstance(fit_on, FeatureSet) else fit_on, fit_on.labels)
         val_rows = None if choose_on is None else (choose_on.features, choose_on.labels)
         if head == "ridge":
-            found = fit_ridge(rows, val_rows, grid, weights)
+            found = fit_ridge(rows, val_rows, grid, weights, scale)
         elif head == "softmax":
-            found = fit_softmax(rows, val_rows, grid, weights, seed)
+            found = fit_softmax(rows, val_rows, grid, weights, seed, scale)
         else:
             found = fit_nearest(rows, val_rows, head, {"center": center, "normalize": normalize})
     probe = Probe(

@@ -1,12 +1,14 @@
 """Ridge regression for a whole path of strengths, from one eigendecomposition, with exact leave-one-out.
 
-Written with X (n, d) standardised and centred, Y (n, k) centred, α = λ·n, and XᵀX = B·diag(s)·Bᵀ:
+Written with X (n, d) centred and scaled, Y (n, k) centred, α = λ·n, and XᵀX = B·diag(s)·Bᵀ:
 
 * The minimiser of ``mean ½(y − f)² + λ/2·‖W‖²`` is W = B·diag(1/(s+α))·BᵀXᵀY; only the diagonal depends on λ.
 * Its fitted values are linear in Y, with the hat matrix H = 11ᵀ/n + XB·diag(1/(s+α))·BᵀXᵀ; the first term is the
   intercept's. For such a smoother the prediction of row i by the fit without row i is y_i − (y_i − f_i)/(1 − H_ii)
-  (Golub, Heath and Wahba, 1979; Rifkin and Lippert, 2007, section 3.2): exact for fixed α and a scaler that is not
-  refitted, with the intercept refitted.
+  (Golub, Heath and Wahba, 1979; Rifkin and Lippert, 2007, section 3.2): exact for fixed α, with the intercept
+  refitted. The scale of the features is not refitted: with ``scale="none"`` or ``"unit"`` there is nothing to refit, so
+  leave-one-out is exact; with ``"soft"`` row i has had a part in its own scale. Where that part is more than half, in
+  any feature, the row is counted in `RidgePath.self_scaled`.
 * With weights w_i of mean 1 (rows that count for more), X and Y are centred by weighted means, XᵀX becomes
   Σ w_i·x_i·x_iᵀ, and H_ii is w_i times as large: a weight of 2 is the row written twice.
 * Where n < d, the same s comes from the smaller XXᵀ = U·diag(s)·Uᵀ, and B = XᵀU·diag(1/√s).
@@ -18,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from frozenkit.devices import resolve_device
 from frozenkit.errors import InputError
@@ -35,13 +37,17 @@ class LinearMap:
     Attributes:
         weights: (d, k) float32.
         intercept: (k,) float32.
+        unit: Whether each row is first brought to length 1.
     """
 
     weights: Tensor
     intercept: Tensor
+    unit: bool = False
 
     def __call__(self, features: Tensor) -> Tensor:
         """(m, d) to (m, k)."""
+        if self.unit:
+            features = nn.functional.normalize(features, dim=1)
         return torch.addmm(self.intercept, features.to(self.weights.dtype), self.weights)
 
 
@@ -53,11 +59,16 @@ class RidgePath:
         strengths: (s,) float64 λ, ascending.
         loo_scores: (s,) float64 leave-one-out accuracy, or R² in regression.
         best: The λ with the highest leave-one-out score; of equals, the largest.
+        scale: How features were scaled.
+        self_scaled: Number of rows that make up more than half of the squared scale of some feature. Left out, such a
+            row is judged at a scale that it has set itself, so leave-one-out is kinder to it than to a new image.
     """
 
     strengths: Tensor
     loo_scores: Tensor
     best: float
+    scale: str
+    self_scaled: int
     _basis: Tensor  # (d, r): eigenvectors B, divided by the scale of each feature
     _eigenvalues: Tensor  # (r,)
     _projected: Tensor  # (r, k): BᵀXᵀY
@@ -77,11 +88,11 @@ class RidgePath:
         # (Aᵀ·Bᵀ)ᵀ reads B row by row, twice as fast as B·A.
         weights = (shrunk.to(self._basis.dtype).T @ self._basis.T).T.contiguous()
         intercept = self._target_mean - (self._mean.to(weights.dtype) @ weights).double()
-        return LinearMap(weights.float(), intercept.float())
+        return LinearMap(weights.float(), intercept.float(), self.scale == "unit")
 
     def leave_one_out(self, features: Any, targets: Tensor, strength: float) -> Tensor:
         """(n, k) float64 what the fit without row i says of row i, for the very rows that the path was fitted on."""
-        source = Rows(features, targets)
+        source = Rows(features, targets, scale=self.scale)
         if source.n != self._n:
             raise InputError(f"`features` must be the {self._n} rows that were fitted on, got {source.n}.")
         coded = coded_targets(source.targets, len(self._target_mean))
@@ -112,20 +123,25 @@ def ridge_path(
     targets: Tensor | None = None,
     strengths: Sequence[float] | None = None,
     *,
-    standardize: bool = True,
+    scale: str = "soft",
     n_classes: int | None = None,
     weights: Tensor | str | None = None,
     device: str = "cpu",
 ) -> RidgePath:
-    """Fits ridge regression at every strength, and scores each by exact leave-one-out.
+    """Fits ridge regression at every strength, and scores each by leave-one-out.
+
+    Leave-one-out is exact for ``scale="none"`` and ``"unit"``; otherwise it is exact but for the scale, which stays
+    that of all rows (`RidgePath.self_scaled` counts those that decide their own).
 
     Args:
         features: (n, d) tensor, or `CachedFeatures`, which is read in chunks so that memory does not grow with n.
         targets: (n,) int64 labels, coded ±1 one against the rest; or float (n,) or (n, m) for regression. May be left
             out if `features` carries labels.
         strengths: λ > 0 of the mean loss; default 53 from 1e-9 to 1e4.
-        standardize: Centre and scale each feature by its mean and standard deviation over all n rows; a constant
-            feature is left at zero. Penalty and strength refer to the scaled features.
+        scale: What becomes of the features first, over all n rows; penalty and strength refer to the scaled features.
+            ``"soft"``: each is centred and divided by the root of the mean of its own variance and the average variance
+            of all, so that one which is hardly ever active cannot explode on a new image. ``"unit"``: rows are brought
+            to length 1, then centred. ``"none"``: only centred. ``"standard"``: divided by the standard deviation.
         n_classes: k, where not every class occurs.
         weights: (n,) how much each row counts, above 0; or ``"balanced"``, by which every class counts alike. Scaled to
             a mean of 1. Means, deviations and the leave-one-out score are weighted too; ``w[labels]`` weighs by class.
@@ -145,14 +161,14 @@ def ridge_path(
         >>> float(path.loo_scores.max()), path.at(path.best)(x).argmax(1).tolist()
         (1.0, [0, 0, 1, 1])
     """
-    source = Rows(features, targets, weights)
+    source = Rows(features, targets, weights, scale)
     grid = checked_strengths(DEFAULT_STRENGTHS if strengths is None else strengths)
     is_classification = not source.targets.is_floating_point()
     coded = coded_targets(source.targets, n_classes)
-    mean, scale = source.moments(standardize)
+    mean, divisor = source.moments()
     on = resolve_device(device)
     with on:  # whatever is made in here is made there
-        moved = [t.to(on) for t in (grid, coded, source.weights, mean, scale, source.targets)]
+        moved = [t.to(on) for t in (grid, coded, source.weights, mean, divisor, source.targets)]
         path = _solve(source, *moved, is_classification=is_classification)
     here: dict[str, Any] = {name: part.cpu() for name, part in vars(path).items() if isinstance(part, Tensor)}
     return replace(path, **here)
@@ -174,6 +190,7 @@ def _solve(
     target_mean = row_weights @ coded / n
     residual = coded - target_mean
     root, are_weighted = row_weights.sqrt().unsqueeze(1), float(row_weights.min()) < 1
+    self_scaled = 0
 
     if d <= n:
         gram = torch.zeros(d, d, dtype=torch.float64)
@@ -183,6 +200,7 @@ def _solve(
             products.addmm_(x.T, row_weights[rows].unsqueeze(1) * residual[rows])
             if are_weighted:
                 x = x * root[rows]
+            self_scaled += _decide_their_scale(x, n, source.scale)
             for first in range(0, d, block := -(-d // 4)):  # the lower triangle by blocks, which is all that eigh reads
                 gram[first:, first : first + block].addmm_(x[:, first:].T, x[:, first : first + block])
         eigenvalues, basis = eigenpairs(gram)
@@ -190,7 +208,9 @@ def _solve(
     else:
         whole = torch.empty(n, d, dtype=torch.float64)
         for start, x in source.scaled(mean, scale):
-            torch.mul(x, root[start : start + len(x)], out=whole[start : start + len(x)])
+            rows = slice(start, start + len(x))
+            torch.mul(x, root[rows], out=whole[rows])
+            self_scaled += _decide_their_scale(whole[rows], n, source.scale)
         eigenvalues, left = eigenpairs(whole @ whole.T)
         # X·B is at hand as U·√s, so no row is needed again, and B, which is wide, only for the weights, in float32.
         raw = torch.empty(d, len(eigenvalues))
@@ -219,7 +239,19 @@ def _solve(
     best = float(grid[scores >= scores.max() - 1e-12].max())
     if d <= n:
         raw = basis.div_(scale.unsqueeze(1)).float()
-    return RidgePath(grid, scores, best, raw, eigenvalues, projected, mean, target_mean, row_weights)
+    parts = raw, eigenvalues, projected, mean, target_mean, row_weights
+    return RidgePath(grid, scores, best, source.scale, self_scaled, *parts)
+
+
+def _decide_their_scale(x: Tensor, n: int, scale: str) -> int:
+    """How many of these scaled rows make up more than half of the squared scale of some feature."""
+    # In these units the squared scale is 1, and leaving row i out takes x_ij²/(n−1) from the variance, which is all of
+    # the squared scale if standardised, and enters a soft one by half.
+    return (
+        0
+        if scale in ("none", "unit")
+        else int((x.square().amax(1) > (n - 1) * (0.5 if scale == "standard" else 1)).sum())
+    )
 
 
 class _Fit(NamedTuple):

@@ -1,20 +1,37 @@
-"""Labelled rows of features as linear solvers want them: checked, weighted, standardised, chunk by chunk in float64."""
+"""Labelled rows of features as linear solvers want them: checked, weighted, scaled, chunk by chunk in float64.
+
+How features are scaled decides what a strength means and how much a single image can do:
+
+* ``"soft"`` centres each feature j and divides it by √((var_j + v̄)/2), v̄ being the mean variance of all that vary: the
+  standard deviation, shrunk half way to what is usual among its neighbours. Features of equal variance come out
+  standardised, and one that hardly ever occurs cannot explode, for no scale is smaller than √(v̄/2).
+* ``"unit"`` brings each row to length 1 and centres; no other row has a say in what becomes of one.
+* ``"none"`` only centres.
+* ``"standard"`` divides by the standard deviation alone. A feature that is active in one image of n reaches at most
+  √(n−1) there, but on a new image thousands: kept for comparison, not for use.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from frozenkit.errors import DataError, InputError
+from frozenkit.errors import DataError, InputError, UnknownNameError
 
+SCALES = ("soft", "unit", "none", "standard")
 _CHUNK = 2**20  # values: 8 MB; their float64 copies are made over and over in the same warm memory
 
 
 class Rows:
     """n rows of features in float64 chunks, wherever they are kept, with their targets."""
 
-    def __init__(self, features: Any, targets: Tensor | None, weights: Tensor | str | None = None) -> None:
+    def __init__(
+        self, features: Any, targets: Tensor | None, weights: Tensor | str | None = None, scale: str = "none"
+    ) -> None:
+        if scale not in SCALES:
+            raise UnknownNameError("scale", scale, SCALES)
+        self.scale = scale
         self.lazy = None if isinstance(features, Tensor) else features
         if isinstance(features, Tensor):
             self.dense = features
@@ -46,19 +63,22 @@ class Rows:
         if self.lazy is not None:
             start = 0
             for x, _ in self.lazy.batches(rows):
-                yield start, x.double()
+                yield start, self._of_length_one(x.double())
                 start += len(x)
         else:
             for start in range(0, self.n, rows):
-                yield start, self.dense[start : start + rows].detach().cpu().double()
+                yield start, self._of_length_one(self.dense[start : start + rows].detach().cpu().double())
+
+    def _of_length_one(self, x: Tensor) -> Tensor:
+        return nn.functional.normalize(x, dim=1) if self.scale == "unit" else x
 
     def scaled(self, mean: Tensor, scale: Tensor, rows: int | None = None) -> Iterator[tuple[int, Tensor]]:
-        """(first row, (m, d) float64 standardised), where `mean` is."""
+        """(first row, (m, d) float64 centred and scaled), where `mean` is."""
         for start, chunk in self.chunks(rows):
             yield start, (chunk.to(mean.device) - mean).div_(scale)
 
-    def moments(self, standardize: bool) -> tuple[Tensor, Tensor]:
-        """(d,) mean, and (d,) scale: the standard deviation, or 1 for a constant feature or without standardising."""
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """(d,) mean and (d,) scale, both float64; a feature without a scale of its own has 1."""
         total = torch.zeros(self.d, dtype=torch.float64)
         for start, x in self.chunks():
             part = x.sum(0)  # NaN and infinity stay in a sum, and float32 values cannot overflow it
@@ -66,15 +86,27 @@ class Rows:
                 raise DataError(f"`features` must be finite, but rows {_first_bad(x, start)} are not.")
             total += self.weights[start : start + len(x)] @ x
         mean = total / self.n
-        if not standardize:
+        if self.scale in ("none", "unit"):
             return mean, torch.ones_like(mean)
         squares = torch.zeros_like(mean)
         for start, x in self.chunks():
             squares += self.weights[start : start + len(x)] @ (x - mean).square_()
-        deviation = (squares / self.n).sqrt()
-        # Rounding leaves a constant feature a tiny deviation; blown up to 1 it would be noise.
-        constant = deviation <= 1e-7 * mean.abs().clamp_min(1e-30)
-        return mean, torch.where(constant, 1.0, deviation)
+        return mean, feature_scale(squares / self.n, mean, self.scale)
+
+
+def feature_scale(variance: Tensor, mean: Tensor, kind: str) -> Tensor:
+    """(d,) what each centred feature is divided by, from its (d,) variance and mean; 1 where there is nothing to scale.
+
+    Args:
+        variance: (d,) of train.
+        mean: (d,) of train: what counts as rounding is judged by its size.
+        kind: ``"soft"`` or ``"standard"``.
+    """
+    # Rounding leaves a constant feature a tiny deviation, which is no scale to divide by.
+    constant = variance.sqrt() <= 1e-7 * mean.abs().clamp_min(1e-30)
+    if kind == "soft":
+        variance = (variance + variance[~constant].mean()) / 2  # a constant feature more or less changes nothing
+    return torch.where(constant, 1.0, variance.sqrt())
 
 
 def coded_targets(targets: Tensor, n_classes: int | None) -> Tensor:
@@ -125,8 +157,17 @@ def eigenpairs(gram: Tensor) -> tuple[Tensor, Tensor]:
         eigenvalues, vectors = (torch.from_numpy(part) for part in found)
     else:
         eigenvalues, vectors = torch.linalg.eigh(gram)
-    keep = eigenvalues > eigenvalues.max() * 1e-12
+    check_varying(eigenvalues)
+    keep = eigenvalues > eigenvalues.amax() * 1e-12
     return eigenvalues[keep], vectors[:, keep]
+
+
+def check_varying(eigenvalues: Tensor) -> None:
+    """Raise if no direction varies: there is nothing to fit on features that are the same for every image."""
+    if not eigenvalues.amax() > 0:
+        raise DataError(
+            "`features` must vary from row to row, but all rows are the same. Look at the images: are they all alike?"
+        )
 
 
 def _first_bad(x: Tensor, start: int = 0) -> str:

@@ -1,6 +1,6 @@
 """Softmax (multinomial logistic) regression along a whole path of strengths, each with a certificate.
 
-Written with X (n, d) standardised and centred, and XᵀX = B·diag(s)·Bᵀ with B (d, r), r ≤ min(n, d):
+Written with X (n, d) centred and scaled, and XᵀX = B·diag(s)·Bᵀ with B (d, r), r ≤ min(n, d):
 
 * The minimiser of ``mean cross-entropy + λ/2·‖W‖²`` lies in the span of the samples, so W = B·V with ‖W‖ = ‖V‖:
   nothing is lost by solving for V (r, k) on Z = X·B. Where n < d this is the smaller problem.
@@ -30,7 +30,7 @@ from torch import Tensor
 from frozenkit.devices import resolve_device
 from frozenkit.errors import InputError
 from frozenkit.ridge import LinearMap
-from frozenkit.rows import Rows, checked_strengths, coded_targets, eigenpairs
+from frozenkit.rows import Rows, check_varying, checked_strengths, coded_targets, eigenpairs
 
 DEFAULT_SOFTMAX_STRENGTHS = tuple(float(x) for x in np.logspace(-5, 1, 25))
 _MEMORY = 12  # curvature pairs kept by L-BFGS
@@ -44,10 +44,11 @@ class SoftmaxPath:
         strengths: (s,) float64 λ, ascending.
         weights: (s, d, k) float32, for raw features.
         intercepts: (s, k) float32.
-        objectives: (s,) float64 mean cross-entropy + λ/2·‖W‖², W in standardised space; with two classes
+        objectives: (s,) float64 mean cross-entropy + λ/2·‖W‖², W in scaled space; with two classes
             λ/2·‖w‖² for the difference w of the two columns, as logistic regression has it.
         gaps: (s,) float64 certified upper bounds on objective − minimum.
         converged: (s,) bool: gap ≤ tolerance · objective.
+        scale: How features were scaled.
     """
 
     strengths: Tensor
@@ -56,6 +57,7 @@ class SoftmaxPath:
     objectives: Tensor
     gaps: Tensor
     converged: Tensor
+    scale: str = "soft"
 
     def at(self, strength: float) -> LinearMap:
         """The fit at one of the strengths of the path."""
@@ -63,7 +65,7 @@ class SoftmaxPath:
         nearest = float(self.strengths[index])
         if not abs(nearest - strength) <= 1e-6 * nearest:
             raise InputError(f"`strength` must be one of the path's, got {strength!r}; the nearest is {nearest:.6g}.")
-        return LinearMap(self.weights[index], self.intercepts[index])
+        return LinearMap(self.weights[index], self.intercepts[index], self.scale == "unit")
 
     def to_frame(self) -> Any:
         """A pandas table: one row a strength."""
@@ -86,7 +88,7 @@ def softmax_path(
     labels: Tensor | None = None,
     strengths: Sequence[float] | None = None,
     *,
-    standardize: bool = True,
+    scale: str = "soft",
     tolerance: float = 1e-4,
     n_classes: int | None = None,
     max_iterations: int = 500,
@@ -99,7 +101,7 @@ def softmax_path(
         features: (n, d) tensor, `FeatureSet` or `CachedFeatures`; the rows are held in memory.
         labels: (n,) int64 class indices; may be left out if `features` carries labels.
         strengths: λ > 0 of the mean loss; default 25 from 1e-5 to 10.
-        standardize: Centre and scale each feature; a constant feature is left at zero.
+        scale: As in `ridge_path`: ``"soft"``, ``"unit"``, ``"none"`` or ``"standard"``.
         tolerance: A fit counts as converged once its objective is certified to lie within this fraction of the minimum.
         n_classes: k, where not every class occurs.
         max_iterations: At most so many steps in each precision.
@@ -122,28 +124,29 @@ def softmax_path(
     """
     if not tolerance > 0:
         raise InputError(f"`tolerance` must be positive, got {tolerance!r}.")
-    source = Rows(features, labels, weights)
+    source = Rows(features, labels, weights, scale)
     if source.targets.is_floating_point():
         raise InputError("`labels` must be integer class indices, got floats. For regression use `ridge_path`.")
     grid = checked_strengths(DEFAULT_SOFTMAX_STRENGTHS if strengths is None else strengths)
     coded = (coded_targets(source.targets, n_classes) + 1) / 2  # (n, k) one-hot
-    mean, scale = source.moments(standardize)
+    mean, divisor = source.moments()
     on = resolve_device(device)
     with on:  # whatever is made in here is made there
-        grid, coded, mean, scale, w = (t.to(on) for t in (grid, coded, mean, scale, source.weights.unsqueeze(1)))
-        x = torch.cat([chunk for _, chunk in source.scaled(mean, scale, source.n)])
-        basis, fit, b, objectives, gaps = _solve(x, coded, w, grid, tolerance, max_iterations, exact=not standardize)
-        raw = (basis / scale.unsqueeze(1)) @ fit.flatten(1)  # (d, s·k)
+        grid, coded, mean, divisor, w = (t.to(on) for t in (grid, coded, mean, divisor, source.weights.unsqueeze(1)))
+        x = torch.cat([chunk for _, chunk in source.scaled(mean, divisor, source.n)])
+        basis, fit, b, objectives, gaps = _solve(x, coded, w, grid, tolerance, max_iterations, exact=scale == "none")
+        raw = (basis / divisor.unsqueeze(1)) @ fit.flatten(1)  # (d, s·k)
         b -= (mean @ raw).view_as(b)
     by_strength = raw.view(source.d, *b.shape).transpose(0, 1)
     found = (grid, by_strength.float().contiguous(), b.float(), objectives, gaps, gaps <= tolerance * objectives)
-    return SoftmaxPath(*(part.cpu() for part in found))
+    grid, weights_of, b, objectives, gaps, converged = (part.cpu() for part in found)
+    return SoftmaxPath(grid, weights_of, b, objectives, gaps, converged, scale)
 
 
 def _solve(
     x: Tensor, coded: Tensor, w: Tensor, grid: Tensor, tolerance: float, max_iterations: int, *, exact: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """B (d, r), V (r, s, k), intercepts (s, k), objectives and certified gaps (s,), all for standardised x."""
+    """B (d, r), V (r, s, k), intercepts (s, k), objectives and certified gaps (s,), all for scaled x."""
     basis, curvature = _eigenbasis(x * w.sqrt(), exact=exact)
     s, k = len(grid), coded.shape[1]
     penalties = grid * 2 if k == 2 else grid
@@ -179,6 +182,7 @@ def _eigenbasis(x: Tensor, *, exact: bool) -> tuple[Tensor, Tensor]:
         z = x if exact else x.float()
         found = torch.linalg.eigh(z.T @ z)
         eigenvalues, basis = found.eigenvalues.double().clamp_min(0), found.eigenvectors.double()
+        check_varying(eigenvalues)
     return basis, eigenvalues / (2 * n)
 
 

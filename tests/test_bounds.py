@@ -165,7 +165,7 @@ def test_the_kl_is_that_of_two_gaussians_around_the_two_probes():
     x_half = scale(train.features[half]).double()
 
     def weights(rows: Tensor) -> Tensor:
-        fit = ridge_path(scale(train.features[rows]), train.labels[rows], [strength], standardize=False, n_classes=3)
+        fit = ridge_path(scale(train.features[rows]), train.labels[rows], [strength], scale="none", n_classes=3)
         at = fit.at(strength)
         return torch.cat([at.weights, at.intercept[None]]).double()
 

@@ -14,7 +14,8 @@ from sklearn.utils.estimator_checks import check_estimator
 from frozenkit.errors import DataError, FrozenkitWarning, InputError, UnknownNameError
 from frozenkit.estimators import RidgeProbe, SoftmaxProbe
 from frozenkit.features import FeatureSet
-from frozenkit.fits import Standardize, fit_temperature, warn_at_edge
+from frozenkit.fits import Scaler, fit_temperature, warn_at_edge
+from frozenkit.heads import LinearHead
 from frozenkit.nearest import NearestMean, NearestNeighbours
 from frozenkit.probes import fit_probe
 from frozenkit.studies import backbone_report, layer_report, learning_curve
@@ -35,7 +36,7 @@ HEADS = ("ridge", "softmax", "prototype", "knn")
 
 
 def test_ridge_predicts_like_scikit_learn():
-    probe = fit_probe(TRAIN, strengths=[0.5])
+    probe = fit_probe(TRAIN, strengths=[0.5], scale="standard")
     reference = make_pipeline(StandardScaler(), RidgeClassifier(alpha=0.5 * len(TRAIN)))
     expected = reference.fit(*TRAIN.numpy()).predict(TEST.features.numpy())
     np.testing.assert_array_equal(probe.predict(TEST), expected)
@@ -104,7 +105,7 @@ def test_shuffled_labels_score_chance_even_when_train_is_learnt_by_heart():
     assert probe.choice_score < 0.4
 
 
-def test_standardisation_is_fitted_on_train_alone():
+def test_the_scale_is_fitted_on_train_alone():
     shifted = replace(TEST, features=TEST.features + 100)
     probe = fit_probe(TRAIN)
     torch.testing.assert_close(probe.logits(TEST), probe.logits(TEST.features))
@@ -112,10 +113,33 @@ def test_standardisation_is_fitted_on_train_alone():
     torch.testing.assert_close(probe.logits(shifted)[:20], alone, rtol=1e-3, atol=1e-3)
 
 
-def test_scale_of_a_feature_does_not_matter():
-    scale = torch.logspace(-3, 3, TRAIN.n_features)
-    other = fit_probe(replace(TRAIN, features=TRAIN.features * scale))
-    torch.testing.assert_close(other.predict(TEST.features * scale), fit_probe(TRAIN).predict(TEST))
+def test_units_do_not_matter():
+    for unit in (1e-8, 1e6):
+        other = fit_probe(replace(TRAIN, features=TRAIN.features * unit))
+        torch.testing.assert_close(other.predict(TEST.features * unit), fit_probe(TRAIN).predict(TEST))
+    each = torch.logspace(-3, 3, TRAIN.n_features)
+    other = fit_probe(replace(TRAIN, features=TRAIN.features * each), scale="standard")
+    torch.testing.assert_close(other.predict(TEST.features * each), fit_probe(TRAIN, scale="standard").predict(TEST))
+
+
+@pytest.mark.parametrize("scale", ["soft", "unit", "none", "standard"])
+@pytest.mark.parametrize("head", ["ridge", "softmax", LinearHead(TRAIN.n_features, TRAIN.n_classes)])
+def test_every_scale_fits_every_linear_head(head, scale):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FrozenkitWarning)  # the edge of a grid that suits other units
+        assert fit_probe(TRAIN, head=head, scale=scale).score(TEST).low > 0.8
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_perfect_leave_one_out_does_not_make_a_probe_certain(head):
+    train, test = make(30, seed=6, noise=0.6), make(400, seed=7, noise=1.5)
+    probe = fit_probe(train, head=head)
+    assert probe.choice_score == 1
+    wrong = probe.predict(test) != test.labels
+    assert wrong.any()
+    assert float(torch.nn.functional.nll_loss(probe.predict_proba(test).log(), test.labels)) < 0.7
+    unsmoothed = replace(probe, temperature=probe.temperature / 100)  # T → 0, the broken variant
+    assert float(torch.nn.functional.nll_loss(unsmoothed.predict_proba(test).clamp_min(1e-30).log(), test.labels)) > 1
 
 
 def test_constant_and_duplicate_features_change_nothing_much():
@@ -123,7 +147,7 @@ def test_constant_and_duplicate_features_change_nothing_much():
         return replace(s, features=torch.cat([s.features, torch.full((len(s), 2), 7.0)], 1))
 
     torch.testing.assert_close(fit_probe(padded(TRAIN)).predict(padded(TEST)), fit_probe(TRAIN).predict(TEST))
-    torch.testing.assert_close(Standardize(padded(TRAIN).features)(padded(TRAIN).features)[:, -1], torch.zeros(200))
+    torch.testing.assert_close(Scaler(padded(TRAIN).features)(padded(TRAIN).features)[:, -1], torch.zeros(200))
     doubled = replace(TRAIN, features=TRAIN.features.repeat(1, 2))
     assert fit_probe(doubled).score(replace(TEST, features=TEST.features.repeat(1, 2))).low > 0.8
 
@@ -162,17 +186,21 @@ def test_an_inner_or_tied_best_does_not_warn():
     fit_probe(TRAIN)
 
 
-def test_temperature_is_the_likeliest():
+def test_temperature_is_the_likeliest_for_smoothed_labels():
     logits = 3 * torch.randn(500, 4, generator=torch.Generator().manual_seed(0))
     labels = torch.distributions.Categorical(logits=logits / 2).sample()
-    found = fit_temperature(logits, labels)
+    target = torch.full((500, 4), 1 / 502 / 3).scatter(1, labels[:, None], 1 - 1 / 502)
     grid = torch.linspace(0.5, 5, 2001)
-    losses = torch.stack([torch.nn.functional.cross_entropy(logits / t, labels) for t in grid])
-    np.testing.assert_allclose(found, float(grid[losses.argmin()]), atol=0.005)
+    losses = torch.stack([torch.nn.functional.cross_entropy(logits / t, target) for t in grid])
+    np.testing.assert_allclose(fit_temperature(logits, labels), float(grid[losses.argmin()]), atol=0.005)
 
 
-def test_temperature_survives_perfect_and_infinite_logits():
-    assert 0 < fit_temperature(torch.eye(3), torch.arange(3)) < 0.1
+def test_temperature_after_perfect_predictions_leaves_room_for_the_next():
+    # Three of three right: the next is right with (3 + 1)/(3 + 2) = .8, so e^(1/T) / (e^(1/T) + 2) = .8.
+    np.testing.assert_allclose(fit_temperature(torch.eye(3), torch.arange(3)), 1 / np.log(8), rtol=1e-6)
+    # A class out of reach takes no part: of two classes, e^(1/T) / (e^(1/T) + 1) = .8.
+    away = torch.cat([torch.eye(3)[:, :2], torch.full((3, 1), -torch.inf)], 1)[:2].repeat(3, 1)[:3]
+    np.testing.assert_allclose(fit_temperature(away, torch.tensor([0, 1, 0])), 1 / np.log(4), rtol=1e-6)
     assert fit_temperature(torch.tensor([[1.0, -torch.inf], [0.0, 1.0]]), torch.tensor([0, 0])) > 0
 
 
@@ -316,7 +344,7 @@ def test_the_softmax_estimator_passes_the_checks_of_scikit_learn():
 
 
 def test_softmax_predicts_like_scikit_learn():
-    probe = fit_probe(TRAIN, head="softmax", strengths=[0.05])
+    probe = fit_probe(TRAIN, head="softmax", strengths=[0.05], scale="standard")
     reference = make_pipeline(StandardScaler(), LogisticRegression(C=1 / (0.05 * len(TRAIN)), tol=1e-8, max_iter=5000))
     expected = reference.fit(*TRAIN.numpy()).predict_proba(TEST.features.numpy())
     found = replace(probe, temperature=1.0).predict_proba(TEST)

@@ -37,10 +37,12 @@ def as_set(x, y, *, k=None, name="a"):
     return FeatureSet(x, y, classes, tuple(f"{name}{i}" for i in range(len(x))), "layer", name)
 
 
-def standardised(x):
+def scaled(x):
+    """Centred and divided by the root of the mean of variance and average variance, constant features left alone."""
     x = x.double()
-    deviation = x.std(0, correction=0)
-    return (x - x.mean(0)) / torch.where(deviation < 1e-6 * x.abs().amax(0), 1.0, deviation)
+    variance = x.var(0, correction=0)
+    constant = variance.sqrt() < 1e-6 * x.abs().amax(0)
+    return (x - x.mean(0)) / torch.where(constant, 1.0, (variance + variance[~constant].mean()) / 2).sqrt()
 
 
 def refitted(z, y, alpha):
@@ -53,7 +55,7 @@ def refitted(z, y, alpha):
 
 def left_out_by_hand(x, y, strength):
     """(n, k) prediction of each row by a fit without it: α = λ·n and the scaler as on all rows."""
-    z, alpha = standardised(x), strength * len(x)
+    z, alpha = scaled(x), strength * len(x)
     rows = []
     for i in range(len(x)):
         keep = torch.arange(len(x)) != i
@@ -83,7 +85,7 @@ class TestRidge:
         # H without its 11ᵀ/n leaves the intercept fitted on the row that should be out: the broken variant.
         x, labels = blobs(15, 40, 3)
         y = labels.double().unsqueeze(1)
-        z, alpha = standardised(x), 0.1 * len(x)
+        z, alpha = scaled(x), 0.1 * len(x)
         hat = z @ torch.linalg.solve(z.T @ z + alpha * torch.eye(40, dtype=torch.float64), z.T)
         fitted = hat @ (y - y.mean()) + y.mean()
         broken = y - (y - fitted) / (1 - hat.diagonal()).unsqueeze(1)
@@ -99,19 +101,73 @@ class TestRidge:
 
         x, labels = blobs(*shape)
         coded = (2.0 * torch.nn.functional.one_hot(labels).double() - 1).numpy()
-        z = standardised(x).numpy()
+        z = scaled(x).numpy()
         path = ridge_path(x, labels, STRENGTHS)
         for strength in [*STRENGTHS, 0.037]:
             reference = Ridge(alpha=strength * len(x)).fit(z, coded).predict(z)
             np.testing.assert_allclose(path.at(strength)(x).numpy(), reference, rtol=1e-4, atol=1e-4)
 
-    def test_without_standardising_the_fit_is_scikit_learns_on_raw_features(self):
+    def test_without_a_scale_the_fit_is_scikit_learns_on_raw_features(self):
         from sklearn.linear_model import Ridge
 
         x, labels = blobs(40, 6, 3)
         reference = Ridge(alpha=0.1 * 40).fit(x.double().numpy(), labels.numpy()).predict(x.double().numpy())
-        fit = ridge_path(x, labels.float(), STRENGTHS, standardize=False).at(0.1)
+        fit = ridge_path(x, labels.float(), STRENGTHS, scale="none").at(0.1)
         np.testing.assert_allclose(fit(x).numpy()[:, 0], reference, rtol=1e-4, atol=1e-4)
+
+    @pytest.mark.parametrize("scale", ["none", "unit"])
+    @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+    def test_leave_one_out_is_that_of_whole_refits_where_no_scale_is_fitted(self, shape, scale):
+        x, labels = blobs(*shape, spread=0.5)
+        x = x - 5
+        path = ridge_path(x, labels, STRENGTHS, scale=scale)
+        assert path.self_scaled == 0
+        z = torch.nn.functional.normalize(x.double(), dim=1) if scale == "unit" else x.double()
+        coded = 2.0 * torch.nn.functional.one_hot(labels).double() - 1
+        for strength, found in zip(STRENGTHS, path.loo_scores.tolist(), strict=True):
+            rows = []
+            for i in range(len(x)):
+                keep = torch.arange(len(x)) != i
+                weights, intercept = refitted(z[keep], coded[keep], strength * len(x))
+                rows.append(z[i] @ weights + intercept)
+            assert found == pytest.approx(float((torch.stack(rows).argmax(1) == labels).double().mean()), abs=1e-9)
+            assert_close(path.leave_one_out(x, labels, strength), torch.stack(rows), rtol=1e-2, atol=1e-3)
+
+    def test_rows_that_decide_their_own_scale_are_counted(self):
+        # Features 6 and 7 are active in one row each: rows 3 and 9 make up all of their variance.
+        x, labels = blobs(40, 6, 3)
+        rare = torch.zeros(40, 2)
+        rare[3, 0], rare[9, 1] = 500.0, 1000.0
+        wide = torch.cat([x, rare], 1)
+        for shape in (wide, torch.cat([wide, torch.randn(40, 40) / 10], 1)):  # n > d, n < d
+            assert ridge_path(shape, labels, [0.1]).self_scaled == 2
+            assert ridge_path(shape, labels, [0.1], scale="standard").self_scaled == 2
+            assert ridge_path(shape, labels, [0.1], scale="none").self_scaled == 0
+        assert ridge_path(x, labels, [0.1]).self_scaled == 0
+
+    def test_a_rarely_active_feature_does_not_explode_on_a_new_image(self):
+        x, labels = blobs(40, 6, 3, spread=3)
+        rare = torch.zeros(40, 1)
+        rare[3] = 1e-3
+        new = torch.cat([x, torch.full((40, 1), 1.0)], 1)  # a thousand times what train ever saw
+
+        def right(scale):
+            path = ridge_path(torch.cat([x, rare], 1), labels, [1e-4], scale=scale)
+            return float((path.at(1e-4)(new).argmax(1) == labels).double().mean())
+
+        assert right("soft") == right("none") == 1
+        assert right("standard") < 0.5  # the broken variant
+
+    def test_an_unknown_scale_is_refused(self):
+        with pytest.raises(InputError, match="`scale` must be a known name, got 'sfot'. Did you mean 'soft'"):
+            ridge_path(*blobs(40, 6, 3), scale="sfot")
+
+    def test_features_that_never_vary_are_refused(self):
+        labels = torch.arange(6) % 2
+        for solve in (ridge_path, softmax_path):
+            for d in (3, 9):
+                with pytest.raises(DataError, match="must vary from row to row, but all rows are the same"):
+                    solve(torch.full((6, d), 2.0), labels)
 
     def test_a_constant_feature_changes_nothing(self):
         x, labels = blobs(40, 6, 3)
@@ -125,9 +181,9 @@ class TestRidge:
         x, labels = blobs(40, 6, 3)
         assert torch.isfinite(ridge_path(torch.cat([x, x], 1), labels, [1e-8, 1.0]).at(1e-8).weights).all()
 
-    def test_scale_and_shift_of_features_change_nothing(self):
+    def test_unit_and_shift_of_the_features_change_nothing(self):
         x, labels = blobs(40, 6, 3)
-        moved = x * torch.logspace(-2, 2, 6) + 3
+        moved = 1e3 * x + 3
         one, other = ridge_path(x, labels, STRENGTHS), ridge_path(moved, labels, STRENGTHS)
         assert_close(one.loo_scores, other.loo_scores)
         assert_close(one.at(0.1)(x), other.at(0.1)(moved), rtol=1e-3, atol=1e-3)
@@ -199,7 +255,8 @@ class TestRidge:
         w = torch.linspace(0.2, 3, len(x), dtype=torch.float64)
         w = w / w.mean()
         mean = w @ x.double() / len(x)
-        z = ((x - mean) / (w @ (x - mean).square() / len(x)).sqrt()).numpy()
+        variance = w @ (x - mean).square() / len(x)
+        z = ((x - mean) / ((variance + variance.mean()) / 2).sqrt()).numpy()
         path, expected = ridge_path(x, labels, [0.1], weights=w), []
         for i in range(len(x)):
             keep = [j for j in range(len(x)) if j != i]
@@ -255,10 +312,10 @@ class TestRidge:
 
 
 def logistic(x, labels, strength):
-    """scikit-learn's minimum of the same objective, on standardised features."""
+    """scikit-learn's minimum of the same objective, on scaled features."""
     from sklearn.linear_model import LogisticRegression
 
-    z = standardised(x)
+    z = scaled(x)
     fit = LogisticRegression(C=1 / (strength * len(x)), tol=1e-8, max_iter=10_000).fit(z.numpy(), labels.numpy())
     w, b = torch.tensor(fit.coef_.T), torch.tensor(fit.intercept_)
     logits = z @ w + b
@@ -288,7 +345,8 @@ class TestSoftmax:
         w = 1 / labels.bincount().double()[labels]
         w = w / w.mean()
         mean = w @ x.double() / len(x)
-        z = ((x - mean) / (w @ (x - mean).square() / len(x)).sqrt()).numpy()
+        variance = w @ (x - mean).square() / len(x)
+        z = ((x - mean) / ((variance + variance.mean()) / 2).sqrt()).numpy()
         reference = LogisticRegression(C=1 / (0.05 * len(x)), tol=1e-10, max_iter=10_000)
         reference.fit(z, labels.numpy(), sample_weight=w.numpy())
         fit = softmax_path(x, labels, [0.05], weights="balanced", tolerance=1e-9)
@@ -353,7 +411,7 @@ class TestSoftmax:
 class TestTraining:
     def sets(self, n=120, d=6, k=3):
         x, labels = blobs(n, d, k, spread=2)
-        x = standardised(x).float()
+        x = scaled(x).float()
         return as_set(x[: n // 2], labels[: n // 2], k=k, name="a"), as_set(
             x[n // 2 :], labels[n // 2 :], k=k, name="b"
         )
