@@ -1,6 +1,6 @@
 """Outputs that a notebook's test can compare: values marked as measured on this machine, and plain tables.
 
-Widgets and lessons both show such values; they reach lessons as ``course.measured`` and ``course.table``.
+Widgets and lessons both show such values; lessons reach them as ``course.measured``, ``course.show``, ``course.table``.
 """
 
 import html
@@ -28,17 +28,49 @@ class Measured:
 
 
 def measured(value: Any, fmt: str | None = None) -> Measured:
-    """Mark a value as measured on this machine; usable in f-strings, ``print`` and as a cell's last line.
+    """Mark a value as measured on this machine; usable in the f-strings of `show` and as a cell's last line.
 
     Args:
         value: A number or text, or a `Score` (shown with its interval).
         fmt: Format specification such as ``".3f"`` or ``",.0f"``; by default three decimals for floats.
 
     Example:
-        >>> print(f"extracted in {measured(3.14159, '.1f')} seconds")
+        >>> Line(f"extracted in {measured(3.14159, '.1f')} seconds")
         extracted in ⟦3.1⟧ seconds
     """
     return Measured(_text(value, fmt).replace(_OPEN, "[").replace(_CLOSE, "]"))
+
+
+@dataclass(frozen=True)
+class Line:
+    """A sentence with measured values in it; where HTML is shown, without their marks."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        escaped = html.escape(self.text)
+        return "<p>" + escaped.replace(_OPEN, '<span class="fk-measured">').replace(_CLOSE, "</span>") + "</p>"
+
+
+def show(*sentences: Any) -> None:
+    """Display sentences that hold `measured` values, one paragraph for each.
+
+    What `print` writes shows the marks by which a test knows measured values; what is displayed does not.
+
+    Args:
+        sentences: Text, or anything with a readable ``str``.
+
+    Example:
+        >>> show(f"extracted in {measured(3.14159, '.1f')} seconds")
+        extracted in ⟦3.1⟧ seconds
+    """
+    from IPython.display import display
+
+    for sentence in sentences:
+        display(Line(str(sentence)))
 
 
 @dataclass(frozen=True)

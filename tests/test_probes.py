@@ -179,6 +179,16 @@ def test_the_edge_of_the_grid_warns_and_says_which_way():
         fit_probe(make(60, d=200, noise=4), strengths=[1e-6, 1e-5, 3.0])
 
 
+def test_images_that_decide_their_own_scale_are_said():
+    rare = torch.zeros(200, 10)
+    rare[torch.arange(10) * 7, torch.arange(10)] = 100.0
+    wide = replace(TRAIN, features=torch.cat([TRAIN.features, rare], 1))
+    with pytest.warns(FrozenkitWarning, match="10 of 200 images make up most of the scale of some feature"):
+        fit_probe(wide, scale="standard")
+    fit_probe(wide, scale="unit")
+    fit_probe(TRAIN)
+
+
 def test_an_inner_or_tied_best_does_not_warn():
     warn_at_edge([1.0, 10.0, 100.0], [0.7, 0.9, 0.8], 1)
     warn_at_edge([1.0, 10.0, 100.0], [0.7, 0.9, 0.9], 2)

@@ -1,11 +1,13 @@
 """The results that lessons show as recorded: they agree with themselves and name what they came from."""
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from frozenkit.fits import SELF_SCALED
 from frozenkit.heads import HEAD_RULES
 from frozenkit.intervals import wilson_interval
 
@@ -55,3 +57,23 @@ def test_every_published_rule_has_a_verdict():
         refuted = any(not case["holds"] for case in verdict["cases"])
         expected = "not measured" if not verdict["cases"] else "no" if refuted else "yes"
         assert verdict["holds"] == expected
+
+
+def test_the_soft_scale_is_the_default_because_it_does_better_and_does_not_flatter():
+    rows = recorded("scaling")["rows"]
+
+    def mean(what, scale, layer=None):
+        return statistics.mean(row[what] for row in rows if row["scale"] == scale and layer in (None, row["layer"]))
+
+    for other in ("standard", "none"):
+        assert mean("test", "soft") > mean("test", other)
+    assert mean("test", "soft", "global_pool") > mean("test", "standard", "global_pool") + 0.02
+    assert mean("test", "soft", "pixels") > mean("test", "standard", "pixels")  # the control is not understated
+    of_the_scale = {
+        scale: mean("leave-one-out", scale, "global_pool") - mean("refitted", scale, "global_pool")
+        for scale in ("soft", "none", "standard")
+    }
+    assert of_the_scale["soft"] < of_the_scale["none"] + 0.005  # no more than where no scale is fitted at all
+    assert of_the_scale["standard"] > of_the_scale["none"] + 0.02
+    assert max(row["decide their scale"] for row in rows if row["scale"] == "soft") < SELF_SCALED
+    assert mean("decide their scale", "standard", "global_pool") > 0.2

@@ -10,9 +10,9 @@ from typing import Any
 
 from frozenkit.course.checks import Checked, check
 from frozenkit.errors import FrozenkitError, InputError, UnknownNameError
-from frozenkit.outputs import Measured, Table, measured, table
+from frozenkit.outputs import Measured, Table, measured, show, table
 
-__all__ = ["Checked", "ExpectationError", "Measured", "Table", "check", "expect", "measured", "quiz", "table"]
+__all__ = ["Checked", "ExpectationError", "Measured", "Table", "check", "expect", "measured", "quiz", "show", "table"]
 
 
 class ExpectationError(FrozenkitError, AssertionError):
@@ -20,7 +20,7 @@ class ExpectationError(FrozenkitError, AssertionError):
 
 
 def expect(value: Any, expected: float, *, within: float) -> None:
-    """Check a value of a lesson against what the lesson says, and print the same text on every machine.
+    """Check a value of a lesson against what the lesson says; silent where it is as expected.
 
     Args:
         value: A number, or a `Score` (its accuracy).
@@ -32,7 +32,6 @@ def expect(value: Any, expected: float, *, within: float) -> None:
 
     Example:
         >>> expect(0.8431, 0.84, within=0.02)
-        as expected: 0.84 ± 0.02
         >>> expect(0.79, 0.84, within=0.02)
         Traceback (most recent call last):
             ...
@@ -47,7 +46,6 @@ def expect(value: Any, expected: float, *, within: float) -> None:
             f"the value must lie within {expected:g} ± {within:g}, got {number:.4g}. Restart the kernel and run all "
             "cells from the top; if it stays, run `frozenkit doctor`, and report the difference with its output."
         )
-    print(f"as expected: {expected:g} ± {within:g}")
 
 
 def quiz(lesson: str) -> Any:
