@@ -15,7 +15,7 @@ from frozenkit.backbones import Backbone
 from frozenkit.cache import FeatureCache
 from frozenkit.decoding import decoded
 from frozenkit.devices import has_native_bfloat16
-from frozenkit.errors import ActivationError, CacheError, FrozenkitWarning, InputError
+from frozenkit.errors import ActivationError, CacheError, CacheMissError, FrozenkitWarning, InputError
 from frozenkit.features import FeatureSet, LayerMix
 from frozenkit.fingerprint import FORMAT, Fingerprint
 from frozenkit.layers import in_eval_mode
@@ -104,10 +104,13 @@ def extract(
         if cache is None:
             blank = {name: _blank(dataset, name, prints[name]) for name in names}
             return _in_memory(run, blank, advance)
-        with cache.writing(prints[name].digest for name in names if not _is_stored(cache, prints[name].digest)):
-            missing = {n: prints[n] for n in names if not _is_stored(cache, prints[n].digest)}
-            if missing:
-                _into_cache(run, missing, cache, advance)
+        with cache.writing(prints[name].digest for name in names if _fault(cache, prints[name])):
+            faults = {name: fault for name in names if (fault := _fault(cache, prints[name]))}
+            for fault in faults.values():
+                if not isinstance(fault, CacheMissError):
+                    warnings.warn(f"{fault} Extracting it again.", FrozenkitWarning, stacklevel=2)
+            if faults:
+                _into_cache(run, {name: prints[name] for name in faults}, cache, advance)
             else:
                 advance(len(dataset))
         opened = {name: cache.open(prints[name].digest) for name in names}
@@ -115,21 +118,16 @@ def extract(
         return opened
     try:
         return {name: stored.load() for name, stored in opened.items()}
-    except CacheError as error:
-        damaged = [name for name, stored in opened.items() if cache.verify_entry(stored.fingerprint) != "ok"]
+    except CacheError as error:  # a row is damaged, which shows only when it is read
         warnings.warn(f"{error} Extracting it again.", FrozenkitWarning, stacklevel=2)
-        for name in damaged:
-            cache.remove(prints[name].digest)
-        return extract(
-            backbone,
-            dataset,
-            layers=names,
-            pooling=pooling,
-            precision=precision,
-            batch_size=batch_size,
-            cache=cache,
-            progress=progress,
-        )
+    with (
+        progress_bar(progress, len(dataset), backbone.name) as advance,
+        cache.writing(prints[name].digest for name in names),
+    ):
+        damaged = {name: prints[name] for name in names if cache.verify_entry(prints[name].digest) != "ok"}
+        if damaged:  # else another process has mended it
+            _into_cache(run, damaged, cache, advance)
+    return {name: cache.load(prints[name].digest) for name in names}  # one's own come before a shared, damaged one
 
 
 class FeatureExtractor(nn.Module):
@@ -267,17 +265,13 @@ def _into_cache(
             part.finish()
 
 
-def _is_stored(cache: FeatureCache, digest: str) -> bool:
-    """Whether sound features are there; damaged ones are reported and forgotten."""
-    if digest not in cache:
-        return False
+def _fault(cache: FeatureCache, fingerprint: Fingerprint) -> CacheError | None:
+    """Why nothing sound is stored, as far as that shows without reading the rows; None if it is."""
     try:
-        cache.open(digest)
+        cache.open(fingerprint.digest)
     except CacheError as error:
-        warnings.warn(f"{error} Extracting it again.", FrozenkitWarning, stacklevel=3)
-        cache.remove(digest)
-        return False
-    return True
+        return error
+    return None
 
 
 def fingerprint_of(

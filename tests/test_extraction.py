@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from frozenkit.activations import pool, pooled_activations
 from frozenkit.backbones import Backbone, Preprocess, assert_frozen, load_backbone
 from frozenkit.cache import CachedFeatures, FeatureCache
-from frozenkit.errors import ActivationError, FreezeError, InputError, UnknownNameError
+from frozenkit.errors import ActivationError, FreezeError, FrozenkitWarning, InputError, UnknownNameError
 from frozenkit.extraction import FeatureExtractor, extract
 from frozenkit.layers import trace_layers
 
@@ -376,3 +376,33 @@ def test_a_layer_that_does_not_run_is_an_error():
 
 def test_timm_is_what_the_embedded_backbone_is_made_of(lite0):
     assert isinstance(lite0.module, timm.models.EfficientNet)
+
+
+def damage(cache, place):
+    """Flips one bit: of a row, or of what only the digest covers."""
+    (path,) = cache.root.glob("*.h5")
+    header = CachedFeatures(path)._open().header
+    at = {"row": header.features_at, "structure": 4096}[place]
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("place", ["row", "structure"])
+@pytest.mark.parametrize("whose", ["own", "shared"])
+def test_a_damaged_entry_is_extracted_again_once_and_a_shared_one_left_alone(lite0, tmp_path, place, whose):
+    settings = {"layers": "blocks.2", "precision": "exact", "progress": False}
+    whole = extract(lite0, Noise(4), **settings)["blocks.2"]
+    stored = FeatureCache(tmp_path / whose)
+    extract(lite0, Noise(4), cache=stored, **settings)
+    path = damage(stored, place)
+    before = path.read_bytes()
+    cache = FeatureCache(tmp_path / "own", shared=tmp_path / "shared")
+    with pytest.warns(FrozenkitWarning, match="is damaged.*Extracting it again") as caught:
+        again = extract(lite0, Noise(4), cache=cache, **settings)["blocks.2"]
+    assert len(caught) == 1
+    assert_close(again.features, whole.features, rtol=0, atol=0)
+    assert list(cache.verify().values()) == ["ok"]
+    assert (path.read_bytes() == before) == (whose == "shared")
+    assert_close(extract(lite0, Noise(4), cache=cache, **settings)["blocks.2"].features, whole.features)  # and quietly
