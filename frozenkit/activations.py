@@ -1,5 +1,6 @@
 """What leaves the layers of a network: pooled activations of a batch, in a pass that ends after the last one wanted."""
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -30,25 +31,26 @@ def pooled_activations(
             raise ActivationError(
                 f"the layer {name!r} ran twice in one pass. List those that run once: backbone.layers."
             )
-        pooled[name] = pool(output, pooling, trace.is_channels_last(name))  # type: ignore[arg-type]
+        pooled[name] = pool(output, pooling, trace.is_channels_last(name), trace.prefix(name))  # type: ignore[arg-type]
         if len(pooled) == len(layers):
             raise _Stop
 
     if images.ndim == 4:  # convolutions then read pixels whole: two thirds of the time, in float32 too
         images = images.to(memory_format=torch.channels_last)
-    with hooked(module, note, layers), suppress(_Stop):
+    with hooked(module, note, layers, trace.classifiers), suppress(_Stop):
         module(images)
     if silent := [name for name in layers if name not in pooled]:
         raise ActivationError(f"the layer {silent[0]!r} did not run. List those that do with backbone.layers.")
     return pooled
 
 
-def pool(output: Tensor, pooling: str, channels_last: bool = False) -> Tensor:
+def pool(output: Tensor, pooling: str, channels_last: bool = False, n_prefix: int = 0) -> Tensor:
     """Activations to features; the result is float32 and owns its memory.
 
     Args:
         output: (b, c, h, w), or (b, h, w, c) if `channels_last`, or (b, t, d) tokens, or (b, d).
         pooling: See `extract`.
+        n_prefix: How many of the tokens are CLS, distillation or register tokens, which stand first and are no patches.
 
     Example:
         >>> pool(torch.ones(2, 3, 8, 8), "pyramid").shape
@@ -63,18 +65,30 @@ def pool(output: Tensor, pooling: str, channels_last: bool = False) -> Tensor:
         return x.clone()
     if pooling == "flatten":
         return x.flatten(1).clone(memory_format=torch.contiguous_format)
+    if pooling == "cls":
+        if x.ndim != 3:
+            raise InputError("`pooling='cls'` takes the first token of a transformer, but this layer gives a map.")
+        if n_prefix < 1:
+            raise InputError(
+                "`pooling='cls'` needs a CLS token, but this layer has patches only. Take 'mean', or say "
+                "`n_prefix_tokens` to `Backbone`."
+            )
+        return x[:, 0].clone()
+    if x.ndim == 3:
+        x = x[:, n_prefix:]
     if pooling == "tokens":
         return (x.flatten(2).transpose(1, 2) if x.ndim == 4 else x).clone(memory_format=torch.contiguous_format)
     if pooling == "mean":
         return x.mean((2, 3)) if x.ndim == 4 else x.mean(1)
     if pooling == "max":
         return x.amax((2, 3)) if x.ndim == 4 else x.amax(1)
-    if pooling == "cls":
-        if x.ndim != 3:
-            raise InputError("`pooling='cls'` takes the first token of a transformer, but this layer gives a map.")
-        return x[:, 0].clone()
-    if x.ndim != 4:
-        raise InputError("`pooling='pyramid'` needs a map with height and width, but this layer gives tokens.")
+    if x.ndim == 3:
+        side = math.isqrt(x.shape[1])
+        if side**2 != x.shape[1]:
+            raise InputError(
+                f"`pooling='pyramid'` needs a square of patches, but this layer gives {x.shape[1]} tokens. Take 'mean'."
+            )
+        x = x.transpose(1, 2).unflatten(2, (side, side))
     cells = [nn.functional.adaptive_avg_pool2d(x, size).flatten(1) for size in (1, 2, 4)]
     return torch.cat(cells, 1)
 
@@ -86,4 +100,4 @@ class _Stop(BaseException):
 def pooled_shape(trace: Trace, layer: str, pooling: str) -> tuple[int, ...]:
     """Shape of one image's features: (d,), or (t, d) for tokens."""
     imaginary = torch.empty(1, *trace.outputs[layer], device="meta")
-    return tuple(pool(imaginary, pooling, trace.is_channels_last(layer)).shape[1:])
+    return tuple(pool(imaginary, pooling, trace.is_channels_last(layer), trace.prefix(layer)).shape[1:])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from frozenkit.devices import resolve_device
 from frozenkit.errors import FreezeError, InputError, UnknownNameError
 from frozenkit.fingerprint import digest_module, digest_tensor, named_tensors
-from frozenkit.layers import Trace, module_stages, penultimate_layer, trace_layers
+from frozenkit.layers import Trace, module_stages, trace_layers
 from frozenkit.zoo import Preprocess, list_backbones, load_module, weights_file
 
 __all__ = [
@@ -57,7 +57,9 @@ class Backbone:
         preprocess: PIL image → (3, image_size, image_size) float32 tensor.
         name: How messages and tables call it.
         image_size: Side of the preprocessed image, pixels.
-        default_layer: The layer used when none is named; found by itself where the network ends in a linear layer.
+        default_layer: The layer used when none is named; default what the network's own classifier reads.
+        n_prefix_tokens: How many tokens of a transformer stand before its patches (CLS, distillation, registers) and
+            are left out of their mean; default what timm, torchvision and the parameters' names tell.
         device: Where to compute, see `frozenkit.devices.resolve_device`.
     """
 
@@ -69,6 +71,7 @@ class Backbone:
         name: str = "custom",
         image_size: int | None = None,
         default_layer: str | None = None,
+        n_prefix_tokens: int | None = None,
         device: str | torch.device = "auto",
     ) -> None:
         size = image_size or getattr(preprocess, "image_size", None)
@@ -80,13 +83,14 @@ class Backbone:
         self.preprocess = preprocess
         self.image_size = int(size)
         self._default_layer = default_layer
+        self._n_prefix_tokens = n_prefix_tokens
         self._traces: dict[int, Trace] = {}
 
     def trace(self, image_size: int | None = None) -> Trace:
         """Every layer that runs exactly once and returns a tensor, in the order in which they finish."""
         size = image_size or self.image_size
         if size not in self._traces:
-            self._traces[size] = trace_layers(self.module, size)
+            self._traces[size] = trace_layers(self.module, size, self._n_prefix_tokens)
         return self._traces[size]
 
     @property
@@ -101,8 +105,13 @@ class Backbone:
 
     @property
     def default_layer(self) -> str:
-        """The penultimate layer: the last one before the classifier."""
-        return self._default_layer or penultimate_layer(self.module, self.trace())
+        """The penultimate layer: what the network's own classifier reads, as one vector per image.
+
+        After the last norm, and as the classifier pools: a CLS token where it reads that, the mean over patches where
+        it averages, both tokens side by side of a distilled DeiT. ``"pre_logits"`` where no layer of that name gives
+        it: the input of the classifier, or the output of a headless network.
+        """
+        return self._default_layer or self.trace().penultimate
 
     @property
     def digest(self) -> str:
@@ -139,6 +148,11 @@ def load_backbone(
 ) -> Backbone:
     """A pretrained network, frozen, with its own preprocessing.
 
+    What the weights are checked against: those of the embedded backbones against a sha256 that is part of this package,
+    torchvision's, at every load, against the 8 digits of sha256 that their file names publish. timm's come from the
+    Hugging Face hub, which publishes no digest to this package: they are *not verified*, beyond being loaded without
+    unpickling code.
+
     Args:
         name: ``"efficientnet-lite0"``, ``"efficientnet-lite2"`` (both work offline), a torchvision classification model
             such as ``"resnet50"``, or ``"timm/<name>"``.
@@ -151,6 +165,7 @@ def load_backbone(
     Raises:
         UnknownNameError: If no such backbone is known.
         NotAvailableError: If the weights are neither here nor to be downloaded.
+        DataError: If a file of weights is not the published one.
 
     Example:
         >>> load_backbone("efficientnet-lite0", image_size=96, device="cpu")
@@ -169,12 +184,14 @@ def load_backbone(
     return Backbone(module, preprocess, name=name if weights else f"{name} (random weights)", device=device)
 
 
-def layer_table(backbone: Backbone, *, image_size: int = 224, layers: tuple[str, ...] | None = None) -> list[LayerInfo]:
+def layer_table(
+    backbone: Backbone, *, image_size: int | None = None, layers: tuple[str, ...] | None = None
+) -> list[LayerInfo]:
     """Shape and size of each stage, from a forward pass on the meta device: no weights are touched, no memory used.
 
     Args:
         backbone: Any backbone.
-        image_size: Side of the input, pixels.
+        image_size: Side of the input, pixels; default the backbone's.
         layers: Which layers; default `Backbone.stages`.
 
     Example:

@@ -60,9 +60,12 @@ def extract(
     Args:
         backbone: From `load_backbone`, or your own.
         dataset: An `ImageDataset` of n images.
-        layers: Names from ``backbone.layers``; default the penultimate one.
+        layers: Names from ``backbone.layers``; default what the network's own classifier reads, see
+            `Backbone.default_layer`, which no pooling changes.
         pooling: What becomes of a map or of tokens: ``"mean"`` or ``"max"`` over all positions; ``"pyramid"``, averages
-            over 1×1, 2×2 and 4×4 cells (21·c numbers); ``"flatten"``; ``"tokens"``, (t, d) left as they are; ``"cls"``.
+            over 1×1, 2×2 and 4×4 cells (21·c numbers); ``"tokens"``, (t, d) left as they are; of a transformer these
+            four are over its patches, without CLS, distillation and register tokens. ``"cls"`` is its first token,
+            ``"flatten"`` every number.
         precision: ``"exact"`` computes in float32, ``"fast"`` in bfloat16 where the hardware multiplies it natively,
             else as ``"exact"``; ``"auto"`` is ``"fast"`` where that helps. Features come as float32 either way.
         batch_size: Images at a time; default on a CPU 32, or 64 in bfloat16, on a GPU 256. Rows keep their order.
@@ -307,6 +310,7 @@ def fingerprint_of(
             "image_size": backbone.image_size,
             "layer": layer,
             "pooling": pooling,
+            "prefix_tokens": backbone.trace().prefix(layer),  # no patches: left out by "mean" and its like
             "precision": _resolve_precision(precision, backbone.device.type),
             "storage": storage,
         }

@@ -288,7 +288,11 @@ class FrozenClassifier(nn.Module):
     Args:
         extractor: φ, such as a `FeatureExtractor`. It stays in eval mode, also under ``.train()``, and gets no
             gradient, except its learned mix of layers (``extractor.mix``) where it has one: that is part of the head.
-        head: g.
+        head: g, a module. Of a ridge or softmax probe that is
+            ``LinearHead.from_map(probe.logits_of.weights, probe.logits_of.intercept)``.
+
+    Raises:
+        InputError: If one of both is no module.
 
     Example:
         >>> model = FrozenClassifier(nn.Flatten(), LinearHead(12, 2)).train()
@@ -298,6 +302,14 @@ class FrozenClassifier(nn.Module):
 
     def __init__(self, extractor: nn.Module, head: nn.Module) -> None:
         super().__init__()
+        for name, part in {"extractor": extractor, "head": head}.items():
+            if not isinstance(part, nn.Module):
+                advice = {
+                    "Probe": " Of a ridge or softmax probe: LinearHead.from_map(probe.logits_of.weights, "
+                    "probe.logits_of.intercept); of another, probe.logits_of.",
+                    "Backbone": " Wrap it: FeatureExtractor(backbone).",
+                }.get(type(part).__name__, "")
+                raise InputError(f"`{name}` must be a torch module, got {type(part).__name__}.{advice}")
         self.extractor = extractor
         self.head = head
         mix = getattr(extractor, "mix", None)

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -10,6 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from frozenkit.errors import ActivationError
+
+# What the classifier takes, where no layer that does something gives exactly that: a CLS token, say, or a mean taken
+# by a function. Headless networks: what they give.
+PRE_LOGITS = "pre_logits"
+_TRIVIAL = (nn.Dropout, nn.Identity, nn.Flatten)
+_PREFIX_TOKENS = (
+    "cls_token",
+    "class_token",
+    "class_embedding",
+    "dist_token",
+    "distillation_token",
+    "reg_token",
+    "register_tokens",
+)
 
 
 @dataclass(frozen=True)
@@ -19,10 +33,17 @@ class Trace:
     Attributes:
         outputs: Name to output shape for one image, batch dimension left out.
         image_size: Side of the input, pixels.
+        classifiers: The linear layers whose outputs are the logits; several (distilled DeiT) are averaged, and none
+            means that the network is headless.
+        penultimate: The layer that holds what the classifiers read, side by side; of a headless network its output.
+        n_prefix_tokens: CLS, distillation and register tokens that stand before the patches.
     """
 
     outputs: dict[str, tuple[int, ...]]
     image_size: int
+    classifiers: tuple[str, ...] = ()
+    penultimate: str = ""
+    n_prefix_tokens: int = 0
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -34,6 +55,29 @@ class Trace:
         shape = self.outputs[name]
         return len(shape) == 3 and shape[0] == shape[1] != shape[2]
 
+    def prefix(self, name: str) -> int:
+        """How many of a layer's tokens stand before the patches; 0 where they are not there yet, or no longer.
+
+        Square images give s² patches, which tells 197 tokens (a CLS and 14²) from 196.
+        """
+        shape = self.outputs[name]
+        patches = shape[0] - self.n_prefix_tokens if len(shape) == 2 else 0
+        if patches < 1 or math.isqrt(patches) ** 2 != patches:
+            return 0
+        # 9 tokens may be 3², or 5 and 2²: then as many as there were before the first tokens.
+        ambiguous = math.isqrt(shape[0]) ** 2 == shape[0]
+        return 0 if ambiguous and patches != self._n_patches else self.n_prefix_tokens
+
+    @property
+    def _n_patches(self) -> int:
+        """Positions of the last map before the first tokens."""
+        last = 0
+        for name, shape in self.outputs.items():
+            if len(shape) == 2:
+                break
+            last = math.prod(self.hwc(name)[:2]) if len(shape) == 3 else last
+        return last
+
     def hwc(self, name: str) -> tuple[int, int, int]:
         """Shape as (h, w, c): a vector is (1, 1, c), t tokens are (t, 1, c)."""
         shape = self.outputs[name]
@@ -44,23 +88,32 @@ class Trace:
         return (1, 1, math.prod(shape))
 
 
-def trace_layers(module: nn.Module, image_size: int) -> Trace:
+def trace_layers(module: nn.Module, image_size: int, n_prefix_tokens: int | None = None) -> Trace:
     """Runs one imaginary image through the network; nothing is computed and nothing in the module changes.
 
     Args:
         module: Any network that takes (b, 3, image_size, image_size).
         image_size: Pixels.
+        n_prefix_tokens: As in `Backbone`; None looks for them.
 
     Raises:
         ActivationError: If the network does not accept this size.
     """
-    shapes: dict[str, tuple[int, ...]] = {}
+    taken: dict[str, Tensor] = {}
+    given: dict[str, tuple[Tensor, int]] = {}  # with the version, which an in-place change raises
     runs: Counter[str] = Counter()
 
     def note(name: str, output: object) -> None:
         runs[name] += 1
         if isinstance(output, Tensor) and output.ndim >= 2:
-            shapes[name] = tuple(output.shape[1:])
+            given[name] = (output, output._version)
+
+    def note_input(name: str) -> Callable[..., None]:
+        def report(_module: nn.Module, inputs: tuple[object, ...]) -> None:
+            if inputs and isinstance(inputs[0], Tensor):
+                taken[name] = inputs[0]
+
+        return report
 
     # Parameters are swapped for meta copies during the call only: this works where building on meta does not.
     imaginary = {
@@ -68,24 +121,92 @@ def trace_layers(module: nn.Module, image_size: int) -> Trace:
         for name, tensor in [*module.named_parameters(), *module.named_buffers()]
     }
     image = torch.empty(1, 3, image_size, image_size, device="meta")
-    with in_eval_mode(module), hooked(module, note), torch.no_grad():
-        try:
+    linear = {n: m for n, m in module.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))}
+    handles = [m.register_forward_pre_hook(note_input(name)) for name, m in linear.items()]
+    try:
+        with in_eval_mode(module), hooked(module, note), torch.no_grad():
             torch.func.functional_call(module, imaginary, image)
-        except (RuntimeError, AssertionError, ValueError) as error:
-            reason = str(error).splitlines()[0][:160]
-            raise ActivationError(f"the network does not take {image_size} px images: {reason}") from error
-    return Trace({name: shape for name, shape in shapes.items() if name and runs[name] == 1}, image_size)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).splitlines()[0][:160]
+        raise ActivationError(f"the network does not take {image_size} px images: {reason}") from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    shapes = {name: tuple(t.shape[1:]) for name, (t, _) in given.items() if name and runs[name] == 1}
+    logits = given[""][0] if "" in given else None
+    classifiers = _classifiers(module, shapes, None if logits is None else tuple(logits.shape[1:]))
+    sources = [taken[name] for name in classifiers] or ([] if logits is None else [logits])
+    names = list(shapes)
+    before = names[: names.index(classifiers[0])] if classifiers else names
+    penultimate = _holder(module, before, given, sources, shapes)
+    if penultimate is None:
+        penultimate = PRE_LOGITS
+        shape = (sum(t[0].numel() for t in sources),)
+        shapes = {n: shapes[n] for n in before} | {PRE_LOGITS: shape} | shapes
+    n_prefix = prefix_tokens(module) if n_prefix_tokens is None else n_prefix_tokens
+    return Trace(shapes, image_size, classifiers, penultimate, n_prefix)
 
 
-def penultimate_layer(module: nn.Module, trace: Trace) -> str:
-    """The last layer to finish before the classifier, the last `nn.Linear`; the last of all if there is none."""
-    names = list(trace.names)
+def _classifiers(
+    module: nn.Module, shapes: dict[str, tuple[int, ...]], logits: tuple[int, ...] | None
+) -> tuple[str, ...]:
+    """The last linear layers, if what they give has the shape of what the network gives."""
     modules = dict(module.named_modules())
-    linear = [i for i, name in enumerate(names) if isinstance(modules[name], nn.Linear)]
-    if linear:
-        names = names[: linear[-1]] or names
-    skipped = (nn.Dropout, nn.Identity, nn.Flatten)
-    return next((n for n in reversed(names) if not isinstance(modules[n], skipped)), names[-1])
+    linear = [name for name in shapes if isinstance(modules[name], nn.Linear)]
+    if not linear or (logits is not None and shapes[linear[-1]] != logits):
+        convolutions = [name for name in shapes if isinstance(modules[name], nn.Conv2d)]
+        known = getattr(module, "num_classes", None)  # SqueezeNet's classifier is a convolution
+        is_last = convolutions and known and shapes[convolutions[-1]][0] == known and logits == (known,)
+        return (convolutions[-1],) if is_last and not linear else ()
+    if len(linear) > 1 and shapes[linear[-2]] == shapes[linear[-1]]:
+        first, second = modules[linear[-2]], modules[linear[-1]]
+        between = list(shapes)[list(shapes).index(linear[-2]) + 1 : list(shapes).index(linear[-1])]
+        alike = first.in_features == second.in_features != first.out_features
+        if alike and all(isinstance(modules[name], _TRIVIAL) for name in between):
+            return (linear[-2], linear[-1])
+    return (linear[-1],)
+
+
+def _holder(
+    module: nn.Module,
+    names: list[str],
+    given: dict[str, tuple[Tensor, int]],
+    sources: list[Tensor],
+    shapes: dict[str, tuple[int, ...]],
+) -> str | None:
+    """The last layer that does something and whose output is the very tensor wanted, as one vector per image."""
+    modules = dict(module.named_modules())
+    able = [name for name in names if not isinstance(modules[name], _TRIVIAL)] or names
+    if not sources or (len(sources) == 1 and sources[0].ndim != 2):  # a map or tokens: what is pooled is pooled
+        return able[-1] if able else None
+    if len(sources) > 1:
+        return None
+
+    def is_it(name: str) -> bool:
+        output, version = given[name]
+        same = output.untyped_storage()._cdata == sources[0].untyped_storage()._cdata
+        width = sources[0].numel()
+        return same and output._version == version and shapes[name] in ((width,), (width, 1, 1))
+
+    return next((name for name in reversed(able) if is_it(name)), None)
+
+
+def prefix_tokens(module: nn.Module) -> int:
+    """How many CLS, distillation and register tokens a transformer puts before its patches; 0 for other networks.
+
+    Example:
+        >>> import timm
+        >>> prefix_tokens(timm.create_model("deit_tiny_distilled_patch16_224"))
+        2
+    """
+    known = getattr(module, "num_prefix_tokens", None)
+    if isinstance(known, int):
+        return known
+    count = 0
+    for name, parameter in module.named_parameters():
+        if name.rpartition(".")[2] in _PREFIX_TOKENS:
+            count += parameter.shape[-2] if parameter.ndim > 1 else 1
+    return count
 
 
 def module_stages(module: nn.Module, trace: Trace, default_layer: str) -> tuple[str, ...]:
@@ -137,9 +258,22 @@ def in_eval_mode(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def hooked(
-    module: nn.Module, note: Callable[[str, object], None], names: Container[str] | None = None
+    module: nn.Module,
+    note: Callable[[str, object], None],
+    names: Container[str] | None = None,
+    classifiers: Sequence[str] | None = None,
 ) -> Iterator[None]:
-    """Calls ``note(name, output)`` whenever a (named) submodule finishes; all hooks are gone after the block."""
+    """Calls ``note(name, output)`` whenever a (named) submodule finishes; all hooks are gone after the block.
+
+    Given the `classifiers` of a trace, `PRE_LOGITS` among the names is what these take, side by side, or what the
+    module gives if it has none.
+    """
+    parts: list[Tensor] = []
+
+    def before(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        parts.append(inputs[0])
+        if len(parts) == len(classifiers or ()):
+            note(PRE_LOGITS, torch.cat(parts, -1))
 
     def hook(name: str) -> Callable[..., None]:
         def report(_module: nn.Module, _inputs: object, output: object) -> None:
@@ -150,6 +284,11 @@ def hooked(
     handles = [
         m.register_forward_hook(hook(name)) for name, m in module.named_modules() if names is None or name in names
     ]
+    if classifiers is not None and names is not None and PRE_LOGITS in names:
+        for name in classifiers:
+            handles.append(module.get_submodule(name).register_forward_pre_hook(before))
+        if not classifiers:
+            handles.append(module.register_forward_hook(hook(PRE_LOGITS)))
     try:
         yield
     finally:

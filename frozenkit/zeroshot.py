@@ -76,7 +76,8 @@ def zero_shot(
         known: The backbone's own class names; default ImageNet's.
 
     Returns:
-        A `ZeroShot` for features of the backbone's default layer.
+        A `ZeroShot` for features of the penultimate layer, ``backbone.trace().penultimate``, which the classifier
+        reads: the default of `extract`.
 
     Raises:
         UnknownNameError: If a relative is not among the known names.
@@ -89,10 +90,17 @@ def zero_shot(
         torch.Size([1280, 2])
     """
     names = tuple(known) if known is not None else imagenet_classes()
-    linear = [m for m in backbone.module.modules() if isinstance(m, nn.Linear)]
+    trace = backbone.trace()
+    modules = [backbone.module.get_submodule(name) for name in trace.classifiers]
+    linear = [m for m in modules if isinstance(m, nn.Linear)]
     if not linear or linear[-1].out_features != len(names):
         found = linear[-1].out_features if linear else "no linear layer"
         raise InputError(f"the backbone's classifier must have {len(names)} outputs, got {found}. Give `known`.")
+    # Logits that are the mean of several classifiers' are one linear map of what these read, side by side.
+    weight = torch.cat([m.weight.detach().cpu().float() for m in linear], 1) / len(linear)
+    bias = torch.stack(
+        [torch.zeros(len(names)) if m.bias is None else m.bias.detach().cpu().float() for m in linear]
+    ).mean(0)
     rows, biases = [], []
     for name, relations in relatives.items():
         if not relations or isinstance(relations, str):
@@ -101,13 +109,12 @@ def zero_shot(
             if relation not in names:
                 raise UnknownNameError("relative", relation, names)
         index = torch.tensor([names.index(relation) for relation in relations])
-        rows.append(linear[-1].weight.detach().cpu()[index].mean(0))
-        bias = linear[-1].bias
-        biases.append(bias.detach().cpu()[index].mean() if bias is not None else torch.zeros(()))
+        rows.append(weight[index].mean(0))
+        biases.append(bias[index].mean())
     return ZeroShot(
-        torch.stack(rows, 1).float(),
-        torch.stack(biases).float(),
+        torch.stack(rows, 1),
+        torch.stack(biases),
         tuple(relatives),
         {name: tuple(relations) for name, relations in relatives.items()},
-        backbone.default_layer,
+        trace.penultimate,
     )

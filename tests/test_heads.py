@@ -8,7 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from frozenkit.errors import DataError, InputError, UnknownNameError
-from frozenkit.features import LayerMix
+from frozenkit.features import FeatureSet, LayerMix
 from frozenkit.heads import (
     HEAD_RULES,
     AttentionHead,
@@ -344,3 +344,17 @@ def test_bad_settings_are_named():
         MLPHead(4, 2, dropout=1.0)
     with pytest.raises(InputError, match=r"`hidden\[1\]` must be"):
         MLPHead(4, 2, hidden=(3, 0))
+
+
+def test_a_frozen_classifier_takes_modules_and_says_how_a_probe_becomes_one():
+    from frozenkit import fit_probe, load_backbone
+
+    x = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+    labels = (x[:, 0] > 0).long()
+    probe = fit_probe(FeatureSet(x, labels, ("a", "b"), tuple(map(str, range(20))), "layer", ""), strengths=[1.0])
+    with pytest.raises(InputError, match="`head` must be a torch module, got Probe. Of a ridge or softmax probe: Lin"):
+        FrozenClassifier(nn.Identity(), probe)
+    with pytest.raises(InputError, match="`extractor` must be a torch module, got Backbone. Wrap it: FeatureExtr"):
+        FrozenClassifier(load_backbone(image_size=32, device="cpu"), nn.Linear(4, 2))
+    head = LinearHead.from_map(probe.logits_of.weights, probe.logits_of.intercept)  # the advice itself
+    torch.testing.assert_close(FrozenClassifier(nn.Identity(), head)(x).argmax(1), probe.logits_of(x).argmax(1))

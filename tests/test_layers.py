@@ -5,7 +5,7 @@ import timm
 import torch
 from torch import nn
 
-from frozenkit.layers import hooked, in_eval_mode, penultimate_layer, trace_layers
+from frozenkit.layers import PRE_LOGITS, hooked, in_eval_mode, prefix_tokens, trace_layers
 
 ARCHITECTURES = [
     "resnet18",
@@ -25,10 +25,9 @@ def test_shapes_equal_a_real_pass(name):
     def note(layer, output):
         return seen.setdefault(layer, tuple(output.shape[1:]))
 
-    with hooked(module, note, trace.names), torch.no_grad():
+    with hooked(module, note, trace.names, trace.classifiers), torch.no_grad():
         module(torch.zeros(1, 3, 224, 224))
-    assert seen == trace.outputs
-    assert list(seen) == list(trace.names)
+    assert list(seen.items()) == list(trace.outputs.items())
 
 
 def test_maps_with_channels_last_are_recognised():
@@ -67,5 +66,65 @@ def test_modes_and_hooks_are_given_back_on_an_error():
 
 def test_penultimate_layer_skips_what_does_nothing():
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(), nn.Linear(8, 2))
-    assert penultimate_layer(net, trace_layers(net, 32)) == "1"
-    assert penultimate_layer(net[:2], trace_layers(net[:2], 32)) == "1"
+    assert trace_layers(net, 32).penultimate == "1"
+    assert trace_layers(net[:2], 32).penultimate == "1"
+    assert trace_layers(net, 32).classifiers == ("4",)
+    assert trace_layers(net[:2], 32).classifiers == ()
+
+
+def test_a_map_that_is_flattened_is_not_what_the_classifier_reads():
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 2))
+    trace = trace_layers(net, 32)
+    assert (trace.penultimate, trace.outputs[PRE_LOGITS]) == (PRE_LOGITS, (32,))
+    assert trace.names == ("0", "1", "2", PRE_LOGITS, "3")
+
+
+def test_what_a_function_changes_in_place_is_not_what_the_classifier_reads():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pool, self.fc = nn.AdaptiveAvgPool2d(1), nn.Linear(3, 2)
+
+        def forward(self, x):
+            return self.fc(self.pool(x).relu_().flatten(1))
+
+    assert trace_layers(Net(), 32).penultimate == PRE_LOGITS
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "count"),
+    [
+        ("vit_tiny_patch16_224", 64, 1),
+        ("deit_tiny_distilled_patch16_224", 64, 2),
+        ("vit_small_patch14_reg4_dinov2", 56, 5),
+        ("vit_small_patch16_dinov3", 32, 5),  # 2² patches: nine tokens, which might be 3²
+    ],
+)
+def test_prefix_tokens_are_counted_where_they_are(name, size, count):
+    module = timm.create_model(name, **({} if "dinov3" in name else {"img_size": size}))
+    trace = trace_layers(module, size)
+    patches = (size // (14 if "14" in name else 16)) ** 2
+    assert trace.n_prefix_tokens == prefix_tokens(module) == count
+    assert trace.prefix("patch_embed") == 0
+    assert trace.prefix("blocks.3") == count
+    assert trace.outputs["blocks.3"][0] == patches + count
+    assert trace.prefix(trace.penultimate) == 0
+
+
+def test_layers_without_prefix_tokens_have_none_although_the_network_has_them():
+    trace = trace_layers(timm.create_model("cait_xxs24_224", img_size=64), 64)  # its CLS comes after the blocks
+    assert (trace.prefix("blocks.5"), trace.prefix("norm")) == (0, 1)
+
+
+def test_prefix_tokens_are_known_by_the_names_of_parameters():
+    from torchvision.models import resnet18, vit_b_16
+
+    assert prefix_tokens(vit_b_16(image_size=32)) == 1
+    assert prefix_tokens(resnet18()) == 0
+    own = nn.Module()
+    own.embeddings = nn.Module()
+    own.embeddings.cls_token = nn.Parameter(torch.zeros(1, 1, 8))
+    own.embeddings.register_tokens = nn.Parameter(torch.zeros(1, 4, 8))
+    own.embeddings.class_embedding = nn.Parameter(torch.zeros(8))
+    own.embeddings.mask_token = nn.Parameter(torch.zeros(1, 1, 8))
+    assert prefix_tokens(own) == 6
