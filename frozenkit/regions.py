@@ -76,17 +76,14 @@ def decision_regions(
     References:
         R. A. Fisher (1936), The use of multiple measurements in taxonomic problems, Annals of Eugenics 7.
     """
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-
     if resolution < 2:
         raise InputError(f"`resolution` must be at least 2, got {resolution}.")
     if len(train.labels.unique()) < 3:
         raise DataError("`train` must hold images of at least three classes for a plane of discriminants.")
-    plane = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto", n_components=2)
-    plane.fit(train.features.double().numpy(), train.labels.numpy())
+    plane = discriminant_plane(train.features, train.labels)
 
     def projected(features: FeatureSet) -> FeatureSet:
-        at = torch.from_numpy(plane.transform(features.features.double().numpy())).float()
+        at = (features.features.double() @ plane).float()
         return FeatureSet(at, features.labels, features.classes, features.ids, features.layer, "")
 
     flat, held = projected(train), projected(test)
@@ -113,3 +110,38 @@ def decision_regions(
             )
         )
     return found
+
+
+def discriminant_plane(x: Tensor, labels: Tensor) -> Tensor:
+    """The two directions in which the classes lie furthest apart, measured in their common spread.
+
+    The covariance within the classes is that of all deviations from class means together, shrunk by Ledoit and Wolf's
+    rule. Shrinking each class by itself, as scikit-learn does, fails for two images per class: their two deviations
+    are opposite, the rule sees no noise in them and shrinks nothing, and the covariance is singular.
+
+    Args:
+        x: (n, d) features.
+        labels: (n,) class indices, of at least three classes.
+
+    Returns:
+        (d, 2) float64: features times this are coordinates, along each of which the spread within classes is 1.
+
+    References:
+        O. Ledoit, M. Wolf (2004), A well-conditioned estimator for large-dimensional covariance matrices, JMVA 88.
+    """
+    from sklearn.covariance import ledoit_wolf
+
+    x = x.double()
+    spread = x.std(0, correction=0)
+    spread = torch.where(spread > 1e-12 * spread.max(), spread, 1.0)  # a constant column stays what it is
+    z = (x - x.mean(0)) / spread
+    _, label, counts = labels.unique(return_inverse=True, return_counts=True)
+    means = torch.zeros(len(counts), z.shape[1], dtype=z.dtype).index_add_(0, label, z) / counts[:, None]
+    shrunk, _ = ledoit_wolf((z - means[label]).numpy(), assume_centered=True)
+    # Identical images in each class leave no spread at all; the last term keeps the solution defined.
+    within = torch.from_numpy(shrunk) + 1e-6 * torch.eye(z.shape[1], dtype=z.dtype)
+    apart = (means * (counts / counts.sum()).sqrt()[:, None]).T  # (d, k): apart @ apart.T is the spread between classes
+    solved = torch.linalg.solve(within, apart)
+    values, vectors = torch.linalg.eigh(apart.T @ solved)  # ascending
+    directions = solved @ vectors[:, [-1, -2]] / values[[-1, -2]].clamp(min=1e-12 * float(values[-1])).sqrt()
+    return directions / spread[:, None]

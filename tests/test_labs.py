@@ -10,6 +10,7 @@ from PIL import Image
 from frozenkit import (
     CacheLab,
     FeatureCache,
+    FeatureSet,
     LayerLab,
     ShiftLab,
     TeachLab,
@@ -17,8 +18,9 @@ from frozenkit import (
     fit_probe,
     from_torch,
     load_backbone,
+    save_features,
 )
-from frozenkit.errors import DataError, InputError
+from frozenkit.errors import DataError, FrozenkitError, InputError
 from frozenkit.widgets.base import Lab
 from frozenkit.widgets.pictures import sheet
 
@@ -75,7 +77,19 @@ def test_layerlab_puts_layers_side_by_side_in_their_order(layerlab):
 def test_layerlab_maps_every_shown_picture(layerlab, view):
     layerlab.view = view
     assert len(layerlab.answer["points"]) == len(layerlab.answer["labels"]) == 16
-    assert torch.tensor(layerlab.answer["points"]).isfinite().all()
+    points = torch.tensor(layerlab.answer["points"])
+    assert (points >= 0).all()  # inside the map's frame
+    assert (points <= 1).all()
+
+
+@pytest.mark.parametrize("each", [2, 3])
+def test_layerlab_maps_very_few_pictures_per_class(backbone, cache, each):
+    colours = ("red", "blue", "lime")
+    lab = LayerLab(
+        pictures(3 * each, 0, colours), pictures(9, 1, colours), backbone=backbone, layers=LAYERS, cache=cache
+    )
+    assert torch.tensor(lab.answer["points"]).shape == (9, 2)
+    lab.close()
 
 
 def test_layerlab_pools_and_fits_beside_the_kernel(layerlab):
@@ -221,6 +235,89 @@ def test_teachlab_forgets_renames_and_keeps(teachlab, tmp_path):
     torch.testing.assert_close(other.features.features, before.features, rtol=0, atol=0)
     torch.testing.assert_close(other.result.predict(before), teachlab.result.predict(before), rtol=0, atol=0)
     other.close()
+
+
+def test_teachlab_adds_h5_to_a_name_and_cuts_nothing_off(teachlab, tmp_path):
+    """``notes.txt`` used to overwrite notes.h5, and ``v1.2`` became v1.h5."""
+    teachlab._told(teachlab, {"add": 0}, [encoded("red")])
+    for name, written in (("notes.txt", "notes.txt.h5"), ("v1.2", "v1.2.h5"), ("a.h5", "a.h5"), ("b", "b.h5")):
+        assert teachlab.save(tmp_path / name) == tmp_path / written
+        teachlab.load(tmp_path / name)
+    assert sorted(p.name for p in tmp_path.glob("*.*")) == ["a.h5", "b.h5", "notes.txt.h5", "v1.2.h5"]
+
+
+@pytest.mark.parametrize("what", ["save", "load"])
+@pytest.mark.parametrize("name", ["", " ", "/", ".", "..", "here/", "~nobody-by-that-name/x"])
+def test_teachlab_says_when_a_name_names_no_file(teachlab, monkeypatch, tmp_path, what, name):
+    monkeypatch.chdir(tmp_path)
+    teachlab._told(teachlab, {"add": 0}, [encoded("red")])
+    teachlab._told(teachlab, {what: name}, [])
+    assert "`path` must name a file, got" in teachlab.error
+    assert "Try 'taught.h5'." in teachlab.error
+    with pytest.raises(InputError, match="must name a file"):
+        getattr(teachlab, what)(name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_teachlab_shows_what_nobody_foresaw(teachlab, monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr(teachlab, "save", broken)
+    with pytest.raises(ZeroDivisionError):
+        teachlab._told(teachlab, {"save": "x"}, [])
+    assert teachlab.error == "ZeroDivisionError: ours"
+
+
+def test_teachlab_clears_an_old_error_when_something_succeeds(teachlab, tmp_path):
+    teachlab._told(teachlab, {"add": 0}, [encoded("red")])
+    teachlab._told(teachlab, {"save": ""}, [])
+    assert teachlab.error
+    teachlab._told(teachlab, {"look": True}, [encoded("red")])
+    assert teachlab.error  # the camera asks all the time
+    teachlab._told(teachlab, {"save": str(tmp_path / "x")}, [])
+    assert (teachlab.error, teachlab.said) == ("", f"saved 1 pictures' features to {tmp_path / 'x.h5'}")
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("many classes", "1 to 20 different names"),
+        ("twins", "1 to 20 different names"),
+        ("a nameless class", "1 to 20 different names"),
+        ("regression", "1 to 20 different names"),
+        ("NaN", "not finite"),
+        ("many rows", "at most 2,000 pictures"),
+        ("another layer", "this file holds elsewhere"),
+        ("another width", "with 7 features"),
+    ],
+)
+def test_teachlab_keeps_what_was_taught_when_it_refuses_a_file(teachlab, tmp_path, fault, message):
+    for k, colour in enumerate(("red", "blue")):
+        teachlab._told(teachlab, {"add": k}, [encoded(colour)])
+    before, rows = teachlab.features, 2_001 if fault == "many rows" else 50
+    x, labels = torch.zeros(rows, 7 if fault == "another width" else before.n_features), torch.arange(rows) % 2
+    classes, layer = ("a", "b"), "elsewhere" if fault == "another layer" else before.layer
+    if fault == "many classes":
+        classes, labels = tuple(f"c{i}" for i in range(25)), torch.arange(rows) % 25
+    if fault == "twins":
+        classes = ("a", "a ")
+    if fault == "a nameless class":
+        classes = ("a", " ")
+    if fault == "regression":
+        classes, labels = (), torch.rand(rows)
+    if fault == "NaN":
+        x[3, 3] = torch.nan
+    save_features(FeatureSet(x, labels, classes, tuple(map(str, range(rows))), layer, ""), tmp_path / "odd.h5")
+    with pytest.raises(FrozenkitError, match=message):
+        teachlab.load(tmp_path / "odd.h5")
+    teachlab._told(teachlab, {"load": str(tmp_path / "odd.h5")}, [])
+    assert message in teachlab.error
+    torch.testing.assert_close(teachlab.features.features, before.features, rtol=0, atol=0)
+    assert teachlab.classes == ["red", "blue"]
+    assert teachlab.answer["counts"] == [1, 1]
+    teachlab._told(teachlab, {"add": 0}, [encoded("red")])
+    assert (teachlab.error, teachlab.answer["counts"]) == ("", [2, 1])
 
 
 class Slow(Lab):

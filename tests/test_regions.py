@@ -1,11 +1,13 @@
 """Regions: the plane is fitted on train, the grid agrees with the head, a bent head bends."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from frozenkit import FeatureSet
 from frozenkit.errors import DataError, InputError
-from frozenkit.regions import decision_regions
+from frozenkit.regions import decision_regions, discriminant_plane
 
 
 def clouds(n, seed):
@@ -43,3 +45,40 @@ def test_what_has_no_plane():
         decision_regions(two, train)
     with pytest.raises(InputError, match="`resolution` must be at least 2"):
         decision_regions(train, train, resolution=1)
+
+
+@pytest.mark.parametrize("each", [1, 2, 3])
+def test_a_plane_of_very_few_images_per_class(each):
+    """Two per class used to end in LinAlgError: shrinking each class by itself shrinks nothing there."""
+    train = clouds(3 * each, 0)
+    (found,) = decision_regions(train, clouds(60, 1), resolution=5)
+    assert found.train.isfinite().all()
+    assert found.score.accuracy > 1 / 3
+
+
+def test_equal_images_in_each_class_still_give_a_plane():
+    train = clouds(9, 0)
+    same = replace(train, features=torch.eye(8)[train.labels], ids=tuple("abcdefghi"))
+    (found,) = decision_regions(same, clouds(60, 1), resolution=5)
+    assert found.train.isfinite().all()
+
+
+def test_the_plane_is_that_of_textbook_discriminants():
+    """Where images are many, shrinking fades, and scikit-learn's own solution spans the same directions."""
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    train = clouds(6_000, 0)
+    reference = LinearDiscriminantAnalysis(solver="eigen", n_components=2).fit(train.features, train.labels)
+    expected = torch.from_numpy(reference.transform(train.features)).double()
+    ours = train.features.double() @ discriminant_plane(train.features, train.labels)
+    for column in range(2):
+        r = torch.corrcoef(torch.stack([expected[:, column], ours[:, column]]))[0, 1].abs()
+        torch.testing.assert_close(r, torch.ones_like(r), rtol=0, atol=1e-3)
+
+
+def test_the_plane_ignores_the_scale_of_a_feature():
+    train = clouds(30, 0)
+    scales = torch.tensor([1.0, 100.0, 0.01, 1, 1, 1, 1, 7])
+    plain = train.features.double() @ discriminant_plane(train.features, train.labels)
+    scaled = (train.features * scales).double() @ discriminant_plane(train.features * scales, train.labels)
+    torch.testing.assert_close((plain - plain.mean(0)).abs(), (scaled - scaled.mean(0)).abs(), rtol=1e-4, atol=1e-4)

@@ -338,3 +338,13 @@ def test_two_classes_need_no_plane():
     lab.also = "boundary"
     lab.wait(60)
     assert "a plane needs a third" in lab.error
+
+
+@pytest.mark.parametrize("also", ["nothing", "reliability", "boundary", "learning curve"])
+@pytest.mark.parametrize("shots", [2, 3, 4, 5])
+def test_each_view_answers_at_each_small_number_of_labels(lab, shots, also):
+    """Two labels per class and the boundary used to end in LinAlgError."""
+    lab.shots, lab.also = shots, also
+    lab.wait(60)
+    assert lab.error == ""
+    assert (lab.answer["extra"] is None) == (also == "nothing")

@@ -17,6 +17,7 @@ from frozenkit.features import FeatureSet, combine
 from frozenkit.intervals import wilson_interval
 from frozenkit.outputs import measured
 from frozenkit.probes import Probe, fit_probe
+from frozenkit.regions import discriminant_plane
 from frozenkit.splits import few_shot
 from frozenkit.widgets.base import InputTraitError, Lab, Tell, after, assets
 from frozenkit.widgets.pictures import dataset_sheet, parts
@@ -240,7 +241,6 @@ def _interval(probe: Probe) -> dict[str, float]:
 
 def _plane(train: FeatureSet, x: torch.Tensor, view: str) -> list[list[float]]:
     from sklearn.decomposition import PCA
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
     from sklearn.preprocessing import StandardScaler
 
     scale = StandardScaler().fit(train.features.numpy())
@@ -248,12 +248,12 @@ def _plane(train: FeatureSet, x: torch.Tensor, view: str) -> list[list[float]]:
     reduced = PCA(min(50, *a.shape), random_state=0).fit(a)
     a, b = reduced.transform(a), reduced.transform(b)
     if view == "LDA" and len(train.classes) > 2:
-        flat = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto", n_components=2).fit(a, train.labels.numpy())
-        a, b = flat.transform(a), flat.transform(b)
+        b = b @ discriminant_plane(torch.from_numpy(a), train.labels).numpy()
     b = b[:, :2] if b.shape[1] > 1 else np.column_stack([b[:, 0], np.zeros(len(b))])
     low, high = np.quantile(b, 0.01, axis=0), np.quantile(b, 0.99, axis=0)
-    unit = (b - low) / np.maximum(high - low, 1e-9)
-    return [[round(float(v), 4) for v in row] for row in unit.clip(-0.05, 1.05)]
+    edge = 0.05 * np.maximum(high - low, 1e-9)
+    unit = (b - low + edge) / (high - low + 2 * edge)
+    return [[round(float(v), 4) for v in row] for row in unit.clip(0, 1)]  # what lies further out, at the edge
 
 
 def _check(train: Any, test: Any) -> int:

@@ -33,12 +33,17 @@ function render({ model, el }) {
     ),
   );
 
+  const shown = []; // one card per class, kept while it exists: what is being typed or focused there must stay
   const draw = () => {
     const a = model.get("answer");
     if (!a.counts) return;
-    const focus = lab.root.contains(document.activeElement) ? document.activeElement.dataset.key : null;
-    cards.replaceChildren(...model.get("classes").map((name, k) => card(model, lab, thumbs, a, name, k)));
-    if (focus) cards.querySelector(`[data-key="${CSS.escape(focus)}"]`)?.focus();
+    const classes = model.get("classes");
+    while (shown.length > classes.length) shown.pop().node.remove();
+    while (shown.length < classes.length) {
+      shown.push(card(model, lab, thumbs, shown.length));
+      cards.append(shown[shown.length - 1].node);
+    }
+    shown.forEach((one, k) => one.draw(a, classes[k]));
     note.textContent = a.note;
     note.hidden = !a.note;
     const words = a.loo
@@ -70,32 +75,34 @@ const buffersOf = async (files) => Promise.all([...files].map((file) => file.arr
 
 function fileInput(label, key, act, multiple = true) {
   const id = uniqueId("file");
-  const input = h("input", { type: "file", id, accept: "image/*", multiple, class: "fk-hidden-file", "data-key": key, onchange: () => act(input.files) });
+  const take = async () => {
+    await act(input.files);
+    input.value = ""; // so that the same file can be chosen again
+  };
+  const input = h("input", { type: "file", id, accept: "image/*", multiple, class: "fk-hidden-file", "data-key": key, onchange: take });
   return h("span", {}, input, h("label", { for: id, class: "fk-button" }, label));
 }
 
-function card(model, lab, thumbs, a, name, k) {
+function card(model, lab, thumbs, k) {
   const teach = async (files) => {
     const buffers = await buffersOf(files);
     if (buffers.length) lab.ask({ add: k }, buffers);
   };
-  const title = h("input", { type: "text", value: name, "aria-label": `Name of class ${k + 1}`, class: "fk-class-name", "data-key": `name-${k}` });
+  let named = null; // the name as the kernel last knew it, or as it was last sent
+  const title = h("input", { type: "text", "aria-label": `Name of class ${k + 1}`, class: "fk-class-name", "data-key": `name-${k}` });
   title.addEventListener("change", () => {
     const classes = [...model.get("classes")];
-    classes[k] = title.value;
+    classes[k] = named = title.value;
     lab.send({ classes });
   });
-  const rows = a.labels.map((label, i) => (label === k ? i : -1)).filter((i) => i >= 0);
-  const shown = rows.slice(-24).map((i) => {
-    const tile = thumbs.tile(i, a.sheet, 48);
-    return h("button", { type: "button", class: "fk-picture", "aria-label": `Forget picture ${i + 1} of ${name}`, title: "click to forget", onclick: () => lab.ask({ remove: i }) }, tile);
-  });
+  const count = h("span", { class: "fk-soft" });
+  const pictures = h("div", { class: "fk-pictures" });
   const node = h(
     "section",
-    { class: "fk-card", "aria-label": name, style: `--fk-class:${classColour(k)}` },
+    { class: "fk-card", style: `--fk-class:${classColour(k)}` },
     title,
-    h("span", { class: "fk-soft" }, `${rows.length} pictures`),
-    h("div", { class: "fk-pictures" }, ...shown),
+    count,
+    pictures,
     h(
       "div",
       { class: "fk-foot" },
@@ -114,7 +121,19 @@ function card(model, lab, thumbs, a, name, k) {
     node.classList.remove("fk-over");
     teach(event.dataTransfer.files);
   });
-  return node;
+  const draw = (a, name) => {
+    if (name !== named) title.value = named = name; // never over what is being typed
+    node.setAttribute("aria-label", name);
+    const rows = a.labels.map((label, i) => (label === k ? i : -1)).filter((i) => i >= 0);
+    count.textContent = rows.length === 1 ? "1 picture" : `${rows.length} pictures`;
+    pictures.replaceChildren(
+      ...rows.slice(-24).map((i) => {
+        const tile = thumbs.tile(i, a.sheet, 48);
+        return h("button", { type: "button", class: "fk-picture", "aria-label": `Forget picture ${i + 1} of ${name}`, title: "click to forget", onclick: () => lab.ask({ remove: i }) }, tile);
+      }),
+    );
+  };
+  return { node, draw };
 }
 
 /** One canvas to draw on or to see the camera in; it asks the probe, and gives pictures to the classes above. */

@@ -132,28 +132,50 @@ class TeachLab(Lab):
         return dict(zip(self.classes, shares))
 
     def save(self, path: str | Path) -> Path:
-        """Write the features, labels and class names to an ``.h5`` file. The pictures are not in it."""
-        path = Path(path).expanduser().with_suffix(".h5")
+        """Write the features, labels and class names to a file; the pictures are not in it.
+
+        Args:
+            path: Its name; ``.h5`` is added unless it ends so already.
+
+        Returns:
+            The path that was written.
+
+        Raises:
+            InputError: If that names no file.
+            DataError: If there is no picture yet.
+            CacheError: If the file cannot be written; what it held before stays.
+        """
+        path = _file(path)
         save_features(self.features, path)
         return path
 
     def load(self, path: str | Path) -> None:
-        """Take up what `save` wrote, in place of what is here.
+        """Take up what `save` wrote, in place of what is here. A file that is refused changes nothing.
+
+        Args:
+            path: As for `save`.
 
         Raises:
-            InputError: If it was made with another backbone or layer.
-            CacheError: If the file cannot be read.
+            InputError: If that names no file, or the file was made with another backbone or layer, or holds more or
+                other classes than TeachLab takes.
+            DataError: If it holds values that are not finite.
+            CacheError: If it cannot be read.
         """
-        found = load_features(Path(path).expanduser())
+        found = load_features(_file(path))
         width = len(self._read(Image.new("RGB", (8, 8))))
         if found.layer != self._layer or found.n_features != width:
             raise InputError(
                 f"this file holds {found.layer} with {found.n_features} features, not {self._layer}, {width}."
             )
+        classes = _class_names(found.classes)
+        if len(found) > _MOST_PICTURES:
+            raise InputError(f"TeachLab holds at most {_MOST_PICTURES:,} pictures; this file holds {len(found):,}.")
+        if not found.features.isfinite().all():
+            raise DataError("this file holds features that are not finite. Teach the pictures anew.")
         self._features = list(found.features)
         self._labels = found.labels.tolist()
         self._small = [Image.new("RGB", (_KEPT_SIDE, _KEPT_SIDE), "#999999") for _ in self._labels]
-        self.classes = list(found.classes)
+        self.classes = classes
         self._fit()
 
     # --- from the browser ---
@@ -164,10 +186,14 @@ class TeachLab(Lab):
             self._do(content if isinstance(content, dict) else {}, [bytes(b) for b in buffers or []])
         except (FrozenkitError, OSError) as error:
             self.error = str(error)
+        except Exception as error:  # ours to mend; but whoever pressed the button must see that something happened
+            self.error = f"{type(error).__name__}: {error}"
+            raise
 
     def _do(self, content: dict[str, Any], buffers: list[bytes]) -> None:
-        if "add" in content:
+        if "look" not in content:  # the camera asks five times a second: it must not wipe out what an alert says
             self.error = ""
+        if "add" in content:
             good, bad = [], []
             for i, data in enumerate(buffers):
                 try:
@@ -193,10 +219,8 @@ class TeachLab(Lab):
 
     @traitlets.validate("classes")
     def _distinct(self, proposal: Any) -> list[str]:
-        names = [str(name).strip() for name in proposal["value"]]
+        names = _class_names(proposal["value"])
         used = 1 + max(self._labels, default=-1)
-        if not 1 <= len(names) <= _MOST_CLASSES or len(set(names)) < len(names) or not all(names):
-            raise InputTraitError(f"`classes` must be 1 to {_MOST_CLASSES} different names, got {names}.")
         if len(names) < used:
             raise InputTraitError(f"class {used} has pictures; remove them before the class.")
         return names
@@ -263,6 +287,25 @@ def _note(counts: list[int]) -> str:
     if min(used) < 10:
         return "Fewer than ten pictures of a class: the interval says how little is known yet."
     return ""
+
+
+def _class_names(values: Sequence[Any]) -> list[str]:
+    names = [str(name).strip() for name in values]
+    if not 1 <= len(names) <= _MOST_CLASSES or len(set(names)) < len(names) or not all(names):
+        raise InputTraitError(f"`classes` must be 1 to {_MOST_CLASSES} different names, got {names}.")
+    return names
+
+
+def _file(path: str | Path) -> Path:
+    """The ``.h5`` file that a name means; nothing of the name is cut off, so that no other file is meant."""
+    text = str(path).strip()
+    try:
+        file = Path(text).expanduser()
+    except RuntimeError as error:  # ~nobody
+        raise InputError(f"`path` must name a file, got {text!r}: {error} Try 'taught.h5'.") from error
+    if not text or text.endswith("/") or not file.name or file.name == ".." or file.is_dir():
+        raise InputError(f"`path` must name a file, got {text!r}. Try 'taught.h5'.")
+    return file if file.suffix == ".h5" else file.with_name(f"{file.name}.h5")
 
 
 def _decoded(data: bytes) -> Image.Image:

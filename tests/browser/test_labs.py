@@ -87,6 +87,18 @@ def test_layerlab_shows_the_picture_under_the_pointer(labs):
     assert (tile["width"], tile["height"]) == (64, 64)
 
 
+@IN_JUPYTERLAB
+def test_layerlab_keeps_its_marks_inside_the_frame(labs):
+    page = labs("layerlab").page
+    frame = page.locator(".fk-map").bounding_box()
+    for mark in page.locator(".fk-mark").all()[:400]:
+        box = mark.bounding_box()
+        assert box["x"] >= frame["x"]
+        assert box["y"] >= frame["y"]
+        assert box["x"] + box["width"] <= frame["x"] + frame["width"]
+        assert box["y"] + box["height"] <= frame["y"] + frame["height"]
+
+
 def test_layerlab_by_mouse_and_with_fewer_labels(labs):
     notebook = labs("layerlab")
     page = notebook.page
@@ -226,6 +238,41 @@ def test_teachlab_keeps_names_as_text_and_adds_classes(labs):
     notebook.until("print(lab.classes[2][:4])", "<img")
     assert page.locator(".jp-OutputArea img").count() == 0
     assert page.title() != "broken in"
+
+
+def test_teachlab_keeps_a_name_that_is_being_typed(labs):
+    """Pictures that arrive before the field is left used to put the old name back."""
+    notebook = labs("teachlab")
+    page = notebook.page
+    before = notebook.ask("print(lab.classes[1], lab.answer['counts'][1])").split()
+    name = page.locator("[data-key=name-1]")
+    name.focus()
+    name.fill("meals")
+    page.locator("[data-key=files-1]").set_input_files(
+        [{"name": "a.png", "mimeType": "image/png", "buffer": picture("brown")}]
+    )
+    notebook.until("print(lab.answer['counts'][1])", str(int(before[1]) + 1))
+    assert name.input_value() == "meals"
+    name.press("Enter")
+    notebook.until("print(lab.classes[1])", "meals")
+    name.fill("animals")  # taken by the first class: refused, and the field shows what holds
+    name.press("Enter")
+    page.locator(".fk-lab > [role=alert]").get_by_text("different names").wait_for()
+    page.wait_for_function("() => document.querySelector('[data-key=name-1]').value === 'meals'")
+    name.fill(before[0])
+    name.press("Enter")
+    notebook.until("print(lab.classes[1])", before[0])
+    notebook.ask("lab.remove(len(lab.answer['labels']) - 1)")
+
+
+def test_teachlab_says_when_a_name_names_no_file(labs):
+    notebook = labs("teachlab")
+    page = notebook.page
+    path = page.get_by_label("File", exact=True)
+    path.fill("~nobody-by-that-name/x")
+    page.get_by_role("button", name="Save", exact=True).click()
+    page.locator(".fk-lab > [role=alert]").get_by_text("must name a file").wait_for()
+    path.fill("taught.h5")
 
 
 def test_teachlab_saves_and_loads(labs):
