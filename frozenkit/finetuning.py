@@ -18,6 +18,7 @@ from frozenkit.checkpoints import Checkpoint
 from frozenkit.datasets import ImageDataset
 from frozenkit.errors import DataError, InputError, UnknownNameError
 from frozenkit.extraction import extract
+from frozenkit.features import FeatureSet
 from frozenkit.fingerprint import Fingerprint
 from frozenkit.fits import in_batches
 from frozenkit.heads import LinearHead
@@ -30,6 +31,7 @@ from frozenkit.tuning import AUGMENTATIONS, Tuning
 # All are run, and the best on val counts: a rate that was not chosen understates the gap.
 LEARNING_RATES = (1e-4, 3e-4, 1e-3)
 STARTS = ("probe", "zero", "random")
+LEAST_LOSS = 0.05  # nats; a head that is surer of the images it was fitted on leaves no gradient to learn by
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +45,7 @@ class FineTuned:
         classes: k names.
         history: One dict an epoch: ``epoch`` (0 is the start), ``lr``, ``train_loss``, ``val_loss``, ``val_score``,
             ``seconds``; of the chosen learning rate.
-        lr: The learning rate chosen.
+        lr: The learning rate chosen; with one trial, the one that was given.
         trials: Learning rate to its best val score; NaN where the loss was no longer finite.
         best_epoch: The epoch whose weights these are, by val score, then val loss; at least 1.
         val_score: Accuracy on val in that epoch. Having been chosen by, it flatters; test does not.
@@ -63,6 +65,17 @@ class FineTuned:
     def seconds(self) -> float:
         """Wall-clock seconds of the epochs at the chosen learning rate."""
         return sum(row["seconds"] for row in self.history)
+
+    @property
+    def note(self) -> str:
+        """What to know about the rate: that it was not chosen, or lies at the edge of those tried; else empty."""
+        if len(self.trials) == 1:
+            return "the only rate tried, so not chosen"
+        if self.lr == max(self.trials):
+            return f"the highest rate tried: extend `lr` upwards, such as {3 * self.lr:.1g}"
+        if self.lr == min(self.trials):
+            return f"the lowest rate tried: extend `lr` downwards, such as {self.lr / 3:.1g}"
+        return ""
 
     def logits(self, dataset: ImageDataset) -> Tensor:
         """(n, k) float32, on the CPU."""
@@ -95,7 +108,8 @@ class FineTuned:
 
     def __repr__(self) -> str:
         return (
-            f"FineTuned({self.backbone.name}: {len(self.history) - 1} epochs at {self.lr:g} in {self.seconds:.0f} s, "
+            f"FineTuned({self.backbone.name}: {len(self.history) - 1} epochs at {self.lr:g}"
+            f"{f' ({self.note})' if self.note else ''} in {self.seconds:.0f} s, "
             f"best epoch {self.best_epoch} with val score {self.val_score:.3f})"
         )
 
@@ -134,13 +148,16 @@ def finetune(
         backbone: From `load_backbone`.
         train: n images.
         val: Other images with the same classes: they choose the learning rate and the epoch.
-        start: The head's first weights. ``"probe"``: those of a ridge probe on the frozen features, scaled to be
-            calibrated, so that the backbone is not torn about by a head that knows nothing (LP-FT); ``"zero"``;
-            ``"random"``; or a linear `Probe` of that layer.
+        start: The head's first weights. ``"probe"``: those of a ridge probe fitted on the frozen features of train and
+            chosen on val, so that the backbone is not torn about by a head that knows nothing (LP-FT); ``"zero"``;
+            ``"random"``; or a linear `Probe` of that layer. A probe's logits are divided by its temperature, and by
+            more where its mean loss on train would lie below 0.05: certain of everything, it would leave no gradient.
+            What it predicts stays the same.
         unfreeze: ``"all"``, or m for the last m of `Backbone.stages`; 0 trains the head alone.
         epochs: Passes over train, at least 1.
-        lr: One learning rate, or several: each is run to its end, and the best on val is kept. One is several times as
-            quick, and understates the gap unless it was chosen before.
+        lr: Several learning rates: each is run to its end, and the best on val is kept; if it is the highest or lowest
+            of them, the result's `note` says which way to extend. Or one rate, which is several times as quick: it is
+            not chosen then, and understates the gap unless it was chosen before.
         batch_size: Images a step.
         batch_norm: ``"eval"`` keeps the statistics of pretraining, ``"train"`` renews them (from scratch: needed).
         augment: ``"none"``, ``"flip"`` (left to right, half of the images), or ``"crop"`` (flip, and a shift of up to
@@ -148,7 +165,8 @@ def finetune(
         precision: ``"exact"`` is float32, ``"fast"`` bfloat16 autocast; ``"auto"`` is fast on a GPU that multiplies
             bfloat16, and exact on a CPU, where autocast is slower.
         patience: Epochs without a better one on val before stopping; None never stops early.
-        layer: What the head reads; default the backbone's.
+        layer: What the head reads, averaged over positions; default the backbone's. For a fair comparison name the
+            layer that the probe reads: what comes after it is left out.
         seed: Of the order of images, augmentation and a random head.
         device: Where to train.
         checkpoint: A file that is written after every epoch and removed at the end. Where it exists, training goes on
@@ -286,12 +304,13 @@ def _first_head(
     shape = pooled_shape(backbone.trace(), layer, "mean")
     if isinstance(start, str) and start not in STARTS:
         raise UnknownNameError("start", start, STARTS, hint="Or give a fitted linear probe.")
-    if start == "probe":
-        both = [
-            extract(backbone, images, layers=[layer], precision="exact", cache=cache, progress=False)[layer]
-            for images in (train, val)
-        ]
-        start = fit_probe(both[0], val=both[1], seed=seed)
+
+    def features_of(images: ImageDataset) -> FeatureSet:
+        return extract(backbone, images, layers=[layer], precision="exact", cache=cache, progress=False)[layer]
+
+    fitted_on = features_of(train) if start == "probe" or isinstance(start, Probe) else None
+    if start == "probe" and fitted_on is not None:
+        start = fit_probe(fitted_on, val=features_of(val), seed=seed)
     if isinstance(start, Probe):
         found = start.logits_of
         if not isinstance(found, LinearMap) or start.layer != layer or start.classes != tuple(train.classes):
@@ -301,7 +320,9 @@ def _first_head(
         if len(start.present) < len(start.classes):
             raise InputError("`start` must know every class; some had no training image. Use start='zero'.")
         # Divided by its temperature the probe is calibrated: cross-entropy then has nothing to mend but the features.
-        return LinearHead.from_map(found.weights / start.temperature, found.intercept / start.temperature)
+        assert fitted_on is not None
+        temperature = start.temperature * softening(found(fitted_on.features) / start.temperature, fitted_on.labels)
+        return LinearHead.from_map(found.weights / temperature, found.intercept / temperature)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = LinearHead(shape[0], len(train.classes))
@@ -309,6 +330,34 @@ def _first_head(
         nn.init.zeros_(head.linear.weight)
         nn.init.zeros_(head.linear.bias)
     return head
+
+
+def softening(logits: Tensor, labels: Tensor, least: float = LEAST_LOSS) -> float:
+    """The smallest factor ≥ 1 to divide logits by, so that their mean cross-entropy is at least `least`.
+
+    Args:
+        logits: (n, k), k ≥ 2.
+        labels: (n,) class indices.
+        least: Nats, below log k: what a factor without end leads to.
+
+    Example:
+        >>> sure = torch.tensor([[50.0, 0.0], [0.0, 50.0]])
+        >>> round(50 / softening(sure, torch.tensor([0, 1])), 2)  # log(1/(exp(0.05) − 1))
+        2.97
+    """
+
+    def loss(log_factor: float) -> float:
+        return float(nn.functional.cross_entropy(logits.double() / math.exp(log_factor), labels))
+
+    if loss(0.0) >= least:
+        return 1.0
+    low, high = 0.0, 1.0
+    while loss(high) < least:
+        low, high = high, 2 * high
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if loss(middle) < least else (low, middle)
+    return math.exp(high)
 
 
 def _check_settings(

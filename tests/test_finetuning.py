@@ -2,14 +2,17 @@
 
 import copy
 import math
+import re
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from frozenkit import assert_frozen, extract, finetune, fit_probe, load_backbone, load_dataset, split
+from frozenkit import assert_frozen, extract, finetune, fit_probe, from_torch, load_backbone, load_dataset, split
+from frozenkit.backbones import Backbone, Preprocess
 from frozenkit.errors import CacheError, DataError, InputError, UnknownNameError
-from frozenkit.finetuning import LEARNING_RATES
+from frozenkit.finetuning import LEARNING_RATES, LEAST_LOSS, softening
 from frozenkit.tuning import WARM_UP, augmented
 
 LAYER = "global_pool"
@@ -132,6 +135,90 @@ def test_a_probe_start_begins_at_the_probe(backbone, sets):
     same_weights(found, by_name)
     loss = nn.functional.cross_entropy(probe.logits(features[1]) / probe.temperature, features[1].labels)
     assert found.history[0]["val_loss"] == pytest.approx(float(loss), abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def clothes():
+    """60 pictures of shirts and boots, 20 for val, 100 to test: every probe separates them."""
+    pictures = load_dataset("fashion-mnist", limit=1500, seed=0)
+    rows = [i for i in range(len(pictures)) if pictures.labels[i] in (0, 9)][:180]
+    both = from_torch([(pictures[i][0], int(pictures.labels[i] == 9)) for i in rows], classes=("shirt", "boot"))
+    return [both.subset(range(*span)) for span in ((0, 60), (60, 80), (80, 180))]
+
+
+def test_a_probe_that_is_certain_of_everything_still_learns(clothes):
+    backbone = load_backbone(image_size=64, device="cpu")
+    features = extract(backbone, clothes[0], precision="exact", progress=False)[LAYER]
+    certain = replace(fit_probe(features), temperature=4e-4)  # of a perfect leave-one-out without smoothing
+    logits = certain.logits_of(features.features) / certain.temperature
+    assert float(nn.functional.cross_entropy(logits, features.labels)) == 0.0  # no gradient at all
+    found = {
+        name: finetune(backbone, *clothes[:2], start=start, epochs=3, lr=3e-4, progress=False, device="cpu")
+        for name, start in (("certain", certain), ("zero", "zero"))
+    }
+    labels = torch.as_tensor(clothes[2].labels)
+    nll = {name: float(nn.functional.cross_entropy(f.logits(clothes[2]), labels)) for name, f in found.items()}
+    losses = [row["train_loss"] for row in found["certain"].history[1:]]
+    assert losses[-1] < min(LEAST_LOSS, losses[0])
+    assert nll["certain"] < nll["zero"] + 0.02
+
+
+def test_softening_by_hand():
+    sure = torch.tensor([[50.0, 0.0], [0.0, 50.0]])
+    labels = torch.tensor([0, 1])
+    factor = softening(sure, labels)
+    assert 50 / factor == pytest.approx(-math.log(math.expm1(LEAST_LOSS)))
+    assert softening(sure / factor, labels) == pytest.approx(1.0)
+    assert softening(torch.zeros(2, 2), labels) == 1.0
+    assert softening(-sure, labels) == 1.0  # wrong is no reason to soften: the loss has a gradient
+    huge = softening(1e30 * sure, labels)
+    assert 50e30 / huge == pytest.approx(50 / factor)
+
+
+@pytest.mark.parametrize(
+    ("rates", "note"),
+    [
+        (1e-4, "the only rate tried, so not chosen"),
+        ([1e-7, 1e-8], "the (highest|lowest) rate tried: extend `lr` (up|down)wards, such as "),
+        ([1e25, 1e-4, 1e-9], ""),
+    ],
+)
+def test_a_rate_that_was_not_chosen_or_lies_at_the_edge_is_noted(backbone, sets, rates, note):
+    found = tuned(backbone, sets, lr=rates, epochs=1)
+    assert re.match(note, found.note)
+    assert (f"({found.note})" in repr(found)) == bool(found.note)
+
+
+def test_notes_say_which_way_to_extend(backbone, sets):
+    found = tuned(backbone, sets, epochs=1)
+    high, low, inside = (
+        replace(found, trials=dict.fromkeys(rates, 0.5)) for rates in ([1e-4, 1e-3], [1e-3, 3e-3], [1e-4, 1e-3, 3e-3])
+    )
+    assert high.note == "the highest rate tried: extend `lr` upwards, such as 0.003"
+    assert low.note == "the lowest rate tried: extend `lr` downwards, such as 0.0003"
+    assert inside.note == ""
+
+
+@pytest.mark.parametrize("layer", ["conv_stem", "bn1", "blocks.0", "blocks.2.1.conv_dw", "blocks.4", "conv_head"])
+def test_any_layer_can_be_tuned_from_and_nothing_after_it_moves(backbone, sets, layer):
+    found = tuned(backbone, sets, layer=layer, start="probe", epochs=1)
+    assert found.layer == found.backbone.default_layer == layer
+    assert found.head.linear.in_features == extract(backbone, sets[2], layers=layer, progress=False)[layer].n_features
+    order = backbone.layers
+    moved = {name.rpartition(".")[0] for name in changed(backbone.module, found.backbone.module)}
+    assert moved
+    assert max(order.index(name) for name in moved) <= order.index(layer)
+    assert found.score(sets[2]).n == len(sets[2])
+
+
+def test_a_transformer_is_tuned_from_what_its_classifier_reads(sets):
+    import timm
+
+    torch.manual_seed(0)
+    vit = Backbone(timm.create_model("vit_tiny_patch16_224", img_size=32), Preprocess(32, 32), device="cpu")
+    found = tuned(vit, sets, epochs=1)
+    moved = {name.partition(".")[0] for name in changed(vit.module, found.backbone.module)}
+    assert (found.layer, moved) == ("pre_logits", {"cls_token", "pos_embed", "patch_embed", "blocks", "norm"})
 
 
 def test_the_learning_rate_is_chosen_on_val(backbone, sets):
