@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from frozenkit.errors import DataError, FrozenkitError, FrozenkitWarning, InputError
+from frozenkit.errors import DataError, FrozenkitError, FrozenkitWarning, InputError, printable
 
 app = typer.Typer(
     help="Frozen feature transfer: keep a pretrained network fixed, fit a light head, know how good the result is.",
@@ -283,6 +283,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     # Before torch is loaded: threads that spin while they wait slow a busy machine down many times over.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a name that the terminal's encoding lacks must not end finished work
+            stream.reconfigure(errors="backslashreplace")
     words = list(sys.argv[1:] if arguments is None else arguments)
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
@@ -323,7 +326,7 @@ def _announce(url: str) -> None:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))
 
 
 def _console() -> Any:

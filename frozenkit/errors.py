@@ -17,6 +17,7 @@
 Each message says what must hold, what came instead, and what to do next.
 """
 
+import unicodedata
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -72,3 +73,29 @@ class CacheMissError(CacheError, KeyError):
 
 class FrozenkitWarning(UserWarning):
     """Something is worth a look; the result still stands."""
+
+
+def printable(text: object) -> str:
+    """Text as a terminal may show it: whatever would steer the terminal, or cannot be encoded, is written out.
+
+    Names come from folders and files, and may hold anything: escape sequences, line breaks, marks that turn the
+    direction of writing, and bytes that are no UTF-8 (which Python keeps as lone surrogates).
+
+    Example:
+        >>> print(printable(f"café {chr(27)}[31mred"))
+        café \\x1b[31mred
+    """
+    return "".join(_written_out(c) if _steers(c) else c for c in str(text))
+
+
+def _steers(character: str) -> bool:
+    # Of the format characters (Cf), the two joiners stay: emoji and several scripts need them.
+    kind = unicodedata.category(character)
+    return kind in ("Cc", "Cs", "Zl", "Zp") or (kind == "Cf" and character not in "\u200c\u200d")
+
+
+def _written_out(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that was no UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")

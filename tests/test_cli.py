@@ -188,3 +188,21 @@ def test_wrong_wishes_are_said_before_the_work(capsys, pictures, words, message)
     status, out, err = run(capsys, "probe", str(pictures), *words)
     assert (status, out) == (2, "")
     assert message in err
+
+
+def test_escapes_in_names_do_not_reach_the_terminal(capsys, tmp_path):
+    folder = tmp_path / "\x1b]0;title\x07nowhere\udcff"
+    folder.mkdir()
+    status, out, err = run(capsys, "probe", str(folder))
+    assert (status, out) == (2, "")
+    assert "\x1b" not in err
+    assert r"\x1b]0;title\x07nowhere\xff holds no pictures" in err
+
+
+def test_a_terminal_that_lacks_a_letter_gets_it_written_out():
+    script = "from frozenkit.cli import main; print(end=''); main(['cache', 'clear']); print('\u2190 \U0001f98a')"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode("ascii").endswith("\\u2190 \\U0001f98a\n")
