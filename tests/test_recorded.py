@@ -40,6 +40,33 @@ def test_gaps_are_the_differences_of_their_arms():
         assert (gap["p_value"] < 0.05) == (gap["low"] > 0 or gap["high"] < 0)
 
 
+def test_every_gap_names_its_protocol_and_its_budget():
+    found = recorded("gaps")
+    for row in found["rows"]:
+        assert row["protocol"] in found["settings"]["protocols"]
+        assert {"images for fitting", "images for choosing", "steps a run", "runs", "augment", "seeds"} == set(
+            row["budget"]
+        )
+        images = [row["budget"][f"images for {what}"]["fine-tuned"] for what in ("fitting", "choosing")]
+        assert sum(images) == row["n"]
+
+
+def test_arms_are_equal_in_the_newest_protocol():
+    """Trap 14: both arms choose their layer, and no rate was cut off by the grid."""
+    for row in recorded("gaps")["rows"]:
+        tuned = row["arms"]["fine-tuned"]
+        if row["protocol"] == "1":
+            continue
+        trials = tuned["trials"]
+        last = row["arms"]["frozen, last layer"]["layer"]
+        assert {trial["layer"] for trial in trials} == {row["arms"]["frozen, best layer"]["layer"], last}
+        best = max(trials, key=lambda trial: (trial["val_score"], -trial["val_loss"]))
+        assert (tuned["layer"], tuned["lr"]) == (best["layer"], best["lr"])
+        rates = [trial["lr"] for trial in trials if trial["layer"] == best["layer"]]
+        assert min(rates) < best["lr"] < max(rates) or best["lr"] in (1e-5, 1e-2)
+        assert len(trials) == row["budget"]["runs"]
+
+
 def test_recorded_intervals_are_wilsons():
     for row in recorded("gaps")["rows"]:
         for arm in row["arms"].values():
