@@ -103,4 +103,7 @@ def test_the_soft_scale_is_the_default_because_it_does_better_and_does_not_flatt
     assert of_the_scale["soft"] < of_the_scale["none"] + 0.005  # no more than where no scale is fitted at all
     assert of_the_scale["standard"] > of_the_scale["none"] + 0.02
     assert max(row["decide their scale"] for row in rows if row["scale"] == "soft") < SELF_SCALED
+    by_hand = [row for row in rows if row["n"] == 40]  # each left out by hand: exact where no scale is fitted
+    for scale in ("none", "unit"):
+        assert all(row["leave-one-out"] == row["refitted"] for row in by_hand if row["scale"] == scale)
     assert mean("decide their scale", "standard", "global_pool") > 0.2
