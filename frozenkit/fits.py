@@ -17,6 +17,7 @@ from frozenkit.errors import DataError, FrozenkitWarning, InputError, UnknownNam
 from frozenkit.features import FeatureSet
 from frozenkit.nearest import NearestMean, NearestNeighbours
 from frozenkit.rows import SCALES, feature_scale, row_weights
+from frozenkit.scores import r_squared
 from frozenkit.solvers import ridge_path
 from frozenkit.splits import split
 
@@ -233,13 +234,6 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         left, right = high - golden * (high - low), low + golden * (high - low)
         low, high = (low, right) if loss(left) <= loss(right) else (left, high)
     return float(np.exp((low + high) / 2))
-
-
-def r_squared(predictions: Tensor, labels: Tensor) -> float:
-    """1 − residual / total sum of squares, over all outputs together."""
-    residual = (predictions.reshape(labels.shape) - labels).double().square().sum()
-    total = (labels - labels.mean(0)).double().square().sum()
-    return float(1 - residual / total) if total > 0 else float("nan")
 
 
 def best_of(scores: Sequence[float]) -> int:

@@ -24,9 +24,8 @@ from frozenkit.fits import (
     fit_softmax,
     fit_temperature,
     in_batches,
-    r_squared,
 )
-from frozenkit.scores import Score, confidently_wrong, score
+from frozenkit.scores import Score, confidently_wrong, r_squared, score
 
 HEADS = ("ridge", "softmax", "prototype", "knn")
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from frozenkit.devices import resolve_device
 from frozenkit.errors import InputError
 from frozenkit.rows import Rows, checked_strengths, coded_targets, eigenpairs
+from frozenkit.scores import share_explained
 
 # Four a decade; wide enough that honest runs seldom choose an end.
 DEFAULT_STRENGTHS = tuple(float(x) for x in np.logspace(-9, 4, 53))
@@ -235,7 +236,10 @@ def _solve(
             left = (coded[rows].unsqueeze(1) - fitted) / (1 - leverage).clamp_min(1e-12).unsqueeze(2)
             found = left.square().sum(2)
         total += row_weights[rows] @ found
-    scores = total / n if is_classification else 1 - total / (row_weights @ residual.square()).sum()
+    if is_classification:
+        scores = total / n
+    else:
+        scores = share_explained(total, (row_weights @ residual.square()).sum(), (row_weights @ coded.square()).sum())
     best = float(grid[scores >= scores.max() - 1e-12].max())
     if d <= n:
         raw = basis.div_(scale.unsqueeze(1)).float()

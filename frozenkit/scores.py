@@ -288,6 +288,36 @@ def macro_interval(
     return float(low), float(high)
 
 
+def r_squared(predictions: Tensor, labels: Tensor) -> float:
+    """Coefficient of determination, 1 − residual / total sum of squares, over all outputs together.
+
+    Args:
+        predictions: (n,) or (n, m) numbers.
+        labels: As many numbers, n ≥ 1.
+
+    Returns:
+        At most 1; 0 for always naming the mean, below 0 for less than that. For constant labels, which leave nothing to
+        explain, 1 if the predictions are the labels and 0 if not, as in scikit-learn.
+
+    Example:
+        >>> r_squared(torch.tensor([1.0, 2.0, 2.0]), torch.tensor([1.0, 2.0, 3.0]))
+        0.5
+    """
+    residual = (predictions.reshape(labels.shape) - labels).double().square().sum()
+    total = (labels.double() - labels.double().mean(0)).square().sum()
+    return float(share_explained(residual, total, labels.double().square().sum()))
+
+
+def share_explained(residual: Tensor, total: Tensor, size: Tensor) -> Tensor:
+    """1 − residual / total of sums of squares, elementwise; where total is 0, 1 if residual is 0 too, else 0.
+
+    `size` is the sum of squares around 0: what rounding leaves of a difference is 0 beside it.
+    """
+    nothing = 1e-20 * size
+    constant = (residual <= nothing).to(residual.dtype)
+    return torch.where(total > nothing, 1 - residual / total.clamp_min(1e-300), constant)
+
+
 def confidently_wrong(probabilities: Tensor, labels: IntegerRows) -> Tensor:
     """Rows predicted wrong, the most confident mistake first.
 

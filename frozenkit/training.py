@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from frozenkit.devices import resolve_device
 from frozenkit.errors import DataError, InputError
+from frozenkit.scores import r_squared
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,9 +191,7 @@ def _evaluate(head: nn.Module, val: Any, place: torch.device, is_regression: boo
     loss = float(_loss(out, y))
     if not is_regression:
         return loss, float((out.argmax(1) == y).double().mean())
-    spread = float((y - y.mean(0)).double().square().sum())
-    residual = float((out.reshape(y.shape) - y).double().square().sum())
-    return loss, 1 - residual / spread if spread > 0 else -residual
+    return loss, r_squared(out, y)
 
 
 def _loss(output: Tensor, labels: Tensor) -> Tensor:

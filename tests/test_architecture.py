@@ -18,7 +18,7 @@ FLOORS = [
     "splits features fingerprint",
     "images folders shifts datasets data",
     "layers zoo backbones storage locks cache activations decoding extraction",
-    "prototypes heads rows ridge softmax training solvers nearest scores calibration fits probes",
+    "prototypes heads rows scores ridge softmax training solvers nearest calibration fits probes",
     "studies shuffling regions widths estimators",
     "divergence geometry bounds gibbs gaps",
     "controls tuning checkpoints finetuning races zeroshot advice",

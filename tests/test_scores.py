@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,7 @@ from sklearn import metrics
 
 from frozenkit.errors import InputError
 from frozenkit.intervals import holm, mcnemar_p_value, newcombe_interval, wilson_interval
-from frozenkit.scores import compare, confidently_wrong, macro_interval, score
+from frozenkit.scores import compare, confidently_wrong, macro_interval, r_squared, score
 
 
 @pytest.fixture
@@ -43,6 +45,32 @@ def test_mcnemar_is_the_exact_binomial_test():
     for a, b in [(0, 0), (1, 9), (5, 5), (30, 12), (3000, 2900)]:
         expected = stats.binomtest(a, a + b).pvalue if a + b else 1.0
         np.testing.assert_allclose(mcnemar_p_value(a, b), expected, rtol=1e-9)
+
+
+def test_mcnemar_on_a_grid_is_the_sum_of_binomial_coefficients():
+    for a in range(0, 40, 3):
+        for b in range(0, 40, 4):
+            tail = sum(math.comb(a + b, i) for i in range(min(a, b) + 1))
+            assert mcnemar_p_value(a, b) == pytest.approx(min(1.0, 2 * tail / 2 ** (a + b)), rel=1e-12)
+
+
+def test_r_squared_is_that_of_scikit_learn_constant_labels_included():
+    generator = torch.Generator().manual_seed(0)
+    y, noise = torch.randn(50, 3, generator=generator), torch.randn(50, 3, generator=generator)
+    expected = metrics.r2_score(y, y + noise, multioutput="variance_weighted")
+    assert r_squared(y + noise, y) == pytest.approx(expected, rel=1e-5)
+    constant = torch.full((30,), 0.1)
+    for predictions in (constant, constant + 1, noise[:30, 0]):
+        assert r_squared(predictions, constant) == metrics.r2_score(constant, predictions)
+
+
+def test_every_way_to_r_squared_gives_one_answer_for_constant_labels():
+    from frozenkit import FeatureSet, ridge_path, train_head
+
+    x, y = torch.randn(40, 3, generator=torch.Generator().manual_seed(0)), torch.full((40,), 0.3)
+    assert ridge_path(x, y, [0.1, 1.0]).loo_scores.tolist() == [1.0, 1.0]  # the mean, which is the label, is predicted
+    train, val = (FeatureSet(x, y, (), tuple(f"{name}{i}" for i in range(40)), "pool", "") for name in "tv")
+    assert {epoch["val_score"] for epoch in train_head(torch.nn.Linear(3, 1), train, val, epochs=2).history} == {0.0}
 
 
 @pytest.mark.parametrize("p", [0.5, 0.7, 0.9])
