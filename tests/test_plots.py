@@ -59,6 +59,33 @@ def _closed():
     plt.close("all")
 
 
+def luminance(color):
+    """Relative luminance, as WCAG 2 defines it."""
+    parts = np.asarray(mpl.colors.to_rgb(color))
+    return np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722)
+
+
+def poorly_legible(figure):
+    """Text whose contrast to the figure's own ground is below 7:1; all of it where there is no ground.
+
+    What is written onto an image in a plot is left out.
+    """
+    ground = figure.get_facecolor()
+    on_images = {text for ax in figure.axes if ax.images for text in ax.texts}
+    texts = [t for t in figure.findobj(mpl.text.Text) if t.get_text() and t.get_visible() and t not in on_images]
+    assert texts
+    light = luminance(ground)
+    contrast = {t: np.divide(*sorted((light + 0.05, luminance(t.get_color()) + 0.05), reverse=True)) for t in texts}
+    return [t.get_text() for t in texts if ground[3] < 1 or contrast[t] < 7]
+
+
+def test_grey_on_white_and_ink_on_nothing_would_be_seen():
+    for ground, ink in (("white", "#7F7F7F"), ("none", "black")):
+        figure = plt.figure(facecolor=ground)
+        figure.text(0, 0, "faint", color=ink)
+        assert poorly_legible(figure) == ["faint"]
+
+
 @pytest.mark.parametrize("name", CALLS)
 def test_a_plot_draws_on_the_axes_given_or_on_its_own(name):
     _, given = plt.subplots()
@@ -66,7 +93,7 @@ def test_a_plot_draws_on_the_axes_given_or_on_its_own(name):
     own = CALLS[name](None)
     assert own is not given
     own.figure.canvas.draw()
-    assert own.figure.get_facecolor()[3] == 0  # transparent: fit for a light and for a dark page
+    assert poorly_legible(own.figure) == []
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -26,7 +26,6 @@ def plot_ridge_path(path: Any, *, ax: Axes | None = None) -> Axes:
         textcoords="offset points",
         ha="center",
         va="top",
-        color=VERMILION,
         weight="bold",
     )
     ax.set(xlabel="strength λ", ylabel="leave-one-out score")

@@ -1,7 +1,8 @@
 """One style for every plot, worn while it is drawn and taken off afterwards; the palette; marks with intervals.
 
 Colours are those of Okabe and Ito, told apart by all common kinds of colour vision; marks and lines differ as well.
-Text and axes are mid-grey on a transparent ground, and so are legible on light and on dark pages.
+A figure brings its own ground, ink on paper: no one colour is well legible on light and on dark pages, and what a
+notebook puts behind a transparent figure it guesses from the tick labels (white, for mid-grey ones, in every theme).
 """
 
 import re
@@ -16,13 +17,13 @@ from matplotlib.figure import Figure
 
 ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
 BLUE, VERMILION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#7F7F7F"
+INK, PAPER = "#1A1A1A", "#FFFFFF"
 PALETTE = (SKY, ORANGE, GREEN, PURPLE, VERMILION, BLUE, YELLOW)
 MARKS = ("o", "s", "D", "^", "v", "P", "X")
 
 _RC: Any = {
-    "figure.facecolor": "none",
+    "figure.facecolor": PAPER,
     "axes.facecolor": "none",
-    "savefig.facecolor": "none",
     "font.size": 14,
     "axes.titlesize": 16,
     "axes.labelsize": 14,
@@ -30,14 +31,14 @@ _RC: Any = {
     "axes.titlepad": 14,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.edgecolor": GREY,
-    "axes.labelcolor": GREY,
-    "axes.titlecolor": GREY,
-    "text.color": GREY,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
-    "xtick.labelcolor": GREY,
-    "ytick.labelcolor": GREY,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.color": GREY,
