@@ -1,15 +1,16 @@
-"""How far long work has come: a bar in terminal and notebook, or a function of the caller's own."""
+"""Progress bars: in a terminal, in a notebook, or a function of the caller's own."""
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 @contextmanager
 def progress_bar(
     progress: bool | Callable[[int, int], None] | None, total: int, name: str
 ) -> Iterator[Callable[[int], None]]:
-    """Yields a function to be told how many more images are done."""
+    """Yields a function that takes how many more images are done."""
     if callable(progress):
         done = 0
 
@@ -23,11 +24,28 @@ def progress_bar(
     if progress is False:
         yield lambda count: None
         return
-    from tqdm.auto import tqdm
-
     shell = sys.modules.get("IPython")
-    in_notebook = "ipykernel" in sys.modules and shell is not None and shell.get_ipython() is not None
-    watched = bool(progress) or in_notebook or sys.stderr.isatty()
-    leave = bool(progress) or in_notebook
-    with tqdm(total=total, desc=name, unit=" images", disable=not watched, leave=leave) as bar:
+    if "ipykernel" in sys.modules and shell is not None and shell.get_ipython() is not None:
+        with _bar_in_notebook(total, name) as bar:
+            yield lambda count: bar.update(count) and None
+        return
+    from tqdm import tqdm
+
+    watched = bool(progress) or sys.stderr.isatty()
+    with tqdm(total=total, desc=name, unit=" images", disable=not watched, leave=bool(progress)) as bar:
         yield lambda count: bar.update(count) and None
+
+
+@contextmanager
+def _bar_in_notebook(total: int, name: str) -> Iterator[Any]:
+    """A bar that goes when its work is done: what a notebook kept of it would say 0 % for ever, and to everyone."""
+    from IPython.display import display
+    from tqdm.notebook import tqdm
+
+    bar = tqdm(total=total, desc=name, unit=" images", display=False, leave=False)
+    shown = display(bar.container, display_id=True)
+    try:
+        yield bar
+    finally:
+        bar.close()
+        shown.update({}, raw=True)
