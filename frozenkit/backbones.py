@@ -115,7 +115,10 @@ class Backbone:
 
     @property
     def digest(self) -> str:
-        """A digest of structure and weights as they are now; computed on each use, so a changed weight is noticed."""
+        """A digest of structure, weights and plain attributes as they are now; computed on each use.
+
+        What the code does with them is not part of it; `fingerprint_of` adds that.
+        """
         return digest_module(self.module)
 
     def check_layer(self, layer: str) -> str:

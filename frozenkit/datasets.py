@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,12 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from frozenkit.errors import DataError, InputError, NotAvailableError, UnknownNameError
 from frozenkit.folders import image_folder
-from frozenkit.images import ArraySource, FileSource, ImageDataset, from_torch, open_image
+from frozenkit.images import ArraySource, FileSource, ImageDataset, from_torch, open_image, read_image
 from frozenkit.shifts import shift
 from frozenkit.splits import few_shot
 from frozenkit.splits import split as split_rows
@@ -156,7 +154,7 @@ def _bundled_json(file: str) -> dict[str, Any]:
 
 def _bundled_sheet(file: str, about: Mapping[str, Any]) -> np.ndarray:
     """(n, side, side, 3) uint8 from a sheet of pictures side by side."""
-    page = np.asarray(Image.open(io.BytesIO(_bundled(file))).convert("RGB"))
+    page = np.asarray(read_image(_bundled(file)))
     side = about["width"]
     grid = page.reshape(page.shape[0] // side, side, page.shape[1] // side, side, 3).swapaxes(1, 2)
     return grid.reshape(-1, side, side, 3)[: about["count"]]

@@ -1,8 +1,11 @@
 """Where to compute: the device, and whether it multiplies bfloat16 natively."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -31,6 +34,24 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"`device` {device!r} needs a CUDA GPU, and torch sees none. Use 'cpu' or 'auto'.")
     return resolved
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Float32 is computed as float32 inside the block, whatever shortcuts (TF32, bfloat16) are switched on outside.
+
+    cuDNN's convolutions use TF32 unless told otherwise, 10 bits of fraction instead of 23.
+    """
+    backends: Any = torch.backends
+    places = (backends.cudnn.conv, backends.cuda.matmul, backends.mkldnn.conv, backends.mkldnn.matmul)
+    before = [place.fp32_precision for place in places]
+    try:
+        for place in places:
+            place.fp32_precision = "ieee"
+        yield
+    finally:
+        for place, precision in zip(places, before, strict=True):
+            place.fp32_precision = precision
 
 
 @cache

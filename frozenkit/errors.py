@@ -19,6 +19,7 @@ Each message says what must hold, what came instead, and what to do next.
 
 import unicodedata
 from collections.abc import Iterable
+from dataclasses import dataclass
 from difflib import get_close_matches
 
 
@@ -45,8 +46,36 @@ class UnknownNameError(InputError):
         super().__init__(f"`{what}` must be a known name, got {got!r}. {offer} {hint}".strip())
 
 
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a folder of images, as text.
+
+    Attributes:
+        where: The file or folder.
+        what: What is wrong with it.
+        remedy: What to do about it.
+        can_skip: Whether ``image_folder(…, skip_bad=True)`` leaves it out and goes on.
+    """
+
+    where: str
+    what: str
+    remedy: str
+    can_skip: bool
+
+    def __str__(self) -> str:
+        return f"{self.where} {self.what}. {self.remedy}."
+
+
 class DataError(FrozenkitError, ValueError):
-    """An image, a label or a folder is not usable; the message names the file or the row."""
+    """An image, a label or a folder is not usable; the message names the file or the row.
+
+    Attributes:
+        problems: All that is wrong with a folder, where `image_folder` raised it; else empty.
+    """
+
+    def __init__(self, message: str, problems: Iterable[Problem] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
 
 
 class NotAvailableError(FrozenkitError):

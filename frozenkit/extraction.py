@@ -1,9 +1,10 @@
 """Images + backbone + layers → one `FeatureSet` a layer, in a single pass that ends after the last layer wanted."""
 
 import copy
+import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,10 +15,18 @@ from frozenkit.activations import POOLINGS, pooled_activations, pooled_shape
 from frozenkit.backbones import Backbone
 from frozenkit.cache import FeatureCache
 from frozenkit.decoding import decoded
-from frozenkit.devices import has_native_bfloat16
+from frozenkit.devices import full_float32, has_native_bfloat16
 from frozenkit.errors import ActivationError, CacheError, CacheMissError, FrozenkitWarning, InputError
 from frozenkit.features import FeatureSet, LayerMix
-from frozenkit.fingerprint import FORMAT, Fingerprint
+from frozenkit.fingerprint import (
+    FORMAT,
+    Fingerprint,
+    behaviours,
+    digest_tensor,
+    probe_images,
+    probe_preprocess,
+    stable_repr,
+)
 from frozenkit.layers import in_eval_mode
 from frozenkit.progress import progress_bar
 from frozenkit.storage import PartFile, round_through
@@ -78,7 +87,8 @@ def extract(
         Layer name to `FeatureSet` (or `CachedFeatures`), in the order asked for; (n, d) float32 on the CPU.
 
     Raises:
-        InputError: If an argument does not fit (`UnknownNameError` for a layer's name).
+        InputError: If an argument does not fit (`UnknownNameError` for a layer's name), or if features are to be kept
+            and the backbone's preprocessing is random.
         ActivationError: If a layer gives a value that is not finite; names layer and images.
         CacheError: If the cache cannot be written.
 
@@ -99,13 +109,17 @@ def extract(
         raise InputError("`lazy=True` leaves features on disk, so it needs `cache=FeatureCache()`.")
     resolved = _resolve_precision(precision, backbone.device.type)
     storage = cache.storage if cache else "float32"
-    keys = {"pooling": pooling, "precision": resolved, "storage": storage, "weights_digest": backbone.digest}
-    prints = {name: fingerprint_of(backbone, dataset, name, **keys) for name in names}
+    try:
+        prints = _fingerprints(backbone, dataset, names, pooling, resolved, storage, cache)
+    except _NoFingerprintError:
+        if cache is not None:
+            raise
+        prints = {}  # nothing is kept, so nothing can be stale
     usual = 256 if backbone.device.type == "cuda" else 64 if resolved == "fast" else 32
     run = _Run(backbone, dataset, pooling, resolved, batch_size or usual)
     with progress_bar(progress, len(dataset), backbone.name) as advance:
         if cache is None:
-            blank = {name: _blank(dataset, name, prints[name]) for name in names}
+            blank = {name: _blank(dataset, name, prints.get(name)) for name in names}
             return _in_memory(run, blank, advance)
         with cache.writing(prints[name].digest for name in names if _fault(cache, prints[name])):
             faults = {name: fault for name in names if (fault := _fault(cache, prints[name]))}
@@ -207,7 +221,8 @@ class _Run:
         trace = self.backbone.trace()
         if self.precision == "fast":
             module = copy.deepcopy(module).to(dtype=torch.bfloat16, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        with in_eval_mode(module), torch.no_grad():
+        exact = nullcontext() if self.precision == "fast" else full_float32()
+        with in_eval_mode(module), torch.no_grad(), exact:
             n = len(self.dataset)
             parts = [range(start, min(start + self.batch_size, n)) for start in starts]
             for start, images in zip(starts, decoded(self.backbone.preprocess, self.dataset, parts), strict=True):
@@ -285,36 +300,97 @@ def fingerprint_of(
     pooling: str = "mean",
     precision: str = "auto",
     storage: str = "float32",
-    weights_digest: str | None = None,
+    cache: FeatureCache | None = None,
 ) -> Fingerprint:
     """What `extract` files these features under: every ingredient that decides the numbers, defaults included.
+
+    Preprocessing and network count by what they *do*. Two fixed images are preprocessed, and every byte counts; one of
+    them goes through the network, and its pooled output at this layer counts, rounding aside (see
+    `frozenkit.fingerprint.behaviours`). Weights, buffers, the network's printed structure and its modules' plain
+    attributes count exactly. So closures, lambdas, edited forwards and hooks are told apart, and an equal pipeline
+    agrees in another process and on another machine.
+
+    Not covered: what preprocessing or network do differently on other images only; an edited forward that moves the
+    layer's output by much less than 1 %; the library that decodes the files (another Pillow may decode a JPEG
+    differently in the last bit). A network whose plain attributes change with each pass, such as a counter, never finds
+    its own entries again.
 
     Args:
         backbone: As in `extract`.
         dataset: As in `extract`.
         layer: One layer.
         pooling: As in `extract`.
-        precision: As in `extract`; ``"auto"`` counts as what it resolves to here.
-        storage: The cache's storage type.
-        weights_digest: ``backbone.digest``, where it is at hand already.
+        precision: As in `extract`; ``"auto"`` counts as what it resolves to here, ``"fast"`` with the type of device.
+        storage: The cache's storage type, unless `cache` is given.
+        cache: Where to look: of two fingerprints that only rounding tells apart, the stored one is taken.
+
+    Raises:
+        InputError: If preprocessing is random, or if preprocessing or network do not take the fixed images.
     """
-    return Fingerprint(
-        {
-            "format": FORMAT,
-            "dataset": dataset.name,  # names are for the reader; digests decide
-            "dataset_digest": dataset.digest,
-            "n": len(dataset),
-            "backbone": backbone.name,
-            "weights_digest": weights_digest or backbone.digest,
-            "preprocess": repr(backbone.preprocess),
-            "image_size": backbone.image_size,
-            "layer": layer,
-            "pooling": pooling,
-            "prefix_tokens": backbone.trace().prefix(layer),  # no patches: left out by "mean" and its like
-            "precision": _resolve_precision(precision, backbone.device.type),
-            "storage": storage,
-        }
-    )
+    resolved = _resolve_precision(precision, backbone.device.type)
+    storage = cache.storage if cache else storage
+    return _fingerprints(backbone, dataset, [layer], pooling, resolved, storage, cache)[layer]
+
+
+class _NoFingerprintError(InputError):
+    """What preprocessing and network do cannot be told."""
+
+
+def _fingerprints(
+    backbone: Backbone,
+    dataset: Images,
+    layers: Sequence[str],
+    pooling: str,
+    precision: str,
+    storage: str,
+    cache: FeatureCache | None,
+) -> dict[str, Fingerprint]:
+    preprocess_digest, outputs = _probe(backbone, layers, pooling)
+    shared = {
+        "format": FORMAT,
+        "dataset": dataset.name,  # names are for the reader; digests decide
+        "dataset_digest": dataset.digest,
+        "n": len(dataset),
+        "backbone": backbone.name,
+        "weights_digest": backbone.digest,  # after the pass, which may set plain attributes
+        "preprocess": stable_repr(backbone.preprocess),
+        "preprocess_digest": preprocess_digest,
+        "image_size": backbone.image_size,
+        "pooling": pooling,
+        "precision": f"fast on {backbone.device.type}" if precision == "fast" else precision,
+        "storage": storage,
+    }
+    prints = {}
+    for layer in layers:
+        # The prefix: tokens that are no patches, left out by "mean" and its like.
+        own = {**shared, "layer": layer, "prefix_tokens": backbone.trace().prefix(layer)}
+        each = [Fingerprint({**own, "output_digest": digest}) for digest in behaviours(outputs[layer])]
+        stored = [fingerprint for fingerprint in each if cache is not None and fingerprint.digest in cache]
+        prints[layer] = (stored or each)[0]
+    return prints
+
+
+def _probe(backbone: Backbone, layers: Sequence[str], pooling: str) -> tuple[str, dict[str, Tensor]]:
+    """A digest of what preprocessing makes of fixed images, and what the layers give for the first, in float32."""
+    # Preprocessing that keeps an image's size needs one that fits the network.
+    square = (backbone.image_size, backbone.image_size)
+    for images in (probe_images(), probe_images([square])):
+        try:
+            tensors = probe_preprocess(backbone.preprocess, images)
+            with in_eval_mode(backbone.module), torch.no_grad(), full_float32():
+                batch = tensors[0][None].to(backbone.device)
+                outputs = pooled_activations(backbone.module, batch, layers, pooling, backbone.trace())
+            digest = hashlib.sha256("".join(map(digest_tensor, tensors)).encode()).hexdigest()
+        except InputError as error:
+            raise _NoFingerprintError(str(error)) from error
+        except Exception as error:  # other people's preprocessing and networks raise what they like
+            reason = error
+        else:
+            return digest, outputs
+    raise _NoFingerprintError(
+        f"`preprocess` and the network must take any RGB image, but a test image of {square[0]}×{square[1]} pixels gave"
+        f" {type(reason).__name__}: {reason}. Mend that, or extract without a cache."
+    ) from reason
 
 
 def _layer_names(backbone: Backbone, layers: str | Sequence[str] | None) -> list[str]:
@@ -330,9 +406,9 @@ def _resolve_precision(precision: str, device_type: str) -> str:
     return "fast" if precision != "exact" and has_native_bfloat16(device_type) else "exact"
 
 
-def _blank(dataset: Images, layer: str, fingerprint: Fingerprint) -> FeatureSet:
-    empty = torch.empty(len(dataset), 0)
-    return FeatureSet(empty, dataset.labels, tuple(dataset.classes), tuple(dataset.ids), layer, fingerprint.digest)
+def _blank(dataset: Images, layer: str, fingerprint: Fingerprint | None) -> FeatureSet:
+    empty, digest = torch.empty(len(dataset), 0), fingerprint.digest if fingerprint else ""
+    return FeatureSet(empty, dataset.labels, tuple(dataset.classes), tuple(dataset.ids), layer, digest)
 
 
 def _filled(blank: FeatureSet, features: Tensor) -> FeatureSet:

@@ -4,34 +4,41 @@ import base64
 import hashlib
 import html
 import io
+import os
+import stat
+import time
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from frozenkit.errors import DataError, InputError
 
 MAX_PIXELS = 64_000_000  # a 50-megapixel photograph passes, a decompression bomb does not
+MAX_BYTES = 1 << 30  # 64 megapixels in 16 bytes each
+# Formats that PIL decodes by itself. It would hand PostScript, whatever its name, to Ghostscript.
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
 
 class Source(Protocol):
-    """Where pictures come from: opened by number, and digested by number without being kept."""
+    """Where images come from: opened by number, and digested by number without being kept."""
 
     def open(self, index: int) -> Image.Image:
-        """One RGB picture."""
+        """One RGB image; raises `DataError` if it is no longer the one that was digested."""
         ...
 
     def digest(self, index: int) -> bytes:
-        """sha256 of what decides the picture's pixels."""
+        """sha256 of what decides the image's pixels."""
         ...
 
 
 class ArraySource:
-    """Pictures in one uint8 array.
+    """Images in one uint8 array.
 
     Args:
         pixels: (n, h, w) grey or (n, h, w, 3) RGB.
@@ -41,7 +48,7 @@ class ArraySource:
         self.pixels = pixels
 
     def open(self, index: int) -> Image.Image:
-        """One RGB picture."""
+        """One RGB image."""
         return Image.fromarray(self.pixels[index]).convert("RGB")
 
     def digest(self, index: int) -> bytes:
@@ -51,21 +58,43 @@ class ArraySource:
 
 
 class FileSource:
-    """Pictures in files, decoded as they are read."""
+    """Images in files, decoded as they are read.
+
+    A file that changes is never mixed up with what it was: its digest follows its bytes, and `open` refuses bytes that
+    are not those last digested.
+    """
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = tuple(paths)
+        self._digests: dict[int, tuple[_Stamp, bytes]] = {}
 
     def open(self, index: int) -> Image.Image:
-        """One RGB picture; raises `DataError` naming the file if it cannot be read."""
-        return open_image(self.paths[index])
+        """One RGB image; raises `DataError` naming the file if it cannot be read, or changed since it was digested."""
+        path = self.paths[index]
+        content = _read(path)
+        if index in self._digests and self._digests[index][1] != hashlib.sha256(content).digest():
+            raise DataError(f"{shown(path)} has changed since the dataset was digested. Load the dataset again.")
+        return _decode(content, path)
 
     def digest(self, index: int) -> bytes:
-        """sha256 of the file's bytes."""
+        """sha256 of the file's bytes; read again only where size, times or inode have changed."""
+        path = self.paths[index]
         try:
-            return hashlib.sha256(self.paths[index].read_bytes()).digest()
+            now = _stamp(path.stat())
         except OSError as error:
-            raise DataError(f"{self.paths[index]} can no longer be read: {error.strerror}.") from error
+            raise DataError(f"{shown(path)} can no longer be read: {error.strerror}.") from error
+        if index not in self._digests or self._digests[index][0] != now:
+            # Clocks of file systems tick slowly: a file that changed just now could change again within the tick.
+            settled = time.time_ns() - max(now[1], now[2]) > 2_000_000_000
+            self._digests[index] = (now if settled else None, hashlib.sha256(_read(path)).digest())
+        return self._digests[index][1]
+
+
+_Stamp = tuple[int, int, int, int, int] | None
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int, int, int, int]:
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev
 
 
 class ImageDataset:
@@ -105,7 +134,6 @@ class ImageDataset:
         self.tasks = dict(tasks or {})
         self.skipped = tuple(skipped)
         self._rows = np.arange(len(self.ids)) if rows is None else rows
-        self._digest: str | None = None
         if not len(self.labels) == len(self.ids) == len(self._rows):
             raise InputError(
                 f"`labels` and `ids` must have one entry a picture, got {len(self.labels)}, {len(self.ids)}."
@@ -125,12 +153,10 @@ class ImageDataset:
     @property
     def digest(self) -> str:
         """Depends on every picture, every label, the ids, the class names, and their order."""
-        if self._digest is None:
-            total = hashlib.sha256(repr((self.classes, self.ids, self.labels.tolist())).encode())
-            for row in self._rows.tolist():
-                total.update(self.source.digest(row))
-            self._digest = total.hexdigest()
-        return self._digest
+        total = hashlib.sha256(repr((self.classes, self.ids, self.labels.tolist())).encode())
+        for row in self._rows.tolist():
+            total.update(self.source.digest(row))
+        return total.hexdigest()
 
     def subset(self, indices: Sequence[int] | Tensor | np.ndarray) -> "ImageDataset":
         """Those pictures, in that order; nothing is copied."""
@@ -168,25 +194,78 @@ class ImageDataset:
         return f"<b>{html.escape(repr(self))}</b><table><tr>{''.join(cells)}{more}</tr></table>"
 
 
-def open_image(path: Path) -> Image.Image:
-    """A picture file as RGB: transparency on white, 16 bits scaled to 8, turned the way the camera was held.
+def open_image(path: str | Path) -> Image.Image:
+    """An image file as RGB: transparency on white, 16 bits scaled to 8, turned the way the camera was held.
+
+    The content decides, whatever the name says: BMP, GIF, JPEG, JPEG 2000, PNG, PPM, TIFF and WebP are read, and
+    nothing that an interpreter would have to run, such as PostScript.
 
     Raises:
-        DataError: If the file is no readable picture, is empty, cut off, or too large to be honest; names the file.
+        DataError: If the file is no readable image, is empty, cut off, no regular file, or too large to be honest;
+            names the file.
+    """
+    return _decode(_read(Path(path)), Path(path))
+
+
+def read_image(content: bytes, *, side: int | None = None) -> Image.Image:
+    """The content of an image file as `open_image` gives it.
+
+    Args:
+        content: The file's bytes.
+        side: A smaller copy of about this many pixels or more is enough, which JPEG decodes faster.
+
+    Raises:
+        DataError: If it is no readable image; says why, without a name.
     """
     try:
-        with Image.open(path) as file:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as file:
             if file.width * file.height > MAX_PIXELS:
-                raise DataError(
-                    f"{path} has {file.width}×{file.height} pixels, more than {MAX_PIXELS:,}; scale it down."
-                )
+                raise DataError(f"it has {file.width}×{file.height} pixels, more than {MAX_PIXELS:,}; scale it down")
+            if side is not None:
+                file.draft("RGB", (side, side))
             file.load()
             return to_rgb(ImageOps.exif_transpose(file))
     except DataError:
         raise
+    except UnidentifiedImageError as error:
+        raise DataError("it is no image of a known format" if content else "it is empty") from error
     except Exception as error:  # PIL's readers raise what they like: OSError, SyntaxError, ValueError, struct.error …
-        reason = "it is empty" if path.exists() and path.stat().st_size == 0 else str(error) or type(error).__name__
-        raise DataError(f"{path} is not a readable picture: {reason}. Remove it, or skip it (skip_bad).") from error
+        raise DataError(str(error) or type(error).__name__) from error
+
+
+def _decode(content: bytes, path: Path) -> Image.Image:
+    try:
+        return read_image(content)
+    except DataError as error:
+        raise DataError(f"{shown(path)} is not a readable image: {error}. Repair or remove it.") from error
+
+
+def _read(path: Path) -> bytes:
+    """The bytes of a regular file; a pipe or a device, which might never end, is refused without waiting for it."""
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        with open(os.open(path, flags), "rb") as file:  # noqa: PTH123
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise DataError(f"{shown(path)} is not a readable image: it is no regular file. Repair or remove it.")
+            if status.st_size > MAX_BYTES:
+                raise DataError(
+                    f"{shown(path)} is not a readable image: it has {status.st_size:,} bytes, more than {MAX_BYTES:,}."
+                    " Repair or remove it."
+                )
+            return file.read()
+    except OSError as error:
+        raise DataError(f"{shown(path)} is not a readable image: {error.strerror}. Repair or remove it.") from error
+
+
+def shown(path: str | Path) -> str:
+    r"""A path as text that can be printed and written: bytes that are not UTF-8 as ``\xff``.
+
+    Example:
+        >>> print(shown("\udcff.png"))
+        \xff.png
+    """
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
@@ -197,13 +276,17 @@ def to_rgb(picture: Image.Image) -> Image.Image:
         (255, 255, 255)
     """
     if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
-        values = np.asarray(picture, dtype=np.float64)
+        values = np.asarray(picture).reshape(-1)
         if not np.isfinite(values).all():
-            raise DataError(f"a picture of mode {picture.mode} must hold finite numbers only.")
+            raise DataError(f"an image of mode {picture.mode} must hold finite numbers only")
         # The mode I;16 says its depth; I and F do not, so the values must: fractions, 8 bits or 16.
         deep, top = picture.mode.startswith("I;16"), values.max(initial=0)
         ceiling = 65535.0 if deep or top > 255 else 1.0 if picture.mode == "F" and top <= 1 else 255.0
-        return Image.fromarray((values.clip(0, ceiling) / ceiling * 255).round().astype(np.uint8)).convert("RGB")
+        grey = np.empty(values.shape, np.uint8)
+        for start in range(0, len(values), 1 << 20):  # in parts: whole copies in float64 took 2 GB at 64 megapixels
+            part = values[start : start + (1 << 20)].astype(np.float64)
+            grey[start : start + len(part)] = (part.clip(0, ceiling) / ceiling * 255).round()
+        return Image.fromarray(grey.reshape(picture.height, picture.width)).convert("RGB")
     if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
@@ -222,7 +305,10 @@ def _thumbnail(picture: Image.Image, alt: str) -> str:
 def from_torch(dataset: Any, *, classes: Sequence[str] | None = None) -> ImageDataset:
     """Any map-style dataset of (PIL image or (c, h, w) tensor, label) as an `ImageDataset`.
 
-    The pictures are read once, for labels and digest, and again whenever they are asked for.
+    Each image is read once here, for its label (the first eight five times, to find random augmentation), once more
+    for the digest when features are first extracted, and whenever it is asked for. Once digested, an image that reads
+    otherwise is an error. A change is not seen where features come from a cache, since then no image is read: after
+    changing images, call `from_torch` again, or load files with `image_folder`, which looks at them each time.
 
     Args:
         dataset: Has ``len`` and ``dataset[i]``; float tensors lie in [0, 1], integer tensors in 0..255.
@@ -239,7 +325,8 @@ def from_torch(dataset: Any, *, classes: Sequence[str] | None = None) -> ImageDa
     names = classes or getattr(dataset, "classes", None) or [str(k) for k in range(int(labels.max()) + 1)]
     name, source = type(dataset).__name__, _TorchSource(dataset)
     for i in range(min(8, len(dataset))):
-        if source.digest(i) != source.digest(i):  # features are kept, so one picture must stay one picture
+        looks = {_digest_pixels(source.open(i)) for _ in range(4)}
+        if len(looks) > 1:  # features are kept, so one image must stay one image
             raise DataError(f"picture {i} changes each time it is read; take random augmentation out of `dataset`.")
     return ImageDataset(source, labels, names, [f"{name}/{i}" for i in range(len(labels))], name=name)
 
@@ -252,7 +339,7 @@ def _class_indices(labels: Any) -> Tensor:
         else [getattr(v, "tolist", lambda v=v: v)() for v in labels]
     )
     for i, value in enumerate(values):
-        if not isinstance(value, int):
+        if not isinstance(value, Integral):
             raise InputError(
                 f"`labels` must be class indices 0, 1, …, but label {i} is {value!r}. Number the classes first."
             )
@@ -262,8 +349,20 @@ def _class_indices(labels: Any) -> Tensor:
 class _TorchSource:
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
+        self._digests: dict[int, bytes] = {}
 
     def open(self, index: int) -> Image.Image:
+        picture = self._read(index)
+        if index in self._digests and self._digests[index] != _digest_pixels(picture):
+            raise DataError(f"image {index} has changed since the dataset was digested. Call from_torch again.")
+        return picture
+
+    def digest(self, index: int) -> bytes:
+        if index not in self._digests:
+            self._digests[index] = _digest_pixels(self._read(index))
+        return self._digests[index]
+
+    def _read(self, index: int) -> Image.Image:
         picture = self.dataset[index][0]
         if isinstance(picture, Image.Image):
             return to_rgb(picture)
@@ -283,6 +382,6 @@ class _TorchSource:
         array = pixels.expand(3, -1, -1).permute(1, 2, 0).to(torch.uint8).numpy()
         return Image.fromarray(np.ascontiguousarray(array))
 
-    def digest(self, index: int) -> bytes:
-        picture = self.open(index)
-        return hashlib.sha256(str(picture.size).encode() + picture.tobytes()).digest()
+
+def _digest_pixels(picture: Image.Image) -> bytes:
+    return hashlib.sha256(str(picture.size).encode() + picture.tobytes()).digest()

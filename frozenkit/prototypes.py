@@ -1,6 +1,7 @@
 """The prototypical head, for few shots, and what all heads share."""
 
 import math
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -108,7 +109,7 @@ def averaged(x: Tensor) -> Tensor:
 def check_sizes(**sizes: int) -> None:
     """Raises an `InputError` that names the first size that is not a whole number of at least 1."""
     for name, value in sizes.items():
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, Integral) or value < 1:
             raise InputError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
 
 

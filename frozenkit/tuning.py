@@ -4,6 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -155,7 +156,7 @@ def unfrozen(backbone: Backbone, unfreeze: str | int) -> list[nn.Parameter]:
     if unfreeze == "all":
         return [p for name, p in module.named_parameters() if name.rpartition(".")[0] not in after]
     stages = [s for s in backbone.stages if s != backbone.default_layer]
-    if not isinstance(unfreeze, int) or isinstance(unfreeze, bool) or not 0 <= unfreeze <= len(stages):
+    if not isinstance(unfreeze, Integral) or isinstance(unfreeze, bool) or not 0 <= unfreeze <= len(stages):
         raise InputError(f"`unfreeze` must be 'all' or a number of stages in 0..{len(stages)}, got {unfreeze!r}.")
     if unfreeze == 0:
         return []

@@ -82,7 +82,7 @@ def test_bad_pictures_stop_the_run_or_are_listed(capsys, pictures):
     bad.write_bytes(b"not a picture")
     status, _, err = run(capsys, "probe", str(pictures))
     assert status == 2
-    assert "bad.jpg is not a readable picture" in err
+    assert "bad.jpg is not a readable image" in err
     assert err.count("\n") == 1
     words = ("probe", str(pictures), "--skip-bad", "--image-size", "64", "--layers", "blocks.6")
     status, _, err = run(capsys, *words)

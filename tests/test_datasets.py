@@ -491,7 +491,7 @@ class TestLinks:
 
     def test_to_nothing_are_named(self, folder):
         (folder / "cat" / "link.png").symlink_to(folder / "cat" / "gone.png")
-        with pytest.raises(DataError, match=r"link\.png is not a readable picture"):
+        with pytest.raises(DataError, match=r"link\.png is not a readable image"):
             image_folder(folder)
 
     def test_to_themselves_are_refused(self, folder):

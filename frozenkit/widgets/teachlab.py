@@ -1,6 +1,5 @@
 """TeachLab: show the machine a few pictures of each class, and watch it learn."""
 
-import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from frozenkit.cache import load_features, save_features
 from frozenkit.datasets import load_dataset
 from frozenkit.errors import DataError, FrozenkitError, FrozenkitWarning, InputError
 from frozenkit.features import FeatureSet
-from frozenkit.images import MAX_PIXELS, to_rgb
+from frozenkit.images import read_image, to_rgb
 from frozenkit.intervals import wilson_interval
 from frozenkit.outputs import measured
 from frozenkit.probes import Probe, fit_probe
@@ -311,16 +310,9 @@ def _file(path: str | Path) -> Path:
 def _decoded(data: bytes) -> Image.Image:
     """An RGB picture from an uploaded file, reduced at once: only a small copy is needed."""
     try:
-        with Image.open(io.BytesIO(data)) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise DataError(f"it has {picture.width * picture.height / 1e6:.0f} million pixels, too many.")
-            picture.draft("RGB", (512, 512))
-            upright = ImageOps.exif_transpose(picture)
-            small = to_rgb(upright)
-    except DataError:
-        raise
-    except Exception as error:  # what a damaged file sets off differs from format to format
-        raise DataError("it could not be read as a picture. PNG, JPEG, WebP, GIF and BMP are.") from error
+        small = read_image(data, side=512)
+    except DataError as error:
+        raise DataError(f"it could not be read as an image: {error}. PNG, JPEG, WebP, GIF and BMP can.") from error
     small.thumbnail((512, 512))
     return small
 
