@@ -231,6 +231,6 @@ def probe_preprocess(preprocess: Callable[[Image.Image], Tensor], images: Sequen
 
 def _random_state() -> tuple[Any, ...]:
     """The global generators of torch, Python and NumPy."""
-    numpy: dict[str, Any] = np.random.get_state(legacy=False)  # type: ignore[assignment]
+    numpy: dict[str, Any] = np.random.get_state(legacy=False)
     state = {**numpy["state"], "key": numpy["state"]["key"].tolist()}
     return torch.get_rng_state().tolist(), random.getstate(), {**numpy, "state": state}

@@ -87,7 +87,7 @@ def test_bad_pictures_stop_the_run_or_are_listed(capsys, pictures):
     words = ("probe", str(pictures), "--skip-bad", "--image-size", "64", "--layers", "blocks.6")
     status, _, err = run(capsys, *words)
     assert status == 0
-    assert "warning: left out 1 unreadable picture" in err
+    assert "warning: left out 1 unreadable image" in err
     assert "bad.jpg" in (pictures.parent / "frozenkit-report.html").read_text()
 
 
@@ -106,7 +106,7 @@ def test_copies_in_the_folder_are_warned_about(capsys, pictures):
         (["probe", "--backbone", "efficientnet-lit0"], 2, "Did you mean 'efficientnet-lite0'?"),
         (["probe", "--layers", "blocks.77"], 2, "Did you mean 'blocks"),
         (["probe", "--report", "no/such/folder/x.html"], 2, "must lie in a folder that exists"),
-        (["probe", "."], 2, "holds no pictures"),
+        (["probe", "."], 2, "holds no images"),
         (["prob"], 2, "No such command 'prob'"),
         (["probe", "--limit", "x"], 2, "Invalid value for '--limit'"),
         (["lab", "--dir", str(Path(__file__).parent)], 2, "holds no course"),

@@ -274,16 +274,24 @@ def test_progress_is_told_and_adds_up(lite0):
     assert told == [(2, 5), (4, 5), (5, 5)]
 
 
-def test_warm_equals_cold_bit_for_bit_and_computes_nothing(lite0, tmp_path):
+class Read(Noise):
+    """Counts how many images are read."""
+
+    reads = 0
+
+    def __getitem__(self, i):
+        self.reads += 1
+        return super().__getitem__(i)
+
+
+def test_warm_equals_cold_bit_for_bit_and_reads_no_image(lite0, tmp_path):
     cache = FeatureCache(tmp_path)
     layers = ["blocks.3", "global_pool"]
     none = extract(lite0, Noise(6), layers=layers, precision="exact", progress=False)
     cold = extract(lite0, Noise(6), layers=layers, precision="exact", cache=cache, progress=False)
-    ran = []
-    handle = lite0.module.register_forward_hook(lambda *_: ran.append(1))
-    warm = extract(lite0, Noise(6), layers=layers, precision="exact", cache=cache, progress=False)
-    handle.remove()
-    assert not ran
+    dataset = Read(6)
+    warm = extract(lite0, dataset, layers=layers, precision="exact", cache=cache, progress=False)
+    assert not dataset.reads
     for layer in layers:
         assert_close(cold[layer].features, warm[layer].features, rtol=0, atol=0)
         assert_close(cold[layer].features, none[layer].features, rtol=0, atol=0)
@@ -295,10 +303,10 @@ def test_only_the_missing_layers_are_computed(lite0, tmp_path):
     cache = FeatureCache(tmp_path)
     extract(lite0, Noise(4), layers="blocks.6", cache=cache, precision="exact", progress=False)
     ran = []
-    handle = lite0.module.blocks[5].register_forward_hook(lambda *_: ran.append(1))
+    handle = lite0.module.blocks[5].register_forward_hook(lambda _m, _i, out: ran.append(len(out)))
     extract(lite0, Noise(4), layers=["blocks.2", "blocks.6"], cache=cache, precision="exact", progress=False)
     handle.remove()
-    assert not ran  # the pass ended after blocks.2
+    assert ran == [1]  # the key's own test image; the pass over the four images ended after blocks.2
 
 
 def test_lazy_leaves_features_on_disk(lite0, tmp_path):
@@ -331,6 +339,23 @@ def test_every_ingredient_changes_the_fingerprint(lite0):
     ]
     assert len(set(variants)) == len(variants)
     assert key() == key(load_backbone(image_size=64, device="cpu"))
+
+
+def test_exact_is_exact_whatever_shortcuts_are_switched_on(lite0):
+    """Matrix products and convolutions in bfloat16 or TF32 are process-wide switches; both are given back."""
+    truth = extract(lite0, Noise(3), precision="exact", progress=False)["global_pool"]
+    places = (torch.backends.mkldnn.conv, torch.backends.mkldnn.matmul, torch.backends.cudnn.conv)
+    before = [place.fp32_precision for place in places]
+    try:
+        for place, shortcut in zip(places, ("bf16", "bf16", "tf32"), strict=True):
+            place.fp32_precision = shortcut
+        ours = extract(lite0, Noise(3), precision="exact", progress=False)["global_pool"]
+        assert [place.fp32_precision for place in places] == ["bf16", "bf16", "tf32"]
+    finally:
+        for place, precision in zip(places, before, strict=True):
+            place.fp32_precision = precision
+    assert ours.fingerprint == truth.fingerprint
+    assert_close(ours.features, truth.features, rtol=0, atol=0)
 
 
 def test_storage_and_precision_are_part_of_the_key(lite0, tmp_path):
