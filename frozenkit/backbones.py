@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from frozenkit.devices import resolve_device
 from frozenkit.errors import FreezeError, InputError, UnknownNameError
 from frozenkit.fingerprint import digest_module, digest_tensor, named_tensors
-from frozenkit.layers import Trace, module_stages, trace_layers
+from frozenkit.layers import Trace, module_stages, prefix_tokens, trace_layers
 from frozenkit.zoo import Preprocess, list_backbones, load_module, weights_file
 
 __all__ = [
@@ -74,6 +74,8 @@ class Backbone:
         n_prefix_tokens: int | None = None,
         device: str | torch.device = "auto",
     ) -> None:
+        if n_prefix_tokens is not None and (not isinstance(n_prefix_tokens, int) or n_prefix_tokens < 0):
+            raise InputError(f"`n_prefix_tokens` must be a number of tokens, 0 or more, got {n_prefix_tokens!r}.")
         size = image_size or getattr(preprocess, "image_size", None)
         if size is None:
             raise InputError("`image_size` must be given (pixels), since `preprocess` does not tell it.")
@@ -83,14 +85,14 @@ class Backbone:
         self.preprocess = preprocess
         self.image_size = int(size)
         self._default_layer = default_layer
-        self._n_prefix_tokens = n_prefix_tokens
+        self.n_prefix_tokens = prefix_tokens(self.module) if n_prefix_tokens is None else n_prefix_tokens
         self._traces: dict[int, Trace] = {}
 
     def trace(self, image_size: int | None = None) -> Trace:
         """Every layer that runs exactly once and returns a tensor, in the order in which they finish."""
         size = image_size or self.image_size
         if size not in self._traces:
-            self._traces[size] = trace_layers(self.module, size, self._n_prefix_tokens)
+            self._traces[size] = trace_layers(self.module, size, self.n_prefix_tokens)
         return self._traces[size]
 
     @property

@@ -117,6 +117,7 @@ def randomized(backbone: Backbone, *, seed: int = 0) -> Backbone:
         name=f"{backbone.name} (random weights)",
         image_size=backbone.image_size,
         default_layer=backbone.default_layer,
+        n_prefix_tokens=backbone.n_prefix_tokens,
         device=backbone.device,
     )
 

@@ -196,6 +196,7 @@ def finetune(
         name=f"{backbone.name} (fine-tuned)",
         image_size=backbone.image_size,
         default_layer=layer,
+        n_prefix_tokens=backbone.n_prefix_tokens,
         device=device,
     )
     run = Tuning(target, head, train, val, unfreeze, epochs, batch_size, batch_norm, augment, precision, seed)

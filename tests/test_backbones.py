@@ -375,3 +375,8 @@ def test_the_number_of_prefix_tokens_can_be_said():
         for n in (None, 8)
     )
     assert (named, said) == (1, 8)  # 17 tokens: a CLS and 4², or eight and 3²
+    backbone = Backbone(module, Preprocess(64, 64), n_prefix_tokens=8, device="cpu")
+    assert Backbone(module, Preprocess(64, 64), device="cpu").n_prefix_tokens == 1
+    assert backbone.n_prefix_tokens == 8
+    with pytest.raises(InputError, match="`n_prefix_tokens` must be a number of tokens, 0 or more, got -1"):
+        Backbone(module, Preprocess(64, 64), n_prefix_tokens=-1)

@@ -63,6 +63,7 @@ def test_random_weights_of_a_named_backbone_keep_preprocessing_and_layer():
     random = randomized(named)
     assert (random.default_layer, random.image_size) == (named.default_layer, 64)
     assert random.preprocess is named.preprocess
+    assert random.n_prefix_tokens == named.n_prefix_tokens == 0
     assert random.digest != named.digest
 
 

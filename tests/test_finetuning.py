@@ -215,8 +215,10 @@ def test_a_transformer_is_tuned_from_what_its_classifier_reads(sets):
     import timm
 
     torch.manual_seed(0)
-    vit = Backbone(timm.create_model("vit_tiny_patch16_224", img_size=32), Preprocess(32, 32), device="cpu")
+    module = timm.create_model("vit_tiny_patch16_224", img_size=32)
+    vit = Backbone(module, Preprocess(32, 32), n_prefix_tokens=1, device="cpu")
     found = tuned(vit, sets, epochs=1)
+    assert found.backbone.n_prefix_tokens == 1
     moved = {name.partition(".")[0] for name in changed(vit.module, found.backbone.module)}
     assert (found.layer, moved) == ("pre_logits", {"cls_token", "pos_embed", "patch_embed", "blocks", "norm"})
 
