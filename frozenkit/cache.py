@@ -1,10 +1,15 @@
 """The store of features: one HDF5 file a fingerprint, never stale, never half; lazy reading of what exceeds memory."""
 
+import hashlib
 import json
+import math
 import os
+import re
+import stat
 import time
+import zipfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frozenkit.errors import CacheError, CacheMissError, InputError
+from frozenkit.errors import CacheError, CacheMissError, DataError, InputError
 from frozenkit.features import FeatureSet
+from frozenkit.files import disk_errors, open_regular, written_aside
 from frozenkit.fingerprint import Fingerprint
 from frozenkit.locks import locked
 from frozenkit.storage import STORAGE, FeatureFile, PartFile
@@ -37,11 +43,12 @@ class CachedFeatures(torch.utils.data.Dataset):
         self._file: FeatureFile | None = None
         self._owner = -1
         header = self._open().header
-        self.labels, about = self._open().about()
-        self.classes = tuple(about["classes"])
-        self.ids = tuple(about["ids"])
-        self.layer: str = about["layer"]
-        self.ingredients: dict[str, Any] = about["ingredients"]
+        labels, about = self._open().about()
+        blank = _feature_set(self.path, torch.empty(len(labels), 0), labels, about, header.fingerprint)
+        self.labels, self.classes, self.ids, self.layer = blank.labels, blank.classes, blank.ids, blank.layer
+        self.ingredients: dict[str, Any] = about.get("ingredients", {})
+        if not isinstance(self.ingredients, dict):
+            raise CacheError(f"{self.path} is not a feature file: its ingredients are {self.ingredients!r}.")
         self.fingerprint = header.fingerprint
         self.shape = header.shape
         self.storage = header.storage
@@ -73,7 +80,7 @@ class CachedFeatures(torch.utils.data.Dataset):
         if len(index) and (index.min() < 0 or index.max() >= len(self)):
             raise InputError(f"`indices` must lie in 0..{len(self) - 1}, got {index.min()}..{index.max()}.")
         file, out = self._open(), torch.empty(len(index), *self.shape[1:])
-        for start in range(0, len(index), block := max(1, 2**20 // file.header.row_bytes)):
+        for start in range(0, len(index), block := 1 + 2**20 // max(1, file.header.row_bytes)):
             # A megabyte at a time is read, compared with its checksums and converted while it lies in the cache.
             out[start : start + block] = file.rows(index[start : start + block])
         return out
@@ -134,7 +141,7 @@ class FeatureCache:
         self.shared = Path(shared) if shared else None
 
     def __contains__(self, fingerprint: str) -> bool:
-        return self._found(fingerprint).is_file()
+        return _is_file(self._found(fingerprint))
 
     def path(self, fingerprint: str) -> Path:
         """Where the features of this fingerprint are, or would be."""
@@ -146,7 +153,7 @@ class FeatureCache:
         """The own file, else the shared one, else where the own one would be."""
         own = self.path(fingerprint)
         shared = self.shared / own.name if self.shared else own
-        return shared if shared.is_file() and not own.is_file() else own
+        return shared if _is_file(shared) and not _is_file(own) else own
 
     def open(self, fingerprint: str) -> CachedFeatures:
         """The stored features, left on disk.
@@ -168,7 +175,7 @@ class FeatureCache:
         import pandas as pd
 
         rows: list[dict[str, Any]] = []
-        for path in self._files():
+        for path, status in self._files():
             try:
                 file = CachedFeatures(path)
             except CacheError as error:
@@ -180,14 +187,15 @@ class FeatureCache:
             shape = {"layer": file.layer, "rows": len(file), "width": file.n_features, "storage": file.storage}
             rows.append({"fingerprint": path.stem, **named, **shape, "state": "ok"})
             rows[-1] |= {
-                "MB": round(path.stat().st_size / 1e6, 2),
-                "written": pd.Timestamp(path.stat().st_mtime, unit="s"),
+                "MB": round(status.st_size / 1e6, 2),
+                "written": pd.Timestamp(status.st_mtime, unit="s"),
             }
         return pd.DataFrame(rows, columns=_COLUMNS)
 
     def verify(self) -> dict[str, str]:
         """Reads every byte that would ever be returned: fingerprint to ``"ok"`` or to what is wrong."""
-        return {path.stem: self.verify_entry(path.stem) for path in self._files()}
+        states = {path: self.verify_entry(path.stem) for path, _ in self._files()}
+        return {path.stem: state for path, state in states.items() if state == "ok" or _is_file(path)}
 
     def verify_entry(self, fingerprint: str) -> str:
         """``"ok"``, or what is wrong with this entry."""
@@ -199,35 +207,52 @@ class FeatureCache:
         return "ok"
 
     def remove(self, fingerprint: str) -> None:
-        """Forgets one entry, its unfinished part included."""
+        """Forgets one entry, with its unfinished part, unless a process is writing that just now.
+
+        Raises:
+            CacheError: If the folder refuses.
+        """
+        self._remove(fingerprint, [part for part, _ in self._files(".part") if _digest_of(part) == fingerprint])
+
+    def _remove(self, fingerprint: str, parts: Iterable[Path]) -> None:
         path = self.path(fingerprint)
-        for file in (path, path.with_suffix(".part"), path.with_suffix(".lock")):
-            file.unlink(missing_ok=True)
+        if not self.root.is_dir():
+            return
+        with disk_errors(path), locked(path.with_suffix(".lock"), wait=False) as state:
+            for file in (path, *(parts if state != "busy" else ())):
+                if _is_file(file) or file.is_symlink():
+                    file.unlink(missing_ok=True)
 
     def clear(self, *, name: str | None = None, older_than_days: float = 0.0) -> int:
         """Forgets entries whose dataset or backbone is `name` (all, if None) and that are at least that old.
 
         Returns:
-            How many entries went.
+            How many entries went, unfinished ones included.
+
+        Raises:
+            InputError: If `older_than_days` is negative or not finite.
         """
+        if not 0 <= older_than_days < math.inf:
+            raise InputError(f"`older_than_days` must be a finite number of at least 0, got {older_than_days!r}.")
         limit = time.time() - older_than_days * 86_400
-        count = 0
-        for path in [*self._files(), *self.root.glob("*.part")]:
-            if path.stat().st_mtime > limit or (name is not None and name not in _names(path)):
-                continue
-            self.remove(path.stem)
-            count += 1
-        return count
+        found: dict[str, list[Path]] = {}
+        for path, status in [*self._files(), *self._files(".part")]:
+            old = not older_than_days or status.st_mtime <= limit  # a wrong clock writes entries in the future
+            if old and (name is None or name in _names(path)):
+                found.setdefault(_digest_of(path), []).append(path)
+        for fingerprint, paths in found.items():
+            self._remove(fingerprint, [path for path in paths if path.suffix == ".part"])
+        return len(found)
 
     @property
     def size(self) -> int:
         """Bytes on disk, unfinished files included."""
-        return sum(path.stat().st_size for path in [*self._files(), *self.root.glob("*.part")])
+        return sum(status.st_size for _, status in [*self._files(), *self._files(".part")])
 
     def why(self, fingerprint: Fingerprint) -> dict[str, tuple[Any, Any]]:
         """Why is this a miss? Ingredient to (wanted, stored) against the stored entry that differs in fewest."""
         nearest: dict[str, tuple[Any, Any]] | None = None
-        for path in self._files():
+        for path, _ in self._files():
             try:
                 stored = Fingerprint(CachedFeatures(path).ingredients)
             except CacheError:
@@ -237,14 +262,24 @@ class FeatureCache:
                 nearest = differs
         return nearest or {}
 
-    def part(self, like: FeatureSet, shape: tuple[int, ...], batch_size: int, fingerprint: Fingerprint) -> PartFile:
-        """The unfinished file for these features: carried on if it has these batch boundaries, else begun."""
+    def part(
+        self, like: FeatureSet, shape: tuple[int, ...], batch_size: int, fingerprint: Fingerprint, *, alone: bool = True
+    ) -> PartFile:
+        """The unfinished file for these features: carried on if it has these batch boundaries, else begun.
+
+        Args:
+            like: Carries labels, classes, ids, layer and fingerprint.
+            shape: (n, d) or (n, t, d).
+            batch_size: Where batches begin.
+            fingerprint: Its ingredients go into the file.
+            alone: What `writing` gave: if another process may write the same, each has a file of its own.
+        """
         path = self.path(like.fingerprint)
-        part = PartFile.resume(path, like.fingerprint)
+        part = PartFile.resume(path, like.fingerprint) if alone else None
         if part is not None and (part.header.batch_size != batch_size or part.header.shape != shape):
             part.close()
             part = None
-        return part or PartFile.create(path, like, shape, self.storage, batch_size, fingerprint.to_json())
+        return part or PartFile.create(path, like, shape, self.storage, batch_size, fingerprint.to_json(), alone=alone)
 
     def unfinished_batch_size(self, fingerprints: Iterable[str]) -> int | None:
         """The batch size of the interrupted run that wrote one of these, if there was one."""
@@ -255,16 +290,36 @@ class FeatureCache:
         return None
 
     @contextmanager
-    def writing(self, fingerprints: Iterable[str]) -> Iterator[None]:
-        """Only one process at a time is inside with the same fingerprint; others wait, and take over if it dies."""
-        with ExitStack() as stack:
-            for fingerprint in sorted(fingerprints):  # one order for all, so nobody waits in a circle
-                stack.enter_context(locked(self.path(fingerprint).with_suffix(".lock")))
-            yield
+    def writing(self, fingerprints: Iterable[str]) -> Iterator[bool]:
+        """Only one process at a time is inside with the same fingerprint; others wait, and take over if it dies.
 
-    def _files(self) -> list[Path]:
-        own = [path for path in self.root.glob("*.h5") if _is_digest(path.stem)]  # others may keep files here, too
-        return sorted(own, key=lambda path: -path.stat().st_mtime)
+        Yields:
+            Whether that holds: False, with a warning, on a file system without locks.
+        """
+        with ExitStack() as stack:
+            locks = [  # one order for all, so nobody waits in a circle
+                stack.enter_context(locked(self.path(fingerprint).with_suffix(".lock")))
+                for fingerprint in sorted(fingerprints)
+            ]
+            yield "no locks" not in locks
+
+    def _files(self, suffix: str = ".h5") -> list[tuple[Path, os.stat_result]]:
+        """Plain files with names that we give, newest first: others may keep things in this folder, too."""
+        found = []
+        try:
+            paths = list(self.root.iterdir())
+        except OSError:
+            paths = []
+        for path in paths:
+            if path.suffix != suffix or not _digest_of(path):
+                continue
+            try:
+                status = path.stat()
+            except OSError:  # gone meanwhile, or a link that leads nowhere
+                continue
+            if stat.S_ISREG(status.st_mode):
+                found.append((path, status))
+        return sorted(found, key=lambda pair: -pair[1].st_mtime)
 
     def __repr__(self) -> str:
         count = len(self._files())
@@ -279,6 +334,19 @@ def _is_digest(name: str) -> bool:
     return len(name) == 64 and not set(name) - set("0123456789abcdef")
 
 
+def _digest_of(path: Path) -> str:
+    """The fingerprint that an entry's file is called after; empty if it is not ours."""
+    match = re.fullmatch(r"([0-9a-f]{64})(\.h5|(\.\d+-[0-9a-f]{8})?\.part)", path.name)
+    return match[1] if match else ""
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (OSError, ValueError):
+        return False
+
+
 def default_root() -> Path:
     """``$FROZENKIT_HOME/cache`` if set, else ``frozenkit`` in the user's cache folder."""
     if home := os.environ.get("FROZENKIT_HOME"):
@@ -291,29 +359,42 @@ def default_root() -> Path:
 def save_features(features: FeatureSet, path: str | Path) -> None:
     """Writes a `FeatureSet` to one file, by suffix: ``.h5``, ``.npz`` or ``.safetensors``; without pickle.
 
+    The file is written aside and renamed when it is on the disk: at each moment `path` is the old file or the new one,
+    whole. What is in it is covered by checksums, which `load_features` compares. ``.h5`` holds float32.
+
     Raises:
-        InputError: If the suffix is another one.
-        CacheError: If the file cannot be written.
+        InputError: If `features` is something else, or the suffix another one.
+        CacheError: If the file cannot be written; what was there is still there.
     """
-    path = Path(path)
-    about = {name: getattr(features, name) for name in ("classes", "ids", "layer", "fingerprint")}
+    if not isinstance(features, FeatureSet):
+        raise InputError(f"`features` must be a FeatureSet, got {type(features).__name__}. Stored ones have `.load()`.")
+    path = _with_known_suffix(path)
     if path.suffix == ".h5":
-        part = PartFile.create(path, features, tuple(features.features.shape), "float32", max(len(features), 1), "{}")
+        shape = tuple(features.features.shape)
+        part = PartFile.create(path, features, shape, "float32", max(len(features), 1), "{}", alone=False)
         try:
-            part.write(0, features.features.cpu())
+            part.write(0, features.features.detach().cpu())
             part.finish()
         finally:
             part.close()
-    elif path.suffix == ".npz":
-        x, y = features.numpy()
-        np.savez(path, allow_pickle=False, features=x, labels=y, about=np.array(json.dumps(about)))
-    elif path.suffix == ".safetensors":
-        from safetensors.torch import save_file
+        return
+    about = {name: getattr(features, name) for name in ("classes", "ids", "layer", "fingerprint")}
+    x, y = features.features.detach().cpu().contiguous(), features.labels.detach().cpu().contiguous()
+    if path.suffix == ".npz":
+        x = x.float()  # NumPy has no bfloat16
+    signed = json.dumps({**about, "sha256": _sha256(about, x, y)})
+    with written_aside(path) as part_path:
+        if path.suffix == ".npz":
+            with part_path.open("wb") as file:
+                np.savez(file, allow_pickle=False, features=x.numpy(), labels=y.numpy(), about=np.array(signed))
+        else:
+            from safetensors import SafetensorError
+            from safetensors.torch import save_file
 
-        tensors = {"features": features.features.cpu().contiguous(), "labels": features.labels.cpu().contiguous()}
-        save_file(tensors, path, metadata={"about": json.dumps(about)})
-    else:
-        raise InputError(f"`path` must end in .h5, .npz or .safetensors, got {path.name!r}.")
+            try:
+                save_file({"features": x, "labels": y}, part_path, metadata={"about": signed})
+            except SafetensorError as error:
+                raise OSError(str(error)) from error
 
 
 def load_features(path: str | Path) -> FeatureSet:
@@ -323,32 +404,88 @@ def load_features(path: str | Path) -> FeatureSet:
         InputError: If the suffix is unknown.
         CacheError: If the file is damaged or holds something else.
     """
-    path = Path(path)
-    if path.suffix not in (".h5", ".npz", ".safetensors"):
-        raise InputError(f"`path` must end in .h5, .npz or .safetensors, got {path.name!r}.")
-    if not path.is_file():
-        raise CacheError(f"{path} does not exist.")
+    path = _with_known_suffix(path)
+    os.close(open_regular(path))  # no pipe, no device
     if path.suffix == ".h5":
         return CachedFeatures(path).load()
     try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                x, y = torch.from_numpy(file["features"]), torch.from_numpy(file["labels"])
-                about = json.loads(str(file["about"]))
-        else:
-            from safetensors import safe_open
-
-            with safe_open(path, "pt") as file:
-                x, y = file.get_tensor("features"), file.get_tensor("labels")
-                about = json.loads(file.metadata()["about"])
+        x, y, text = _read_npz(path) if path.suffix == ".npz" else _read_safetensors(path)
+        about = json.loads(text)
+        expected = about.pop("sha256", None)
+        actual = _sha256(about, x, y)
     except Exception as error:  # each library has its own family for "not my format"
         raise CacheError(f"{path} is damaged or was not written by save_features: {error}") from error
-    return FeatureSet(x, y, tuple(about["classes"]), tuple(about["ids"]), about["layer"], about["fingerprint"])
+    if expected is None:
+        raise CacheError(
+            f"{path} carries no sha256: another program wrote it, or frozenkit before it wrote one. "
+            "Extract the features, and save them, again."
+        )
+    if actual != expected:
+        raise CacheError(f"{path} is damaged: its content does not match its sha256. Extract the features again.")
+    return _feature_set(path, x, y, about, about.get("fingerprint"))
+
+
+def _with_known_suffix(path: str | Path) -> Path:
+    if Path(path).suffix not in (".h5", ".npz", ".safetensors"):
+        raise InputError(f"`path` must end in .h5, .npz or .safetensors, got {Path(path).name!r}.")
+    return Path(path)
+
+
+def _read_npz(path: Path) -> tuple[Tensor, Tensor, str]:
+    names = ["features.npy", "labels.npy", "about.npy"]
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if sorted(member.filename for member in members) != sorted(names):
+            raise CacheError("it must hold features, labels and about, and nothing else.")
+        if sum(member.file_size for member in members) > path.stat().st_size:
+            raise CacheError("it is compressed, or names more than the file can hold.")
+        for member in members:
+            with archive.open(member) as file:  # np.load takes the memory that an array's header asks for
+                version = np.lib.format.read_magic(file)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(file)
+                if not dtype.hasobject and math.prod(shape) * dtype.itemsize != member.file_size - file.tell():
+                    raise CacheError(f"{member.filename} names more, or less, than it holds.")
+    with np.load(path, allow_pickle=False) as arrays:
+        return torch.from_numpy(arrays["features"]), torch.from_numpy(arrays["labels"]), str(arrays["about"])
+
+
+def _read_safetensors(path: Path) -> tuple[Tensor, Tensor, str]:
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        about = (file.metadata() or {}).get("about")
+        if about is None or sorted(file.keys()) != ["features", "labels"]:
+            raise CacheError("it must hold features, labels and about, and nothing else.")
+        return file.get_tensor("features"), file.get_tensor("labels"), about
+
+
+def _sha256(about: dict[str, Any], *tensors: Tensor) -> str:
+    total = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for tensor in tensors:
+        total.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        total.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def _feature_set(path: Path, x: Tensor, y: Tensor, about: Any, fingerprint: Any) -> FeatureSet:
+    """What a file holds, if it is what a `FeatureSet` may be."""
+    try:
+        classes, ids, layer = (about[name] for name in ("classes", "ids", "layer"))
+        if not isinstance(classes, list) or not isinstance(ids, list) or not x.is_floating_point():
+            raise TypeError("classes and ids must be lists, features floating")
+        if not all(isinstance(text, str) for text in (*classes, *ids, layer, fingerprint)):
+            raise TypeError("classes, ids, layer and fingerprint must be texts")
+        return FeatureSet(x, y, tuple(classes), tuple(ids), layer, fingerprint)
+    except (KeyError, TypeError, DataError) as error:
+        raise CacheError(f"{path} is damaged or was not written by save_features: {error!r}") from error
 
 
 def _names(path: Path) -> set[str]:
+    """Data set and backbone of an entry, finished or not."""
     try:
-        ingredients = CachedFeatures(path).ingredients
-    except CacheError:
+        with closing(FeatureFile(path, unfinished=True)) as file:
+            ingredients = file.about()[1]["ingredients"]
+        return {str(ingredients.get("dataset")), str(ingredients.get("backbone"))}
+    except (CacheError, KeyError, TypeError, AttributeError):
         return set()
-    return {str(ingredients.get("dataset")), str(ingredients.get("backbone"))}

@@ -121,13 +121,13 @@ def extract(
         if cache is None:
             blank = {name: _blank(dataset, name, prints.get(name)) for name in names}
             return _in_memory(run, blank, advance)
-        with cache.writing(prints[name].digest for name in names if _fault(cache, prints[name])):
+        with cache.writing(prints[name].digest for name in names if _fault(cache, prints[name])) as alone:
             faults = {name: fault for name in names if (fault := _fault(cache, prints[name]))}
             for fault in faults.values():
                 if not isinstance(fault, CacheMissError):
                     warnings.warn(f"{fault} Extracting it again.", FrozenkitWarning, stacklevel=2)
             if faults:
-                _into_cache(run, {name: prints[name] for name in faults}, cache, advance)
+                _into_cache(run, {name: prints[name] for name in faults}, cache, alone, advance)
             else:
                 advance(len(dataset))
         opened = {name: cache.open(prints[name].digest) for name in names}
@@ -139,11 +139,11 @@ def extract(
         warnings.warn(f"{error} Extracting it again.", FrozenkitWarning, stacklevel=2)
     with (
         progress_bar(progress, len(dataset), backbone.name) as advance,
-        cache.writing(prints[name].digest for name in names),
+        cache.writing(prints[name].digest for name in names) as alone,
     ):
         damaged = {name: prints[name] for name in names if cache.verify_entry(prints[name].digest) != "ok"}
         if damaged:  # else another process has mended it
-            _into_cache(run, damaged, cache, advance)
+            _into_cache(run, damaged, cache, alone, advance)
     return {name: cache.load(prints[name].digest) for name in names}  # one's own come before a shared, damaged one
 
 
@@ -256,7 +256,11 @@ def _in_memory(run: _Run, blank: dict[str, FeatureSet], advance: Callable[[int],
 
 
 def _into_cache(
-    run: _Run, missing: Mapping[str, Fingerprint], cache: FeatureCache, advance: Callable[[int], None]
+    run: _Run,
+    missing: Mapping[str, Fingerprint],
+    cache: FeatureCache,
+    alone: bool,
+    advance: Callable[[int], None],
 ) -> None:
     """Computes what no finished or interrupted run has left, batch by batch, straight into the files."""
     n = len(run.dataset)
@@ -268,7 +272,7 @@ def _into_cache(
         done = np.ones(n, dtype=bool)
         for name, fingerprint in missing.items():
             shape = (n, *pooled_shape(trace, name, run.pooling))
-            part = cache.part(_blank(run.dataset, name, fingerprint), shape, run.batch_size, fingerprint)
+            part = cache.part(_blank(run.dataset, name, fingerprint), shape, run.batch_size, fingerprint, alone=alone)
             stack.callback(part.close)
             parts[name] = part
             done &= part.finished_rows()

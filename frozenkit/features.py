@@ -45,9 +45,11 @@ class FeatureSet:
     fingerprint: str
 
     def __post_init__(self) -> None:
-        n = len(self.features)
         if self.features.ndim not in (2, 3):
             raise DataError(f"`features` must be (n, d) or (n, t, d), got shape {tuple(self.features.shape)}.")
+        n = len(self.features)
+        if self.labels.ndim == 0:
+            raise DataError("`labels` must have one row per image, got a single number.")
         if len(self.labels) != n or len(self.ids) != n:
             raise DataError(
                 "`features`, `labels` and `ids` must have one row an image, "

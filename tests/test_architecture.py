@@ -17,7 +17,7 @@ FLOORS = [
     "errors devices outputs intervals progress",
     "splits features fingerprint",
     "images folders shifts datasets data",
-    "layers zoo backbones storage locks cache activations decoding extraction",
+    "layers zoo backbones files storage locks cache activations decoding extraction",
     "prototypes heads rows scores ridge softmax training solvers nearest calibration fits probes",
     "studies shuffling regions widths estimators",
     "divergence geometry bounds gibbs gaps",

@@ -1,0 +1,114 @@
+"""Plain files: read as they are or refused, written as a whole or not at all."""
+
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from frozenkit.errors import CacheError
+
+
+def open_regular(path: Path, mode: int = os.O_RDONLY) -> int:
+    """A descriptor of a plain file.
+
+    Raises:
+        CacheError: If there is none, or it is a folder, a pipe or a device; none of which is waited for.
+    """
+    try:
+        descriptor = os.open(path, mode | getattr(os, "O_NONBLOCK", 0))
+    except FileNotFoundError:
+        raise CacheError(f"{path} does not exist.") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CacheError(f"cannot read {path}: {reason}. Mend its permissions, or choose another file.") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise CacheError(f"{path} is a folder, a pipe or a device, and must be a plain file.")
+    return descriptor
+
+
+def read_exactly(descriptor: int, path: Path, offset: int, count: int) -> memoryview:
+    """`count` bytes from `offset` on.
+
+    Raises:
+        CacheError: If they cannot be read, are not there, or do not fit into memory.
+    """
+    try:
+        view, got = memoryview(bytearray(count)), 0
+        while got < count:  # a single read returns at most 2 GiB
+            step = os.preadv(descriptor, [view[got:]], offset + got)
+            if step == 0:
+                raise CacheError(f"{path} is damaged: it ends at byte {offset + got}, before its data does.")
+            got += step
+    except OSError as error:
+        raise CacheError(f"cannot read {path}: {error.strerror}. Try again, or extract it again.") from error
+    except MemoryError as error:
+        raise CacheError(f"cannot read {path}: {count} bytes of it do not fit into memory.") from error
+    return view
+
+
+def write_all(descriptor: int, data: Any, offset: int) -> None:
+    """All of `data` from `offset` on, however many calls that takes; raises `OSError`."""
+    view, done = memoryview(data), 0
+    while done < len(view):
+        done += os.pwrite(descriptor, view[done:], offset + done)
+
+
+def unique_part(path: Path) -> Path:
+    """A name beside `path` that no other process uses."""
+    return path.with_name(f"{path.stem[:64]}.{os.getpid()}-{secrets.token_hex(4)}.part")
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Another file, empty, that takes the place of `path` as a whole when it is on the disk; or goes.
+
+    Raises:
+        CacheError: If the disk is full or the folder refuses.
+    """
+    part = unique_part(path)
+    with disk_errors(path):
+        part.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        try:
+            yield part
+            descriptor = os.open(part, os.O_RDWR)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a rename durable, where folders can be synced."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass  # some network file systems refuse; the rename itself has happened
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turns what the system says about a write into a `CacheError`."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error).splitlines()[0]
+        raise CacheError(
+            f"cannot write {path}: {reason}. Free some space, or choose another folder "
+            "(of the cache: with $FROZENKIT_HOME)."
+        ) from error
