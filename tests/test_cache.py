@@ -275,7 +275,7 @@ def test_another_version_is_not_read_as_current(cache, monkeypatch):
     monkeypatch.setattr(storage_module, "LAYOUT", 0)
     store(cache, a_set())
     monkeypatch.undo()
-    with pytest.raises(CacheError, match="was written in format 0, this version reads 3. Extract it again, and save it again"):
+    with pytest.raises(CacheError, match="was written in format 0, this version reads 3. Extract it again"):
         cache.load(PRINT.digest)
 
 
