@@ -42,8 +42,9 @@ def measure(train: FeatureSet, test: FeatureSet, scale: str, seed: int) -> dict[
     right, fold = 0.0, torch.arange(len(y)) if len(y) <= 40 else _folds(y, seed)
     for part in fold.unique().tolist():
         held = fold == part
-        without = ridge_path(x[~held], y[~held], [path.best], scale=scale, n_classes=train.n_classes)
-        right += float((without.at(path.best)(x[held]).argmax(1) == y[held]).sum())
+        strength = path.best * len(y) / int((~held).sum())  # the formula leaves a row out at the same α = λ·n
+        without = ridge_path(x[~held], y[~held], [strength], scale=scale, n_classes=train.n_classes)
+        right += float((without.at(strength)(x[held]).argmax(1) == y[held]).sum())
     return {
         "test": accuracy(path.at(path.best), test.features, test.labels),
         "leave-one-out": float(path.loo_scores.max()),
