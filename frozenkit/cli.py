@@ -35,7 +35,7 @@ def lab(
 
     place, copied = open_course(folder)
     if copied:
-        print(f"The lessons were copied to {place}. They are yours to change.")
+        print(f"The lessons were copied to {printable(place)}. They are yours to change.")
     raise typer.Exit(run_lab(place, port=port, browser=browser, announce=_announce))
 
 
@@ -60,9 +60,9 @@ def doctor(
         table.add_column("Found", overflow="fold")
         colours = {"OK": "green", "note": "yellow", "to do": "bold red"}
         for check in diagnosis.checks:
-            found = Text(check.found)  # Text, not markup: paths and messages may hold square brackets
+            found = Text(printable(check.found))  # Text, not markup: paths and messages may hold square brackets
             if check.advice:
-                found.append(f"\n→ {check.advice}", style="bold")
+                found.append(f"\n→ {printable(check.advice)}", style="bold")
             table.add_row(Text(check.name), Text(check.status, style=colours[check.status]), found)
         _console().print(table)
     raise typer.Exit(0 if diagnosis.ok else 1)
@@ -170,30 +170,43 @@ def build(
     zipped: Annotated[bool, typer.Option("--zip", help="Lessons and exercises for a class, as one file.")] = False,
     solutions: Annotated[bool, typer.Option("--solutions", help="With --zip: the solutions as well.")] = False,
     reference: Annotated[bool, typer.Option("--reference", help="A glossary and a one-page cheat sheet.")] = False,
+    course: Annotated[
+        bool,
+        typer.Option("--course", help="For authors: exercises from the solutions, coverage.md, the README's table."),
+    ] = False,
     debug: Debug = False,
 ) -> None:
-    """Make the students' exercises from the solutions, and the map of the course; pages and a zip where asked for."""
+    """Make what a class needs, into a folder of its own. A file that somebody changed is never written over."""
     from frozenkit.course.pages import build_pages
     from frozenkit.course.reference import build_reference
     from frozenkit.course.student import build_exercises, build_zip
     from frozenkit.course.syllabus import update_readme, write_coverage
     from frozenkit.lab import find_notebooks
 
+    if not (slides or handout or zipped or reference or course):
+        raise InputError("say what to make: --handout, --slides, --zip, --reference, or --course for authors.")
+    if solutions and not zipped:
+        raise InputError("`--solutions` goes with --zip.")
     root, notebook = find_notebooks(folder)
-    course = (root / notebook).parent
-    made = build_exercises(course)
-    made.append(write_coverage(course))
-    if (readme := course.parent / "README.md").is_file() and "<!-- course -->" in readme.read_text(encoding="utf-8"):
-        made.append(update_readme(readme, course))
+    notebooks = (root / notebook).parent
+    if course:
+        _print_made(build_exercises(notebooks))
+        _print_made([write_coverage(notebooks)])
+        readme = notebooks.parent / "README.md"
+        if readme.is_file() and "<!-- course -->" in readme.read_text(encoding="utf-8"):
+            _print_made([update_readme(readme, notebooks)])
     for deck, wanted in ((False, handout), (True, slides)):
         if wanted:
-            made += build_pages(course, to, deck=deck)
+            _print_made(build_pages(notebooks, to, deck=deck))
     if zipped:
-        made.append(build_zip(course, to / "frozenkit-course.zip", solutions=solutions))
+        _print_made([build_zip(notebooks, to / "frozenkit-course.zip", solutions=solutions)])
     if reference:
-        made += build_reference(to)
-    for path in made:
-        print(path)
+        _print_made(build_reference(to))
+
+
+def _print_made(paths: Sequence[Path]) -> None:
+    for path in paths:
+        print(printable(path))
 
 
 stored = typer.Typer(help="What is stored, whether it is sound, and why something was a miss.", no_args_is_help=True)

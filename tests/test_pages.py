@@ -24,6 +24,51 @@ def test_a_page_needs_nothing_from_outside(path, make):
     assert page.count("data:image/png") == figures
 
 
+def prose(page):
+    """What a page shows as text, without code and outputs."""
+    return re.sub(r"<(style|script|pre|code|annotation)\b.*?</\1>|<[^>]*>", "", page, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("make", [handout, slides])
+@pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.name)
+def test_formulas_are_typeset(path, make):
+    assert re.findall(r"\$|\\[a-z(\[]+", prose(make(path))) == []
+
+
+def lesson(folder, *sources):
+    cells = [nbformat.v4.new_markdown_cell(source) for source in sources]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "x.ipynb")
+    return folder / "x.ipynb"
+
+
+@pytest.mark.parametrize(
+    ("tex", "shown"),
+    [
+        ("a $f(x)$ b", '<math xmlns="http://www.w3.org/1998/Math/MathML" display="inline">'),
+        ("$$\nX^\\top X = \\sum_{\\text{a<b}} X_c\n$$", "<mtext>a&lt;b</mtext>"),
+        ("text $$\\varphi$$ text", "<mi>φ</mi>"),
+        ("\\begin{align*}\na &= b\n\\end{align*}", "<mtable"),
+        ("$\\text{<img src=x onerror=alert(1)>}$", "&lt;img"),
+        ("$a_b_c$ and <b>bold</b>", "<code>a_b_c</code>"),  # no TeX: as it was written
+    ],
+)
+def test_a_formula_becomes_mathml(tmp_path, tex, shown):
+    page = handout(lesson(tmp_path, "# T", tex))
+    assert shown in page
+    assert "$" not in prose(page)
+    assert "<img" not in page
+
+
+def test_raw_formulas_would_be_seen():
+    assert re.findall(r"\$|\\[a-z(\[]+", prose(r"<p>$$f(\varphi)$$</p><pre>$ ls \x</pre>")) == [
+        "$",
+        "$",
+        r"\varphi",
+        "$",
+        "$",
+    ]
+
+
 def test_a_deck_has_a_section_a_slide():
     path = LESSONS[1]
     kinds = [c.metadata.get("slideshow", {}).get("slide_type", "-") for c in nbformat.read(path, 4).cells]
@@ -47,6 +92,6 @@ def test_the_command_makes_what_it_is_asked_for(tmp_path, monkeypatch, capsys):
     assert main(["build", "--handout", "--slides", "--zip", "--to", "out"]) == 0
     made = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"00_start_here.html", "00_start_here-slides.html", "frozenkit-course.zip"} <= made
-    assert len(capsys.readouterr().out.splitlines()) == 3 * len(LESSONS) + 2  # and the map
+    assert len(capsys.readouterr().out.splitlines()) == 2 * len(LESSONS) + 1
     with pytest.raises(InputError, match="must hold lessons"):
         build_pages(tmp_path / "out", tmp_path, deck=False)

@@ -9,6 +9,7 @@ import pytest
 
 import frozenkit
 from frozenkit.cli import main
+from frozenkit.course.files import signed_text
 from frozenkit.course.reference import build_reference, cheatsheet, glossary
 from frozenkit.course.syllabus import course_table, coverage, coverage_page, lessons, update_readme
 from frozenkit.errors import DataError, InputError
@@ -30,8 +31,10 @@ def test_every_point_is_computed_by_a_cell():
 
 
 def test_the_map_and_the_table_of_lessons_are_up_to_date():
-    assert (NOTEBOOKS / "coverage.md").read_text(encoding="utf-8") == coverage_page(NOTEBOOKS), "run `frozenkit build`"
-    assert course_table(NOTEBOOKS) in (ROOT / "README.md").read_text(encoding="utf-8"), "run `frozenkit build`"
+    assert (NOTEBOOKS / "coverage.md").read_bytes() == signed_text(coverage_page(NOTEBOOKS)), (
+        "run `frozenkit build --course`"
+    )
+    assert course_table(NOTEBOOKS) in (ROOT / "README.md").read_text(encoding="utf-8"), "run `frozenkit build --course`"
 
 
 def test_the_table_shows_what_was_measured_within_the_budget():
@@ -90,8 +93,52 @@ def test_build_keeps_everything_up_to_date(tmp_path, monkeypatch, capsys):
     shutil.copytree(NOTEBOOKS, tmp_path / "notebooks")
     shutil.copy(ROOT / "README.md", tmp_path)
     monkeypatch.chdir(tmp_path)
-    assert main(["build", "--reference", "--to", "out"]) == 0
+    assert main(["build", "--course", "--reference", "--to", "out"]) == 0
     assert (tmp_path / "README.md").read_bytes() == (ROOT / "README.md").read_bytes()
     assert (tmp_path / "notebooks" / "coverage.md").read_bytes() == (NOTEBOOKS / "coverage.md").read_bytes()
     assert {"glossary.html", "cheatsheet.html"} == {path.name for path in (tmp_path / "out").iterdir()}
     assert "coverage.md" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("changed", ["notebooks/coverage.md", "out/glossary.html"])
+def test_a_map_or_a_page_that_somebody_changed_is_left_alone(tmp_path, monkeypatch, capsys, changed):
+    shutil.copytree(NOTEBOOKS, tmp_path / "notebooks")
+    monkeypatch.chdir(tmp_path)
+    words = ["build", "--course", "--reference", "--to", "out"]
+    assert main(words) == 0
+    mine = (tmp_path / changed).read_bytes().replace(b"</h1>", b" (mine)</h1>").replace(b"| 1.1 |", b"| 1.1! |")
+    (tmp_path / changed).write_bytes(mine)
+    assert main(words) == 2
+    assert changed.split("/")[1] in capsys.readouterr().err
+    assert (tmp_path / changed).read_bytes() == mine
+
+
+def test_build_says_what_it_can_make(capsys):
+    assert main(["build"]) == 2
+    assert "say what to make: --handout, --slides, --zip, --reference, or --course" in capsys.readouterr().err
+    assert main(["build", "--handout", "--solutions"]) == 2
+    assert "`--solutions` goes with --zip" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("course.json", "{"),
+        ("course.json", "[]"),
+        ("course.json", '{"lessons": [{"id": "00", "file": "../secret.ipynb", "title": "t", "minutes": 1}]}'),
+        ("syllabus.json", '{"1": [2]}'),
+        ("syllabus.json", "\x00"),
+        ("results/budgets.json", '{"rows": [{}]}'),
+        ("00_start_here.ipynb", "{}"),
+        ("solutions/00_start_here.ipynb", '{"cells": [{}], "metadata": {}}'),
+    ],
+)
+def test_a_damaged_file_of_the_course_is_named(tmp_path, monkeypatch, capsys, name, text):
+    shutil.copytree(NOTEBOOKS, tmp_path / "notebooks")
+    (tmp_path / "README.md").write_text("<!-- course -->\n<!-- /course -->")
+    (tmp_path / "notebooks" / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert main(["build", "--course"]) == 2
+    err = capsys.readouterr().err
+    assert name.split("/")[-1] in err
+    assert "Error:" not in err  # no name of a Python exception

@@ -3,9 +3,12 @@
 import base64
 import html
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import tostring
 
+from frozenkit.course.files import read_notebook, signed_text, write_made
 from frozenkit.errors import InputError
 
 STYLE = """
@@ -23,6 +26,7 @@ pre { background: var(--card); padding: .8rem 1rem; border-radius: 6px; white-sp
 code { font-family: ui-monospace, monospace; } p code, li code, td code { background: var(--card); padding: 0 .3em; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .8rem; border-bottom: 1px solid var(--line); } th { color: var(--soft); }
+math[display="block"] { margin: 1rem 0; font-size: 1.15em; }
 img { max-width: 100%; } .figure { background: #fff; border-radius: 6px; display: inline-block; padding: .4rem; }
 .anchor-link, details.notes { display: none; } .output { margin: .4rem 0 1.2rem; overflow-x: auto; }
 """
@@ -89,24 +93,21 @@ def build_pages(notebooks: Path, to: Path, *, deck: bool) -> list[Path]:
     """Writes the handout, or the deck, of every lesson into a folder.
 
     Raises:
-        InputError: If there are no lessons.
+        InputError: If there are no lessons, or somebody changed a page that is there.
+        DataError: If a lesson is damaged.
     """
     lessons = sorted(notebooks.glob("*.ipynb"))
     if not lessons:
         raise InputError(f"the course must hold lessons; none are in {notebooks}.")
-    to.mkdir(parents=True, exist_ok=True)
-    made = []
-    for lesson in lessons:
-        target = to / f"{lesson.stem}{'-slides' if deck else ''}.html"
-        target.write_text((slides if deck else handout)(lesson), encoding="utf-8")
-        made.append(target)
-    return made
+    make, ending = (slides, "-slides") if deck else (handout, "")
+    return write_made({to / f"{lesson.stem}{ending}.html": signed_text(make(lesson)) for lesson in lessons})
 
 
 def _read(path: Path) -> Any:
-    import nbformat
+    from nbformat import from_dict
+    from nbformat.v4.rwbase import rejoin_lines
 
-    return nbformat.read(path, as_version=4)
+    return rejoin_lines(from_dict(read_notebook(path)))
 
 
 def _title(notebook: Any) -> str:
@@ -127,11 +128,40 @@ def _cell(cell: Any, folder: Path) -> str:
 
 
 def _markdown(source: str) -> str:
-    from nbconvert.filters import markdown2html
-
     # Lessons link to one another; so do their pages.
-    made = re.sub(r'href="([^":#]+)\.ipynb"', r'href="\1.html"', markdown2html(source))
+    made = re.sub(r'href="([^":#]+)\.ipynb"', r'href="\1.html"', _markdown_renderer().render(source))
     return re.sub(r"<a[^>]*anchor-link[^>]*>.*?</a>", "", made)
+
+
+@cache
+def _markdown_renderer() -> Any:
+    """Markdown to HTML as nbconvert does it, with formulas as MathML: browsers typeset it without a script."""
+    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+
+    class Renderer(IPythonRenderer):
+        def block_math(self, body: str) -> str:
+            return _formula(body, "block")
+
+        def inline_math(self, body: str) -> str:
+            return _formula(body, "inline")
+
+        def latex_environment(self, name: str, body: str) -> str:
+            return _formula(rf"\begin{{{name}}}{body}\end{{{name}}}", "block")
+
+    return MarkdownWithMath(renderer=Renderer(escape=False))
+
+
+def _formula(tex: str, display: str) -> str:
+    """TeX as MathML; what is no TeX stays as it was written."""
+    from latex2mathml.converter import convert_to_element
+
+    try:
+        made = convert_to_element(tex.strip(), display=display)
+    except Exception:  # its errors have no common base
+        return f"<code>{html.escape(tex)}</code>"
+    for part in made.iter():
+        part.text = html.unescape(part.text or "")  # signs are written as references there
+    return tostring(made, encoding="unicode")
 
 
 def _output(output: Any) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import frozenkit
 from frozenkit.advice import CRITERIA
+from frozenkit.course.files import signed_text, write_made
 from frozenkit.course.pages import STYLE, page
 from frozenkit.heads import HEAD_RULES
 
@@ -79,14 +80,13 @@ _SHELVES = {
 
 
 def build_reference(to: Path) -> list[Path]:
-    """Writes ``glossary.html`` and ``cheatsheet.html`` into a folder."""
-    to.mkdir(parents=True, exist_ok=True)
-    made = []
-    for name, text in (("glossary", glossary()), ("cheatsheet", cheatsheet())):
-        path = to / f"{name}.html"
-        path.write_text(text, encoding="utf-8")
-        made.append(path)
-    return made
+    """Writes ``glossary.html`` and ``cheatsheet.html`` into a folder.
+
+    Raises:
+        InputError: If somebody changed one that is there.
+    """
+    pages = (("glossary", glossary()), ("cheatsheet", cheatsheet()))
+    return write_made({to / f"{name}.html": signed_text(text) for name, text in pages})
 
 
 def _sentence(thing: Any) -> str:

@@ -11,6 +11,7 @@ In the student's version only the line after the colon is left, and the cell's m
 ids included, stays the same.
 """
 
+import io
 import json
 import re
 import zipfile
@@ -18,7 +19,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from frozenkit.course.files import contents, read_notebook, signed_notebook, write_made
+from frozenkit.course.syllabus import lessons
 from frozenkit.errors import DataError, InputError
+
+# What a class needs beside the notebooks; nothing else of a folder is ever packed.
+RECORDED = ("budgets", "gaps", "heads", "scaling")
+_BESIDE = ("course.json", "syllabus.json", "coverage.md", *(f"results/{name}.json" for name in RECORDED))
 
 _BLOCK = re.compile(r"^([ \t]*)### begin solution: (.+)\n(?:.*\n)*?\1### end solution[ \t]*$", re.MULTILINE)
 _MARK = re.compile(r"### (begin|end) solution")
@@ -58,34 +65,57 @@ def student_version(notebook: dict[str, Any], name: str = "this notebook") -> di
 def build_exercises(notebooks: Path, *, to: Path | None = None) -> list[Path]:
     """Writes the student version of every solution; the same bytes each time.
 
+    Only files that are missing, or still as they were made, are written: never one that somebody worked in.
+
     Args:
         notebooks: The folder that holds ``solutions/``.
         to: Default: ``exercises/`` beside it.
 
     Raises:
-        InputError: If there are no solutions.
+        InputError: If there are no solutions, or an exercise was changed; then nothing is written.
+        DataError: If a solution is damaged.
     """
-    made = []
-    for source in _solutions(notebooks):
-        target = (to or notebooks / "exercises") / source.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        student = student_version(json.loads(source.read_text(encoding="utf-8")), source.name)
-        target.write_text(json.dumps(student, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        made.append(target)
-    return made
+    folder = to or notebooks / "exercises"
+    return write_made({folder / source.name: _student_file(source) for source in _solutions(notebooks)})
 
 
 def build_zip(notebooks: Path, to: Path, *, solutions: bool = False) -> Path:
-    """A class's folder as one file: lessons, exercises, recorded results, and the solutions where asked for."""
-    kept = {"exercises", "results"} | ({"solutions"} if solutions else set())
-    to.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(to, "w", zipfile.ZIP_DEFLATED) as bundle:
-        for path in sorted(notebooks.rglob("*")):
-            inside = path.relative_to(notebooks)
-            wanted = len(inside.parts) == 1 or inside.parts[0] in kept
-            if path.is_file() and wanted and ".ipynb_checkpoints" not in inside.parts:
-                bundle.write(path, Path("frozenkit-course") / "notebooks" / inside)
-    return to
+    """A class's folder as one file: the lessons, fresh exercises, recorded results, and the solutions where asked for.
+
+    Packed is what the course lists, and nothing else that lies in the folder. Exercises are made from the solutions, so
+    what somebody answered stays here.
+
+    Raises:
+        InputError: If a file of the course is missing or is a link, or the zip's place is taken.
+        DataError: If a file of the course is damaged.
+    """
+    names = [lesson["file"] for lesson in lessons(notebooks)]
+    sources = {path.name: path for path in _solutions(notebooks)}
+    files = {name: _plain_file(notebooks, name) for name in names}
+    files |= {name: _plain_file(notebooks, name) for name in _BESIDE if (notebooks / name).exists()}
+    files |= {f"exercises/{name}": _student_file(sources[name]) for name in names if name in sources}
+    if solutions:
+        files |= {f"solutions/{name}": _plain_file(notebooks, f"solutions/{name}") for name in names if name in sources}
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as bundle:
+        for name, content in sorted(files.items()):
+            entry = zipfile.ZipInfo(f"frozenkit-course/notebooks/{name}", (1980, 1, 1, 0, 0, 0))
+            entry.external_attr = 0o644 << 16
+            bundle.writestr(entry, content, zipfile.ZIP_DEFLATED)
+        bundle.comment = contents(bundle).encode()
+    return write_made({to: packed.getvalue()})[0]
+
+
+def _student_file(source: Path) -> bytes:
+    return signed_notebook(student_version(read_notebook(source), source.name))
+
+
+def _plain_file(notebooks: Path, name: str) -> bytes:
+    """The bytes of a file that lies in the course itself."""
+    path = notebooks / name
+    if path.resolve() != notebooks.resolve() / name or not path.is_file():
+        raise InputError(f"{path} must be a file of the course itself, not a link, and must be there.")
+    return path.read_bytes()
 
 
 def _solutions(notebooks: Path) -> Iterator[Path]:

@@ -1,10 +1,10 @@
 """What the course teaches and where: the table of lessons in the README, and which cell teaches which point."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
+from frozenkit.course.files import read_json, read_notebook, signed_text, write_made, write_whole
 from frozenkit.errors import DataError, InputError
 
 _TABLE = re.compile(r"(<!-- course -->\n).*?(<!-- /course -->)", re.DOTALL)
@@ -16,23 +16,39 @@ def lessons(notebooks: Path) -> list[dict[str, Any]]:
 
     Raises:
         InputError: If there is no such file.
+        DataError: If it is damaged.
     """
     path = notebooks / "course.json"
-    if not path.is_file():
-        raise InputError(f"the course must hold course.json; it is not in {notebooks}.")
-    found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["lessons"]
-    return found
+    found = read_json(path)
+    listed = found.get("lessons") if isinstance(found, dict) else None
+    if not isinstance(listed, list) or not all(map(_is_lesson, listed)):
+        raise DataError(
+            f"{path} must list the lessons, each with its id, file, title and minutes; it does not. "
+            "Put back the file that came with the course."
+        )
+    return listed
+
+
+def _is_lesson(entry: Any) -> bool:
+    if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("id", "file", "title")):
+        return False
+    inside = Path(entry["file"]).name == entry["file"] and entry["file"].endswith(".ipynb")  # beside course.json
+    return inside and isinstance(entry.get("minutes"), int)
 
 
 def course_table(notebooks: Path) -> str:
     """The lessons as a Markdown table: question, minutes to read, and what a run was last measured to take."""
     recorded = notebooks / "results" / "budgets.json"
-    rows = json.loads(recorded.read_text(encoding="utf-8"))["rows"] if recorded.is_file() else []
-    runs = {row["notebook"]: row for row in rows}
+    try:
+        runs = {
+            row["notebook"]: f"{row['seconds']:.0f} s | {row['peak_mb'] / 1000:.1f} GB"
+            for row in (read_json(recorded)["rows"] if recorded.is_file() else [])
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{recorded} is damaged. Make it anew: pytest notebooks --record-budgets") from error
     lines = ["| lesson | question | minutes to read | runs in | peak memory |", "|---|---|---|---|---|"]
     for lesson in lessons(notebooks):
-        run = runs.get(f"{notebooks.name}/{lesson['file']}")
-        measured = f"{run['seconds']:.0f} s | {run['peak_mb'] / 1000:.1f} GB" if run else "– | –"
+        measured = runs.get(f"{notebooks.name}/{lesson['file']}", "– | –")
         title = f"[{lesson['id']} {lesson['title']}]({notebooks.name}/{lesson['file']})"
         lines.append(f"| {title} | {_question(notebooks / lesson['file'])} | {lesson['minutes']} | {measured} |")
     return "\n".join(lines) + "\n"
@@ -48,7 +64,7 @@ def update_readme(readme: Path, notebooks: Path) -> Path:
     made, count = _TABLE.subn(lambda found: found[1] + course_table(notebooks) + found[2], text)
     if count != 1:
         raise InputError(f"{readme} must hold <!-- course --> and <!-- /course --> once.")
-    readme.write_text(made, encoding="utf-8")
+    write_whole(readme, made.encode("utf-8"))
     return readme
 
 
@@ -63,28 +79,30 @@ def coverage(notebooks: Path) -> dict[str, list[tuple[str, str]]]:
     points = [number for section in _syllabus(notebooks).values() for number in section]
     found: dict[str, list[tuple[str, str]]] = {number: [] for number in points}
     for lesson in lessons(notebooks):
-        for cell in _read(notebooks / lesson["file"])["cells"]:
+        for cell in read_notebook(notebooks / lesson["file"])["cells"]:
             for tag in cell["metadata"].get("tags", []):
                 if not tag.startswith(_TAG):
                     continue
                 number = tag.removeprefix(_TAG)
                 if number not in found:
-                    raise DataError(f"{lesson['file']}, cell {cell['id']!r}: the syllabus has no point {number!r}.")
-                found[number].append((lesson["file"], cell["id"]))
+                    raise DataError(f"{lesson['file']}, cell {cell.get('id')!r}: the syllabus has no point {number!r}.")
+                found[number].append((lesson["file"], cell.get("id", "")))
     return found
 
 
 def write_coverage(notebooks: Path) -> Path:
-    """Writes ``coverage.md`` beside the lessons."""
-    path = notebooks / "coverage.md"
-    path.write_text(coverage_page(notebooks), encoding="utf-8")
-    return path
+    """Writes ``coverage.md`` beside the lessons.
+
+    Raises:
+        InputError: If somebody changed the one that is there.
+    """
+    return write_made({notebooks / "coverage.md": signed_text(coverage_page(notebooks))})[0]
 
 
 def coverage_page(notebooks: Path) -> str:
     """The syllabus as Markdown: every point, with the lesson and the cell that computes it."""
     found = coverage(notebooks)
-    lines = ["# What is taught where", "", "Made by `frozenkit build` from the tags of the lessons' cells."]
+    lines = ["# What is taught where", "", "Made by `frozenkit build --course` from the tags of the lessons' cells."]
     for section, points in _syllabus(notebooks).items():
         lines += ["", f"## {section}", "", "| point | | lesson and cell |", "|---|---|---|"]
         for number, text in points.items():
@@ -94,17 +112,18 @@ def coverage_page(notebooks: Path) -> str:
 
 
 def _syllabus(notebooks: Path) -> dict[str, dict[str, str]]:
-    found: dict[str, dict[str, str]] = json.loads((notebooks / "syllabus.json").read_text(encoding="utf-8"))
-    return found
-
-
-def _read(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    path = notebooks / "syllabus.json"
+    found = read_json(path)
+    sections = list(found.values()) if isinstance(found, dict) else [None]
+    if not all(isinstance(points, dict) and all(isinstance(p, str) for p in points.values()) for points in sections):
+        raise DataError(
+            f"{path} must list sections, each with its points. Put back the file that came with the course."
+        )
     return found
 
 
 def _question(path: Path) -> str:
     """The one question that a lesson opens with, in bold."""
-    opening = "".join(_read(path)["cells"][0]["source"])
+    opening = "".join(read_notebook(path)["cells"][0]["source"])
     asked = re.search(r"\*\*(.+?)\*\*", opening, re.DOTALL)
     return " ".join(asked[1].split()) if asked else ""
