@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,6 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from frozenkit.arrays import (
+    as_tensor,
+    check_finite,
+    coded_labels,
+    described,
+    first_row,
+    is_array,
+    texts,
+    whole_number,
+)
 from frozenkit.errors import DataError, InputError
 
 
@@ -17,11 +28,16 @@ from frozenkit.errors import DataError, InputError
 class FeatureSet:
     """The features of one layer for n images, with their labels.
 
+    What is passed in is brought into this form: arrays become tensors without a gradient, whole numbers and booleans
+    among the features become float32, labels int64 or float32, classes and ids tuples of text. `from_arrays` makes a
+    set of arrays alone.
+
     Attributes:
-        features: (n, d) float tensor, or (n, t, d) with ``pooling="tokens"``.
-        labels: (n,) int64 class indices in ``range(len(classes))``; float32 (n,) or (n, m) for regression.
+        features: (n, d) float tensor, d ≥ 1, or (n, t, d) with ``pooling="tokens"``.
+        labels: (n,) int64 class indices in ``range(len(classes))``; float32 (n,) or (n, m) for regression; None for
+            images without labels, which can be predicted but not fitted on or scored.
         classes: Class names; empty for regression.
-        ids: n stable, unique names, one an image.
+        ids: n stable, unique names, one per image.
         layer: Dotted layer name, or several joined by ``+``.
         fingerprint: Hex digest of what made these features (data, backbone, layer, pooling, size, precision, storage).
 
@@ -45,18 +61,25 @@ class FeatureSet:
     fingerprint: str
 
     def __post_init__(self) -> None:
-        if self.features.ndim not in (2, 3):
-            raise DataError(f"`features` must be (n, d) or (n, t, d), got shape {tuple(self.features.shape)}.")
+        self._coerce()
         n = len(self.features)
-        if self.labels.ndim == 0:
-            raise DataError("`labels` must have one row per image, got a single number.")
-        if len(self.labels) != n or len(self.ids) != n:
+        shape = tuple(self.features.shape)
+        if len(shape) not in (2, 3) or shape[-1] == 0:
             raise DataError(
-                "`features`, `labels` and `ids` must have one row an image, "
-                f"got {n}, {len(self.labels)} and {len(self.ids)}."
+                f"`features` must be (n, d) or (n, t, d), got shape {shape}. A single image is x[None], a single "
+                "feature x[:, None]."
             )
-        if len(set(self.ids)) != n:
-            raise DataError("`ids` must be unique, but at least one occurs twice.")
+        if len(self.ids) != n or (self.labels is not None and len(self.labels) != n):
+            labels = "no" if self.labels is None else len(self.labels)
+            raise DataError(
+                f"`features`, `labels` and `ids` must have one row per image, got {n}, {labels} and {len(self.ids)}."
+            )
+        for name, values in (("ids", self.ids), ("classes", self.classes)):
+            if len(set(values)) != len(values):
+                twice, times = Counter(values).most_common(1)[0]
+                raise DataError(f"`{name}` must be unique, but {twice!r} occurs {times} times.")
+        if self.labels is None:
+            return
         if self.classes:
             if self.labels.ndim != 1 or self.labels.is_floating_point():
                 raise DataError(f"`labels` must be (n,) integers, got {self.labels.dtype} {tuple(self.labels.shape)}.")
@@ -67,6 +90,71 @@ class FeatureSet:
                 )
         elif not self.labels.is_floating_point():
             raise DataError("`classes` must name the classes of integer labels; leave it empty only for regression.")
+
+    def _coerce(self) -> None:
+        """Brings every field into its form."""
+        x = self.features if isinstance(self.features, Tensor) else as_tensor(self.features, "features")
+        if x.is_complex() or x.layout != torch.strided:
+            raise InputError(f"`features` must be real and dense, got a {x.dtype} tensor in layout {x.layout}.")
+        x = x.detach() if x.requires_grad else x
+        whole = not x.is_floating_point()
+        y = self.labels if self.labels is None or isinstance(self.labels, Tensor) else as_tensor(self.labels, "labels")
+        if y is not None:
+            y = y.detach().to(torch.float32 if y.is_floating_point() else torch.int64)
+        fields = {
+            "features": x.float() if whole or not isinstance(self.features, Tensor) else x,
+            "labels": y,
+            "classes": texts(self.classes, "classes"),
+            "ids": texts(self.ids, "ids"),
+        }
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        features: Any,
+        labels: Any = None,
+        *,
+        classes: Sequence[str] | None = None,
+        ids: Sequence[str] | None = None,
+        layer: str = "features",
+    ) -> "FeatureSet":
+        """A set from arrays: NumPy, torch, pandas, or lists.
+
+        Args:
+            features: (n, d) or (n, t, d) numbers; kept as float32 on the CPU.
+            labels: (n,) class names, or class indices 0, 1, … (booleans count as 0 and 1), or floating-point numbers
+                for regression, (n,) or (n, m); None for images without labels.
+            classes: Class names. Default: the distinct names among the labels in sorted order; for class indices
+                ``"0"``, ``"1"``, … up to the largest that occurs, so that predictions are the numbers you gave.
+                Give it where a set, such as a test set, may lack one of the classes.
+            ids: n unique names. Default: a digest of the features, and the row.
+            layer: A name for where the features come from; a probe fitted on one layer refuses another.
+
+        Raises:
+            InputError: If something is no array of numbers, or labels are neither names nor numbers.
+            DataError: If lengths differ, a label is missing or unknown, or a number does not fit into float32.
+
+        Example:
+            >>> FeatureSet.from_arrays(np.eye(4), ["dog", "cat", "cat", "dog"])
+            FeatureSet(4 images × 4 features, 2 classes, layer='features')
+            >>> FeatureSet.from_arrays([[1.0, 2.0], [3.0, 4.0]], [0, 1]).classes
+            ('0', '1')
+        """
+        given = as_tensor(features, "features")
+        x = given.float().contiguous()
+        if given.dtype == torch.float64 and not (fits := x.isfinite() | ~given.isfinite()).all():
+            raise DataError(
+                f"`features` must fit into float32 (up to 3.4e38), but row {first_row(~fits)} does not. Scale them."
+            )
+        names = None if classes is None else texts(classes, "classes")
+        y, names = (None, names or ()) if labels is None else coded_labels(labels, names)
+        content = [hashlib.sha256(part.numpy().tobytes()).hexdigest() for part in (x, y) if part is not None]
+        digest = _derive("arrays", content, shape=list(x.shape), classes=list(names), layer=layer)
+        if ids is None:  # the same row of another array is another image
+            ids = [f"{content[0][:8]}/{i}" for i in range(len(x) if x.ndim else 0)]
+        return cls(x, y, names, ids, layer, digest)  # type: ignore[arg-type]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -83,51 +171,57 @@ class FeatureSet:
 
     def subset(self, indices: Sequence[int] | Tensor | np.ndarray) -> "FeatureSet":
         """Those rows, in that order."""
-        index = torch.as_tensor(np.asarray(indices))
+        index = as_tensor(indices, "indices")
         if index.dtype == torch.bool:
             index = index.nonzero().squeeze(1)
         index = index.long()
         return replace(
             self,
             features=self.features[index],
-            labels=self.labels[index],
+            labels=None if self.labels is None else self.labels[index],
             ids=tuple(self.ids[i] for i in index.tolist()),
             fingerprint=_derive("subset", [self.fingerprint], rows=index.tolist()),
         )
 
     def relabel(self, labels: Tensor | Sequence[int], classes: Sequence[str]) -> "FeatureSet":
         """The same features under other labels: a second task on one extraction."""
-        new = torch.as_tensor(labels)
+        new = as_tensor(labels, "labels")
         digest = hashlib.sha256(new.contiguous().numpy().tobytes()).hexdigest()
         fingerprint = _derive("relabel", [self.fingerprint], labels=digest, classes=list(classes))
         return replace(self, labels=new, classes=tuple(classes), fingerprint=fingerprint)
 
     def numpy(self) -> tuple[np.ndarray, np.ndarray]:
         """Features and labels as NumPy arrays, ready for scikit-learn."""
+        expect_set(self, "features")
         return self.features.cpu().float().numpy(), self.labels.cpu().numpy()
 
     def to(self, device: str | torch.device) -> "FeatureSet":
         """The same set with its tensors on another device."""
-        return replace(self, features=self.features.to(device), labels=self.labels.to(device))
+        labels = None if self.labels is None else self.labels.to(device)
+        return replace(self, features=self.features.to(device), labels=labels)
 
     def to_frame(self) -> Any:
-        """A pandas table: ids as index, then the label's name (or value), then one column a feature."""
+        """A pandas table: ids as index, the label's name (or value) if there is one, then a column per feature."""
         import pandas as pd
 
         if self.features.ndim == 3:
             raise InputError("`to_frame` needs (n, d) features, got tokens. Average them first, or index one token.")
-        x, y = self.numpy()
+        x = self.features.cpu().float().numpy()
         frame = pd.DataFrame(x, index=pd.Index(self.ids, name="id"), columns=[f"f{j}" for j in range(x.shape[1])])
-        frame.insert(0, "label", [self.classes[i] for i in y] if self.classes else list(y))
+        if self.labels is not None:
+            y = self.labels.cpu().numpy()
+            frame.insert(0, "label", [self.classes[i] for i in y] if self.classes else list(y))
         return frame
 
     def to_torch(self) -> torch.utils.data.TensorDataset:
         """A torch dataset of (feature, label) pairs."""
+        expect_set(self, "features")
         return torch.utils.data.TensorDataset(self.features, self.labels)
 
     def __repr__(self) -> str:
         size = " × ".join(map(str, self.features.shape[1:]))
         task = f"{self.n_classes} classes" if self.classes else "regression"
+        task = "no labels" if self.labels is None else task
         return f"FeatureSet({len(self)} images × {size} features, {task}, layer={self.layer!r})"
 
 
@@ -135,11 +229,13 @@ def combine(sets: Mapping[str, FeatureSet], how: str = "concat") -> FeatureSet:
     """Several layers of the same images as one `FeatureSet`.
 
     Args:
-        sets: Layer name to features, all with the same ids in the same order and the same labels.
+        sets: Layer name to features, all with the same ids in the same order and the same labels. Sets on disk are
+            loaded.
         how: ``"concat"`` puts them side by side, (n, Σd); ``"mean"`` averages them, and all widths must agree.
 
     Raises:
-        InputError: If images, labels or widths differ, or `how` is unknown.
+        InputError: If `sets` holds something else, if images, labels, widths or numbers of tokens differ, or `how` is
+            unknown.
 
     Example:
         >>> a = FeatureSet(torch.zeros(2, 3), torch.tensor([0, 1]), ("x", "y"), ("1", "2"), "early", "")
@@ -147,19 +243,25 @@ def combine(sets: Mapping[str, FeatureSet], how: str = "concat") -> FeatureSet:
         >>> combine({"early": a, "late": b})
         FeatureSet(2 images × 8 features, 2 classes, layer='early+late')
     """
-    if not sets:
-        raise InputError("`sets` must hold at least one layer, got none.")
-    members = list(sets.values())
+    if not isinstance(sets, Mapping) or not sets:
+        raise InputError(f"`sets` must map at least one layer to its features, got {described(sets)}.")
+    loaded = {name: load_set(member, f"sets[{name!r}]", labelled=False) for name, member in sets.items()}
+    members = list(loaded.values())
     first = members[0]
-    for name, member in sets.items():
+    for name, member in loaded.items():
         if member.ids != first.ids:
             raise InputError(f"all layers must hold the same images in the same order; {name!r} differs in its ids.")
-        if member.classes != first.classes or not torch.equal(member.labels, first.labels):
+        if not same_labels(member, first):
             raise InputError(f"all layers must carry the same labels; {name!r} differs.")
+        if member.features.shape[:-1] != first.features.shape[:-1]:
+            raise InputError(
+                f"all layers must hold one vector, or equally many tokens, per image; {name!r} has shape "
+                f"{tuple(member.features.shape)} beside {tuple(first.features.shape)}. Average tokens first."
+            )
     if how == "concat":
         features = torch.cat([m.features for m in members], dim=-1)
     elif how == "mean":
-        widths = {name: m.n_features for name, m in sets.items()}
+        widths = {name: m.n_features for name, m in loaded.items()}
         if len(set(widths.values())) > 1:
             raise InputError(f"`how='mean'` needs layers of one width, got {widths}. Use how='concat'.")
         features = torch.stack([m.features for m in members]).mean(0)
@@ -175,8 +277,8 @@ def reduce(
     """Fewer features for train and others, by a projection fitted on train alone.
 
     Args:
-        train: (n, d); what the projection is fitted on.
-        others: Further sets of the same width, projected the same way.
+        train: (n, d); what the projection is fitted on. Sets on disk are loaded, here and among the others.
+        others: Further sets of the same layer and width, projected the same way.
         n_features: Width of the result; at most d, and for ``"pca"`` at most n.
         how: ``"pca"``: principal axes of the centred train features, largest variance first.
             ``"random"``: a seeded Gaussian projection scaled by 1/√n_features (Johnson and Lindenstrauss, 1984).
@@ -185,16 +287,28 @@ def reduce(
     Returns:
         The reduced sets, in the order given.
 
+    Raises:
+        InputError: If something is no set of features, widths or layers differ, or an argument is out of range.
+        DataError: If a row is not finite; the message names it.
+
     Example:
         >>> x = torch.tensor([[0., 0.], [2., 2.], [4., 4.]])
         >>> fs = FeatureSet(x, torch.tensor([0, 0, 1]), ("a", "b"), ("1", "2", "3"), "l", "")
         >>> reduce(fs, n_features=1)[0].features.abs().squeeze().round(decimals=3)
         tensor([2.8280, 0.0000, 2.8280])
     """
+    train = load_set(train, "train", labelled=False)
+    members = [train, *(load_set(member, f"others[{i}]", labelled=False) for i, member in enumerate(others))]
+    for i, member in enumerate(members):
+        name = f"others[{i - 1}]" if i else "train"
+        if member.n_features != train.n_features:
+            raise InputError(f"all sets must be {train.n_features} wide like train, got {member.n_features}.")
+        if member.layer != train.layer:
+            raise InputError(f"all sets must come from {train.layer!r} like train, got {member.layer!r}.")
+        feature_rows(member, name)
     limit = min(train.features.shape) if how == "pca" else train.n_features
-    if train.features.ndim != 2:
-        raise InputError("`train` must be (n, d), got tokens.")
-    if not 1 <= n_features <= limit:
+    n_features = whole_number("n_features", n_features)
+    if not n_features <= limit:
         raise InputError(f"`n_features` must lie in 1..{limit} here, got {n_features}.")
     if how == "pca":
         mean = train.features.double().mean(0)
@@ -206,9 +320,7 @@ def reduce(
     else:
         raise InputError(f"`how` must be 'pca' or 'random', got {how!r}.")
     reduced = []
-    for member in (train, *others):
-        if member.n_features != train.n_features:
-            raise InputError(f"all sets must be {train.n_features} wide like train, got {member.n_features}.")
+    for member in members:
         parents = [train.fingerprint, member.fingerprint]
         reduced.append(
             replace(
@@ -265,18 +377,82 @@ def _derive(operation: str, parents: Sequence[str], **settings: Any) -> str:
 
 
 def feature_rows(features: Any, name: str = "features") -> Tensor:
-    """(n, d) float64 rows on the CPU, of a tensor, a `FeatureSet`, or a set that stays on disk.
+    """(n, d) float64 rows on the CPU, of an array, a `FeatureSet`, or a set that stays on disk, which is loaded.
 
     Raises:
-        InputError: If they are tokens.
+        InputError: If they are tokens, or no features at all.
         DataError: If a row is not finite; the message names it.
     """
-    loaded = features.load() if hasattr(features, "load") else features
-    x = loaded if isinstance(loaded, Tensor) else loaded.features
+    if is_array(features):
+        x, ids = as_tensor(features, name), None
+    else:
+        loaded = load_set(features, name, labelled=False)
+        x, ids = loaded.features, loaded.ids
     if x.ndim != 2:
         raise InputError(f"`{name}` must be (n, d), got shape {tuple(x.shape)}. Average tokens first.")
-    if not x.isfinite().all():
-        row = int((~x.isfinite()).any(1).nonzero()[0])
-        which = f" ({loaded.ids[row]!r})" if hasattr(loaded, "ids") else ""
-        raise DataError(f"`{name}` must be finite, but row {row}{which} has NaN or infinity.")
+    check_finite(x, name, ids)
     return x.detach().cpu().double()
+
+
+def expect_set(data: Any, name: str, *, labelled: bool = True) -> Any:
+    """`data` as it is, if it is a `FeatureSet` or a set that stays on disk, and has labels where they are needed.
+
+    Raises:
+        InputError: If it is anything else; the message says how to get there.
+    """
+    if not isinstance(data, FeatureSet) and not _is_on_disk(data):
+        if isinstance(data, Mapping):
+            first = next(iter(data), "layer")
+            hint = f"Take one layer out of it, as in features[{first!r}]."
+        elif hasattr(data, "digest"):
+            hint = "Extract its features first: extract(backbone, dataset)."
+        else:
+            hint = "Make one of arrays with FeatureSet.from_arrays(features, labels)."
+        raise InputError(f"`{name}` must be a FeatureSet, or features left on disk, got {described(data)}. {hint}")
+    if labelled and data.labels is None:
+        raise InputError(f"`{name}` must have labels, got {data!r}. Give them with FeatureSet.from_arrays or relabel.")
+    return data
+
+
+def load_set(data: Any, name: str, *, labelled: bool = True) -> FeatureSet:
+    """A `FeatureSet` in memory, on the CPU; raises like `expect_set`."""
+    expected = expect_set(data, name, labelled=labelled)
+    loaded: FeatureSet = expected.load() if _is_on_disk(expected) else expected
+    return loaded if loaded.features.device.type == "cpu" else loaded.to("cpu")
+
+
+def check_apart(train: Any, val: Any) -> None:
+    """Raise an `InputError` if an image of val is one of train: the same id with the same features.
+
+    The id alone would not do: two folders, or two arrays, may use the same names for different images.
+    """
+    place = {name: i for i, name in enumerate(train.ids)}
+    pairs = [(place[name], i) for i, name in enumerate(val.ids) if name in place]
+    if not pairs or train.n_features != val.n_features:
+        return
+    for start in range(0, len(pairs), 4096):
+        ours, theirs = zip(*pairs[start : start + 4096])
+        a, b = _some_rows(train, ours), _some_rows(val, theirs)
+        same = (a == b).flatten(1).all(1) if a.shape == b.shape else torch.zeros(len(a), dtype=torch.bool)
+        if same.any():
+            name = val.ids[theirs[int(same.nonzero()[0])]]
+            raise InputError(
+                f"`val` must hold other images than train, but {name!r} is in both. Divide them with `split`, or leave "
+                "val out."
+            )
+
+
+def same_labels(a: Any, b: Any) -> bool:
+    """Whether two sets carry the same labels and classes, or both none."""
+    if a.labels is None or b.labels is None:
+        return a.labels is b.labels
+    return a.classes == b.classes and torch.equal(a.labels.cpu(), b.labels.cpu())
+
+
+def _is_on_disk(data: Any) -> bool:
+    return hasattr(data, "load") and hasattr(data, "rows") and hasattr(data, "ids")
+
+
+def _some_rows(data: Any, index: Sequence[int]) -> Tensor:
+    rows = list(index)
+    return data.rows(rows).float() if _is_on_disk(data) else data.features[rows].cpu().float()

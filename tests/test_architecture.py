@@ -14,7 +14,7 @@ PACKAGE = Path(frozenkit.__file__).parent
 
 # Reading order; a module imports only from modules above it.
 FLOORS = [
-    "errors devices outputs intervals progress",
+    "errors arrays devices outputs intervals progress",
     "splits features fingerprint",
     "images folders shifts datasets data",
     "layers zoo backbones files storage locks cache activations decoding extraction",

@@ -48,7 +48,7 @@ def test_relabel_is_a_second_task_on_the_same_features():
     ("changes", "message"),
     [
         ({"features": torch.zeros(6)}, r"must be \(n, d\) or \(n, t, d\)"),
-        ({"labels": torch.zeros(5, dtype=torch.int64)}, "one row an image, got 6, 5 and 6"),
+        ({"labels": torch.zeros(5, dtype=torch.int64)}, "one row per image, got 6, 5 and 6"),
         ({"ids": ("same",) * 6}, "must be unique"),
         ({"labels": torch.full((6,), 2)}, r"must lie in 0\.\.1 for 2 classes, got 2\.\.2"),
         ({"labels": torch.full((6,), -1)}, r"got -1\.\.-1"),
