@@ -33,7 +33,7 @@ class FeatureSet:
     set of arrays alone.
 
     Attributes:
-        features: (n, d) float tensor, d ≥ 1, or (n, t, d) with ``pooling="tokens"``.
+        features: (n, d) float tensor, or (n, t, d) with ``pooling="tokens"``.
         labels: (n,) int64 class indices in ``range(len(classes))``; float32 (n,) or (n, m) for regression; None for
             images without labels, which can be predicted but not fitted on or scored.
         classes: Class names; empty for regression.
@@ -62,13 +62,15 @@ class FeatureSet:
 
     def __post_init__(self) -> None:
         self._coerce()
-        n = len(self.features)
         shape = tuple(self.features.shape)
-        if len(shape) not in (2, 3) or shape[-1] == 0:
+        if len(shape) not in (2, 3):
             raise DataError(
                 f"`features` must be (n, d) or (n, t, d), got shape {shape}. A single image is x[None], a single "
                 "feature x[:, None]."
             )
+        n = shape[0]
+        if self.labels is not None and self.labels.ndim == 0:
+            raise DataError("`labels` must have one row per image, got a single number.")
         if len(self.ids) != n or (self.labels is not None and len(self.labels) != n):
             labels = "no" if self.labels is None else len(self.labels)
             raise DataError(
@@ -143,6 +145,8 @@ class FeatureSet:
             ('0', '1')
         """
         given = as_tensor(features, "features")
+        if 0 in given.shape:
+            raise DataError(f"`features` must hold at least one image and one number, got shape {tuple(given.shape)}.")
         x = given.float().contiguous()
         if given.dtype == torch.float64 and not (fits := x.isfinite() | ~given.isfinite()).all():
             raise DataError(
@@ -170,10 +174,20 @@ class FeatureSet:
         return len(self.classes)
 
     def subset(self, indices: Sequence[int] | Tensor | np.ndarray) -> "FeatureSet":
-        """Those rows, in that order."""
+        """Those rows, in that order, by their indices or by a mask.
+
+        Raises:
+            InputError: If a mask has another length, or an index is no whole number in −n..n−1.
+        """
         index = as_tensor(indices, "indices")
+        n = len(self)
         if index.dtype == torch.bool:
+            if index.shape != (n,):
+                raise InputError(f"`indices` as a mask must have one entry per image, {n}, got {tuple(index.shape)}.")
             index = index.nonzero().squeeze(1)
+        odd = index.ndim != 1 or bool(((index >= n) | (index < -n) | (index != index.floor())).any())
+        if odd:
+            raise InputError(f"`indices` must be whole numbers in {-n}..{n - 1}, got {described(indices)}.")
         index = index.long()
         return replace(
             self,

@@ -1,4 +1,7 @@
-"""Probes without an optimiser: nearest class mean and nearest neighbours, each with exact leave-one-out logits."""
+"""Probes without an optimiser: nearest class mean and nearest neighbours, each with leave-one-out logits.
+
+Those are exact, what a fit without the row would say, but for centring: the mean is that of all of train.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +13,8 @@ class Centered(nn.Module):
 
     Args:
         train: (n, d) features that the mean is taken of.
-        center: Whether to subtract it.
+        center: Whether to subtract it. Without `normalize` it is subtracted anyway: no distance changes, and features
+            that lie far from the origin lose no digits.
         normalize: Whether to scale rows to length 1; a zero row stays zero.
     """
 
@@ -19,16 +23,20 @@ class Centered(nn.Module):
     def __init__(self, train: Tensor, *, center: bool = True, normalize: bool = True) -> None:
         super().__init__()
         self.normalize = normalize
-        self.register_buffer("mean", train.mean(0) if center else torch.zeros(train.shape[1]))
+        mean = train.double().mean(0)
+        self.register_buffer("mean", mean if center or not normalize else torch.zeros_like(mean))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, d) to (b, d)."""
-        moved = x - self.mean
-        return normalize(moved, dim=1) if self.normalize else moved
+        """(b, d) to (b, d), float64: what float32 can hold never overflows it when squared."""
+        moved = x.double() - self.mean
+        if not self.normalize:
+            return moved
+        largest = moved.abs().amax(1, keepdim=True)
+        return normalize(moved / largest.clamp_min(torch.finfo(moved.dtype).tiny), dim=1)
 
 
 class NearestMean(nn.Module):
-    """Logits −‖z − m_c‖² to the mean of each class, where z is the feature after `Centered`.
+    """Logits −‖z − m_c‖² to the mean of each class, less the largest of them; z is the feature after `Centered`.
 
     Args:
         features: (n, d) train features.
@@ -51,13 +59,13 @@ class NearestMean(nn.Module):
     def __init__(self, features: Tensor, labels: Tensor, *, center: bool = True, normalize: bool = True) -> None:
         super().__init__()
         self.prepare = Centered(features, center=center, normalize=normalize)
-        members = one_hot(labels).to(features.dtype)  # (n, k)
+        members = one_hot(labels).double()  # (n, k)
         self.register_buffer("counts", members.sum(0))
         self.register_buffer("means", (members.T @ self.prepare(features)) / self.counts[:, None])
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, d) to (b, k) logits."""
-        return -torch.cdist(self.prepare(x), self.means).square()
+        """(b, d) to (b, k) float32 logits, the largest of each row 0."""
+        return self._shifted(self._minus_squares(x))
 
     def leave_one_out(self, features: Tensor, labels: Tensor) -> Tensor:
         """(n, k) logits of train rows, each without itself in its class mean (centring stays that of all of train).
@@ -65,11 +73,18 @@ class NearestMean(nn.Module):
         With m the mean of n_c rows, z − m₋ᵢ = (z − m) · n_c / (n_c − 1): the own distance only grows. A class of one
         image has no mean left, so its logit is −∞.
         """
-        logits = self(features)
+        logits = self._minus_squares(features)
         count = self.counts[labels]
         own = logits.gather(1, labels[:, None]).squeeze(1)
-        grown = torch.where(count > 1, own * (count / (count - 1)).square(), torch.tensor(-torch.inf))
-        return logits.scatter(1, labels[:, None], grown[:, None])
+        grown = torch.where(count > 1, own * (count / (count - 1)).square(), -torch.inf)
+        return self._shifted(logits.scatter(1, labels[:, None], grown[:, None]))
+
+    def _minus_squares(self, x: Tensor) -> Tensor:
+        return -torch.cdist(self.prepare(x), self.means).square()
+
+    def _shifted(self, logits: Tensor) -> Tensor:
+        # Softmax does not care, and the squares of large features do not overflow where they decide.
+        return (logits - logits.amax(1, keepdim=True)).float()
 
 
 class NearestNeighbours(nn.Module):
@@ -97,7 +112,7 @@ class NearestNeighbours(nn.Module):
     """
 
     rows: Tensor
-    members: Tensor
+    labels: Tensor
 
     def __init__(
         self,
@@ -112,8 +127,10 @@ class NearestNeighbours(nn.Module):
         super().__init__()
         self.neighbours, self.temperature = neighbours, temperature
         self.prepare = Centered(features, center=center, normalize=normalize)
-        self.register_buffer("rows", self.prepare(features))
-        self.register_buffer("members", one_hot(labels).to(features.dtype))
+        rows = self.prepare(features)
+        self.register_buffer("rows", rows.float() if normalize else rows)
+        self.register_buffer("labels", labels)
+        self.k = int(labels.max()) + 1
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, d) to (b, k) log shares; a class without a neighbour keeps its part of one vote shared by all."""
@@ -131,13 +148,13 @@ class NearestNeighbours(nn.Module):
     def _similarity(self, x: Tensor) -> Tensor:
         prepared = self.prepare(x)
         if self.prepare.normalize:
-            return prepared @ self.rows.T
+            return prepared.float() @ self.rows.T
         return -torch.cdist(prepared, self.rows)
 
     def _votes(self, similarity: Tensor) -> Tensor:
         nearest, rows = similarity.topk(self.neighbours, dim=1)
         weights = ((nearest - nearest[:, :1]) / self.temperature).exp()  # (b, m)
-        votes = torch.einsum("bm,bmk->bk", weights, self.members[rows])
+        votes = weights.new_zeros(len(weights), self.k).scatter_add_(1, self.labels[rows], weights)
         share = votes / weights.sum(1, keepdim=True)
         # One more vote, spread over all classes: no class is impossible for want of a neighbour, and none overtakes.
-        return ((self.neighbours * share + 1 / share.shape[1]) / (self.neighbours + 1)).log()
+        return ((self.neighbours * share + 1 / share.shape[1]) / (self.neighbours + 1)).log().float()

@@ -1,11 +1,11 @@
 """The prototypical head, for few shots, and what all heads share."""
 
 import math
-from numbers import Integral
 
 import torch
 from torch import Tensor, nn
 
+from frozenkit.arrays import as_tensor, check_finite, whole_number
 from frozenkit.errors import DataError, InputError, UnknownNameError
 
 
@@ -58,17 +58,17 @@ class PrototypicalHead(nn.Module):
             DataError: If a class has no row, or a row is not finite.
         """
         k, d = self.prototypes.shape
-        x = averaged(features.detach().to(self.prototypes.device))
-        y = labels.to(x.device)
+        x = as_tensor(features, "features").to(self.prototypes.device)
+        x = averaged(x if x.dtype == torch.float64 else x.float())
+        y = as_tensor(labels, "labels").to(x.device)
+        y = y if y.is_floating_point() else y.long()
         if x.ndim != 2 or x.shape[1] != d or y.shape != x.shape[:1] or y.is_floating_point():
             raise InputError(
                 f"`features` must be (n, {d}) with (n,) integer labels, got {tuple(x.shape)} and {tuple(y.shape)}."
             )
         if not len(y) or int(y.min()) < 0 or int(y.max()) >= k:
             raise InputError(f"`labels` must lie in 0..{k - 1}, and there must be some.")
-        bad = (~torch.isfinite(x)).any(1).nonzero().flatten()
-        if len(bad):
-            raise DataError(f"`features` must be finite, but row {int(bad[0])} has NaN or infinity.")
+        check_finite(x, "features")
         counts = torch.bincount(y, minlength=k)
         if int(counts.min()) == 0:
             missing = (counts == 0).nonzero().flatten().tolist()
@@ -109,8 +109,7 @@ def averaged(x: Tensor) -> Tensor:
 def check_sizes(**sizes: int) -> None:
     """Raises an `InputError` that names the first size that is not a whole number of at least 1."""
     for name, value in sizes.items():
-        if not isinstance(value, Integral) or value < 1:
-            raise InputError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
+        whole_number(name, value)
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from frozenkit.arrays import whole_number
 from frozenkit.errors import DataError, InputError
-from frozenkit.features import FeatureSet
+from frozenkit.features import FeatureSet, feature_rows, load_set
 from frozenkit.probes import fit_probe
 from frozenkit.scores import Score
+from frozenkit.studies import head_list
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +62,8 @@ def decision_regions(
     classes of train lie furthest apart.
 
     Args:
-        train: (n, d) features of at least three classes.
-        test: Other images; only reported on.
+        train: (n, d) features of at least three classes. A set on disk is loaded, here and as test.
+        test: Other images of the same layer and classes; only reported on.
         heads: Heads as in `fit_probe`, for two features.
         resolution: Points of the grid a side.
         seed: As in `fit_probe`.
@@ -71,13 +73,25 @@ def decision_regions(
 
     Raises:
         DataError: If train has fewer than three classes: two need no plane.
-        InputError: If `resolution` is below 2.
+        InputError: If something is no set of features with classes, test does not fit train, or `resolution` is no
+            whole number of at least 2.
 
     References:
         R. A. Fisher (1936), The use of multiple measurements in taxonomic problems, Annals of Eugenics 7.
     """
-    if resolution < 2:
-        raise InputError(f"`resolution` must be at least 2, got {resolution}.")
+    resolution = whole_number("resolution", resolution, least=2)
+    train, test = load_set(train, "train"), load_set(test, "test")
+    if not train.classes:
+        raise InputError("`train` must have classes for a plane that tells them apart; it has numbers, a regression.")
+    if (train.n_features, train.layer, train.classes) != (test.n_features, test.layer, test.classes):
+        raise InputError(
+            f"`test` must have the width, layer and classes of train, got {test!r} beside {train!r}. Extract both from "
+            "the same layer."
+        )
+    if train.n_features < 2:
+        raise InputError("`train` must hold at least two features for a plane, got one.")
+    for name, features in (("train", train), ("test", test)):
+        feature_rows(features, name)
     if len(train.labels.unique()) < 3:
         raise DataError("`train` must hold images of at least three classes for a plane of discriminants.")
     plane = discriminant_plane(train.features, train.labels)
@@ -93,7 +107,7 @@ def decision_regions(
     x, y = (torch.linspace(float(a), float(b), resolution) for a, b in zip(low - edge, high + edge))
     grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).reshape(-1, 2)
     found: list[Regions] = []
-    for head in heads:
+    for head in head_list(heads):
         probe: Any = fit_probe(flat, head=head, seed=seed)
         found.append(
             Regions(

@@ -17,7 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from frozenkit.arrays import as_tensor, is_array
 from frozenkit.errors import DataError, InputError, UnknownNameError
+from frozenkit.features import expect_set
 
 SCALES = ("soft", "unit", "none", "standard")
 _CHUNK = 2**20  # values: 8 MB; their float64 copies are made over and over in the same warm memory
@@ -32,16 +34,19 @@ class Rows:
         if scale not in SCALES:
             raise UnknownNameError("scale", scale, SCALES)
         self.scale = scale
+        features = as_tensor(features, "features") if is_array(features) else features
         self.lazy = None if isinstance(features, Tensor) else features
         if isinstance(features, Tensor):
             self.dense = features
         elif not hasattr(features, "batches"):
-            self.dense, self.lazy = features.features, None
+            self.dense, self.lazy = expect_set(features, "features", labelled=False).features, None
         if targets is None:
             targets = getattr(features, "labels", None)
         if targets is None:
             raise InputError("`targets` must be given, since `features` carries no labels.")
-        self.targets = torch.as_tensor(targets).cpu()
+        self.targets = as_tensor(targets, "targets")
+        if not self.targets.is_floating_point():
+            self.targets = self.targets.long()
         shape = tuple(self.dense.shape) if self.lazy is None else tuple(self.lazy.shape)
         if len(shape) != 2:
             raise InputError(f"`features` must be (n, d), got shape {shape}. Pool tokens first.")
@@ -130,7 +135,7 @@ def row_weights(weights: Tensor | str | None, targets: Tensor) -> Tensor:
             raise InputError(f"`weights` must be 'balanced' (with class labels), or one number a row, got {weights!r}.")
         found = 1 / targets.long().bincount().double()[targets.long()]
     else:
-        found = torch.as_tensor(weights).detach().cpu().double()
+        found = as_tensor(weights, "weights").double()
     if found.shape != (n,) or not found.isfinite().all() or not (found > 0).all():
         raise InputError(f"`weights` must be {n} finite numbers above 0, one a row, got shape {tuple(found.shape)}.")
     return found / found.mean()
@@ -138,7 +143,7 @@ def row_weights(weights: Tensor | str | None, targets: Tensor) -> Tensor:
 
 def checked_strengths(strengths: Sequence[float]) -> Tensor:
     """(s,) float64, ascending."""
-    grid = torch.as_tensor(strengths, dtype=torch.float64).flatten()
+    grid = as_tensor(strengths if is_array(strengths) else [strengths], "strengths").double().flatten()
     if len(grid) == 0 or not torch.isfinite(grid).all() or grid.min() <= 0:
         raise InputError(f"`strengths` must be positive numbers, got {grid.tolist()}.")
     return grid.sort().values

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from frozenkit.arrays import described, is_array, whole_number
 from frozenkit.errors import DataError, InputError
 
 
@@ -24,7 +25,7 @@ def split(
     With `groups` (patients, photographers, videos) all rows of a group land in the same part.
 
     Args:
-        labels: (n,) class indices.
+        labels: (n,) class indices, or names: a tensor, NumPy array, pandas column or list.
         fractions: Positive proportions, one a part; they are scaled to sum to 1.
         groups: (n,) group of each row; then proportions hold approximately.
         seed: Decides the draw; the same seed gives the same sets on every machine.
@@ -33,26 +34,27 @@ def split(
         One sorted (m,) int64 tensor a part, in the order of `fractions`.
 
     Raises:
-        InputError: If fractions or lengths do not fit.
+        InputError: If labels are no such thing, or fractions, lengths or the seed do not fit.
 
     Example:
         >>> train, test = split([0, 0, 0, 0, 1, 1, 1, 1], fractions=(0.75, 0.25))
         >>> len(train), len(test)
         (6, 2)
     """
-    y = np.asarray(labels)
-    share = np.asarray(fractions, dtype=float)
-    if y.ndim != 1 or len(y) == 0:
-        raise InputError(f"`labels` must be (n,) with n ≥ 1, got shape {y.shape}.")
+    y, random = _classes_of(labels), _seeded(seed)
+    try:
+        share = np.asarray(fractions, dtype=float)
+    except (TypeError, ValueError):
+        share = np.empty(0)
     if share.ndim != 1 or len(share) == 0 or not np.isfinite(share).all() or share.min() <= 0:
-        raise InputError(f"`fractions` must be positive numbers, one a part, got {list(fractions)}.")
+        raise InputError(f"`fractions` must be positive numbers, one per part, such as (0.8, 0.2); got {fractions!r}.")
     share = share / share.sum()
     if groups is None:
-        part = _stratified_parts(y, share, np.random.RandomState(seed))
+        part = _stratified_parts(y, share, random)
     else:
         if len(groups) != len(y):
             raise InputError(f"`groups` must name a group for each of {len(y)} rows, got {len(groups)}.")
-        part = _grouped_parts(y, np.asarray(groups), share, np.random.RandomState(seed))
+        part = _grouped_parts(y, np.asarray(groups), share, random)
     return tuple(torch.from_numpy(np.flatnonzero(part == p)) for p in range(len(share)))
 
 
@@ -60,7 +62,7 @@ def few_shot(labels: Tensor | np.ndarray | Sequence[int], *, shots: int, seed: i
     """`shots` random rows of every class, without replacement.
 
     Args:
-        labels: (n,) class indices.
+        labels: (n,) class indices, or names: a tensor, NumPy array, pandas column or list.
         shots: Labelled examples per class, ≥ 1.
         seed: Distinct seeds are distinct draws.
 
@@ -68,6 +70,7 @@ def few_shot(labels: Tensor | np.ndarray | Sequence[int], *, shots: int, seed: i
         (k · shots,) sorted int64 indices.
 
     Raises:
+        InputError: If labels are no such thing, or `shots` or the seed is no whole number in range.
         DataError: If a class has fewer than `shots` rows.
 
     Example:
@@ -75,10 +78,7 @@ def few_shot(labels: Tensor | np.ndarray | Sequence[int], *, shots: int, seed: i
         >>> y[few_shot(y, shots=2)].tolist()
         [0, 0, 1, 1]
     """
-    y = np.asarray(labels)
-    if shots < 1:
-        raise InputError(f"`shots` must be at least 1, got {shots}.")
-    random = np.random.RandomState(seed)
+    y, random, shots = _classes_of(labels), _seeded(seed), whole_number("shots", shots)
     chosen = []
     for label in np.unique(y):
         rows = np.flatnonzero(y == label)
@@ -107,6 +107,23 @@ def duplicates(dataset: Iterable[tuple[Any, Any]]) -> list[tuple[int, ...]]:
         head = f"{pixels.shape}{pixels.dtype}".encode()
         seen.setdefault(hashlib.sha256(head + pixels.tobytes()).digest(), []).append(i)
     return [tuple(rows) for rows in seen.values() if len(rows) > 1]
+
+
+def _classes_of(labels: Any) -> np.ndarray:
+    """(n,) what tells classes apart."""
+    if not is_array(labels) and not isinstance(labels, range):
+        hint = " Give its .labels." if hasattr(labels, "labels") else ""
+        raise InputError(f"`labels` must be (n,) with n ≥ 1, got {described(labels)}.{hint}")
+    y = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    if y.ndim != 1 or len(y) == 0:
+        raise InputError(f"`labels` must be (n,) with n ≥ 1, got shape {y.shape}.")
+    return y
+
+
+def _seeded(seed: int) -> np.random.RandomState:
+    if (number := whole_number("seed", seed, least=0)) >= 2**32:
+        raise InputError(f"`seed` must be below 2³², got {seed}.")
+    return np.random.RandomState(number)
 
 
 def _stratified_parts(y: np.ndarray, share: np.ndarray, random: np.random.RandomState) -> np.ndarray:

@@ -5,7 +5,7 @@ choice for the reader; no code here decides by them.
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from frozenkit.errors import FrozenkitWarning, InputError
-from frozenkit.features import FeatureSet
+from frozenkit.arrays import described, whole_number
+from frozenkit.errors import FrozenkitError, FrozenkitWarning, InputError
+from frozenkit.features import FeatureSet, expect_set, load_set, same_labels
 from frozenkit.intervals import holm
 from frozenkit.probes import Probe, fit_probe
 from frozenkit.scores import PairedTest, Score, compare
@@ -89,7 +90,8 @@ def layer_report(
     """Fit a probe to each layer, choose a layer without test, and report all of them on test.
 
     Args:
-        train: Layer to train features, all of the same images in the same order: what `extract` returns.
+        train: Layer to train features, all of the same images in the same order: what `extract` returns. Sets may stay
+            on disk: see `fit_probe`.
         test: The same layers of the test images. Only reported on.
         kw: Passed to `fit_probe` (``head``, ``strengths``, ``seed``); ``val`` is a mapping like `train`.
 
@@ -97,7 +99,8 @@ def layer_report(
         A `LayerReport`.
 
     Raises:
-        InputError: If layers or images differ between the sets.
+        InputError: If layers, images or labels differ within a mapping, or a value is no set of features.
+        FrozenkitError: What `fit_probe` raises, with a note on which layer it was.
 
     Example:
         >>> x, y = torch.randn(40, 3), torch.arange(40) % 2
@@ -141,7 +144,11 @@ def _report(
     for name, features in train.items():
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", FrozenkitWarning)
-            probes[name] = fit_probe(features, val=None if val is None else val[name], **kw)
+            try:
+                probes[name] = fit_probe(features, val=None if val is None else val[name], **kw)
+            except FrozenkitError as error:
+                error.add_note(f"(That was {kind} {name!r}.)")
+                raise
         for warning in caught:
             warnings.warn(f"{kind} {name!r}: {warning.message}", warning.category, stacklevel=3)
     chosen = max(probes, key=lambda name: probes[name].choice_score)
@@ -151,7 +158,7 @@ def _report(
     if test is not None:
         scores = {name: probe.score(test[name]) for name, probe in probes.items()}
         predictions = {name: probe.predict(test[name]) for name, probe in probes.items()}
-        labels = test[chosen].labels
+        labels = test[chosen].labels.cpu()
         tests = {n: compare(predictions[chosen], p, labels) for n, p in predictions.items() if n != chosen}
         p_values = dict(zip(tests, holm([t.p_value for t in tests.values()])))
     return LayerReport(probes, chosen, scores, tests, p_values, kind)
@@ -159,14 +166,18 @@ def _report(
 
 def _check_sets(what: str, sets: Mapping[str, FeatureSet], train: Mapping[str, FeatureSet], kind: str) -> None:
     if not isinstance(sets, Mapping) or not sets:
-        raise InputError(f"`{what}` must map at least one {kind} to its features, got {type(sets).__name__}.")
+        raise InputError(f"`{what}` must map at least one {kind} to its features, got {described(sets)}.")
     missing = [name for name in train if name not in sets]
     if missing:
         raise InputError(f"`{what}` must hold every {kind} of train; {missing[0]!r} is missing.")
+    for name, features in sets.items():
+        expect_set(features, f"{what}[{name!r}]")
     first = next(iter(sets.values()))
     for name, features in sets.items():
         if features.ids != first.ids:
             raise InputError(f"`{what}` must hold the same images in the same order throughout; {name!r} differs.")
+        if not same_labels(features, first):
+            raise InputError(f"`{what}` must carry the same labels throughout; those of {name!r} differ.")
 
 
 @dataclass(frozen=True)
@@ -257,7 +268,7 @@ def learning_curve(
     """Test accuracy of each head with ever more labels per class.
 
     Args:
-        train: Where labels are drawn from.
+        train: Where labels are drawn from; with classes. A set on disk is loaded, here and as test.
         test: What every probe is reported on.
         sizes: Labels per class; a class with fewer gives all it has.
         repeats: Draws a size. Draws are distinct sets of images; where fewer exist, fewer are made.
@@ -269,13 +280,17 @@ def learning_curve(
         A `LearningCurve`.
 
     Raises:
-        InputError: If `sizes` is empty or holds a number below 1, or `repeats` is below 1.
+        InputError: If train is no set of features or a regression; if `sizes` or `heads` is empty, or a size or
+            `repeats` is no whole number of at least 1; as `fit_probe` does.
 
     Note:
         The best strength of a handful of images is often at an edge of the grid, by chance; no warning is shown here.
     """
-    if not len(sizes) or min(sizes) < 1 or repeats < 1:
-        raise InputError(f"`sizes` and `repeats` must be at least 1, got {list(sizes)} and {repeats}.")
+    train, test = load_set(train, "train"), load_set(test, "test")
+    if not train.classes:
+        raise InputError("`train` must have classes, since labels are drawn per class; it has numbers, a regression.")
+    sizes = whole_numbers("sizes", sizes)
+    repeats, heads = whole_number("repeats", repeats), head_list(heads)
     runs = []
     for shots in sorted(set(sizes)):
         for repeat, rows in enumerate(_draws(train, shots, repeats, seed)):
@@ -286,6 +301,25 @@ def learning_curve(
                     probe = fit_probe(few, head=head, seed=seed + repeat, **kw)
                 runs.append(Run(probe.head, shots, len(few), repeat, probe.score(test), probe.strength))
     return LearningCurve(tuple(runs))
+
+
+def head_list(heads: Any) -> list[str | nn.Module]:
+    """Heads to try one after another; a single one may come without a list."""
+    one = isinstance(heads, str | nn.Module | type) or not isinstance(heads, Iterable)
+    found = [heads] if one else list(heads)
+    if not found:
+        raise InputError("`heads` must hold at least one head, such as 'ridge', got none.")
+    return found
+
+
+def whole_numbers(name: str, values: Any) -> list[int]:
+    """At least one whole number of at least 1."""
+    if not isinstance(values, Iterable) or isinstance(values, str):
+        values = [values]
+    found = [whole_number(f"{name}[{i}]", value) for i, value in enumerate(values)]
+    if not found:
+        raise InputError(f"`{name}` must hold at least one whole number, got none.")
+    return found
 
 
 def _draws(train: FeatureSet, shots: int, repeats: int, seed: int) -> list[torch.Tensor]:

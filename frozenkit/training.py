@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from frozenkit.arrays import check_finite, described, whole_number
 from frozenkit.devices import resolve_device
 from frozenkit.errors import DataError, InputError
+from frozenkit.features import FeatureSet, check_apart, expect_set
 from frozenkit.scores import r_squared
 
 
@@ -87,8 +89,10 @@ def train_head(
         A `TrainLog`; its ``head`` is the one given.
 
     Raises:
-        InputError: If a setting is out of range, or val does not fit train.
-        DataError: If train or val is empty, or the loss is no longer finite.
+        InputError: If `head` is no module, has nothing to train or not one output per class; if a setting is out of
+            range, val does not fit train, or an image of val is one of train.
+        DataError: If train or val is empty, a row of features in memory or of labels is not finite, or the loss is no
+            longer finite.
 
     Example:
         >>> from frozenkit.features import FeatureSet
@@ -102,6 +106,8 @@ def train_head(
         I. Loshchilov, F. Hutter (2019), Decoupled weight decay regularization, ICLR, algorithm 2.
         I. Loshchilov, F. Hutter (2017), SGDR: stochastic gradient descent with warm restarts, ICLR, equation 5.
     """
+    if not isinstance(head, nn.Module):
+        raise InputError(f"`head` must be an nn.Module, such as LinearHead(d, k), got {described(head)}.")
     _check_settings(epochs=epochs, lr=lr, weight_decay=weight_decay, batch_size=batch_size, patience=patience)
     _check_sets(train, val)
     place = resolve_device(device)
@@ -110,6 +116,7 @@ def train_head(
     free = [p for p in head.parameters() if p.requires_grad]
     if not free:
         raise InputError("`head` must have parameters to train, got none with requires_grad.")
+    check_outputs(head, train)
     is_regression = train.labels.is_floating_point()
     history: list[dict[str, float]] = []
     best: tuple[float, float] = (-math.inf, -math.inf)
@@ -201,13 +208,9 @@ def _loss(output: Tensor, labels: Tensor) -> Tensor:
 
 
 def _check_settings(*, epochs: int, lr: float, weight_decay: float, batch_size: int, patience: int | None) -> None:
-    for name, value in {
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "patience": 1 if patience is None else patience,
-    }.items():
-        if value < 1:
-            raise InputError(f"`{name}` must be at least 1, got {value!r}.")
+    for name, value in {"epochs": epochs, "batch_size": batch_size, "patience": patience}.items():
+        if name != "patience" or value is not None:
+            whole_number(name, value)
     if not 0 < lr < math.inf:
         raise InputError(f"`lr` must be a positive number, got {lr!r}. Try 1e-2.")
     if not 0 <= weight_decay < math.inf:
@@ -216,23 +219,47 @@ def _check_settings(*, epochs: int, lr: float, weight_decay: float, batch_size: 
 
 def _check_sets(train: Any, val: Any) -> None:
     for name, data in {"train": train, "val": val}.items():
-        if not hasattr(data, "labels") or not hasattr(data, "n_features"):
-            raise InputError(f"`{name}` must be a FeatureSet or CachedFeatures, got {type(data).__name__}.")
+        expect_set(data, name)
         if len(data) == 0:
             raise DataError(f"`{name}` must hold at least one image, got none.")
-        if hasattr(data, "features"):
-            finite = torch.isfinite(data.features).reshape(len(data), -1).all(1)
-            if not finite.all():
-                row = int((~finite).nonzero()[0])
-                raise DataError(
-                    f"`{name}` must hold finite features, but row {row} ({data.ids[row]!r}) has NaN or infinity."
-                )
+        if isinstance(data, FeatureSet):
+            check_finite(data.features, name, data.ids)
+        if data.labels.is_floating_point():
+            check_finite(data.labels, f"{name}.labels", data.ids)
     if train.n_features != val.n_features or tuple(train.classes) != tuple(val.classes):
         raise InputError(
             f"`val` must have the width and classes of train, got {val.n_features} features in {len(val.classes)} "
             f"classes against {train.n_features} in {len(train.classes)}."
         )
-    if val is train or (set(val.ids) & set(train.ids) and val.fingerprint == train.fingerprint != ""):
+    if train.labels.shape[1:] != val.labels.shape[1:]:
         raise InputError(
-            "`val` must hold other images than train: an epoch chosen on train is the most overfitted one."
+            f"`val` must have labels shaped like those of train, got {tuple(val.labels.shape)} beside "
+            f"{tuple(train.labels.shape)}."
+        )
+    check_apart(train, val)
+
+
+def check_outputs(head: nn.Module, data: Any) -> None:
+    """Raise an `InputError` unless the head takes the features and gives one output per class, or per number.
+
+    A copy of the head is tried on a row or two, so the head itself stays as it was.
+    """
+    rows = list(range(min(2, len(data))))
+    x = data.features[rows] if isinstance(data, FeatureSet) else data.rows(rows)
+    place = next((p.device for p in head.parameters()), torch.device("cpu"))
+    try:
+        with torch.no_grad():
+            output = copy.deepcopy(head).eval()(x.float().to(place))
+    except Exception as error:  # whatever a module of the caller's own may raise
+        raise InputError(
+            f"`head` must take features of shape {tuple(x.shape)}, but {type(head).__name__} says: {error}"
+        ) from error
+    wanted = (len(x), data.n_classes) if data.classes else tuple(data.labels[rows].shape)
+    shape = tuple(output.shape) if isinstance(output, Tensor) else None
+    fits = shape == wanted if data.classes else shape is not None and output.numel() == data.labels[rows].numel()
+    if not fits:
+        what = f"one output per class, {wanted[1]}" if data.classes else f"outputs shaped {wanted}"
+        raise InputError(
+            f"`head` must give {what}, but {type(head).__name__} turns {tuple(x.shape)} into "
+            f"{shape or described(output)}."
         )

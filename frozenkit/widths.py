@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from frozenkit.errors import InputError
-from frozenkit.features import FeatureSet, reduce
+from frozenkit.features import FeatureSet, load_set, reduce
 from frozenkit.probes import fit_probe
 from frozenkit.scores import Score
+from frozenkit.studies import whole_numbers
 
 
 class Width(NamedTuple):
@@ -69,7 +70,7 @@ def width_curve(
     """Reduces features to each width, fitted on train alone, and probes them.
 
     Args:
-        train: (n, d) features.
+        train: (n, d) features with classes. A set on disk is loaded, here and as test.
         test: Other images; only reported on.
         widths: Numbers of features to keep, 1 to d.
         how: Ways of `reduce`: ``"pca"``, ``"random"``.
@@ -77,15 +78,17 @@ def width_curve(
         seed: Of the random projection and of `fit_probe`.
 
     Raises:
-        InputError: If `widths` is empty; as `reduce` does where one is out of range.
+        InputError: If `widths` is empty or holds no whole numbers; as `reduce` and `fit_probe` do.
 
     References:
         S. Dasgupta, A. Gupta (2003), An elementary proof of a theorem of Johnson and Lindenstrauss.
     """
-    if not len(widths):
-        raise InputError("`widths` must hold at least one number of features.")
+    widths = whole_numbers("widths", widths)
+    train, test = load_set(train, "train"), load_set(test, "test")
+    if not train.classes:
+        raise InputError("`train` must have classes: the curve shows accuracies. It has numbers, a regression.")
     points = []
-    for way in how:
+    for way in [how] if isinstance(how, str) else how:
         for width in sorted(set(widths)):
             small, held = reduce(train, test, n_features=width, how=way, seed=seed)
             points.append(Width(way, width, fit_probe(small, head=head, seed=seed).score(held)))

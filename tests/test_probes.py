@@ -236,7 +236,7 @@ BAD_ROW = replace(TRAIN, features=TRAIN.features.index_put((torch.tensor(7), tor
     ("kind", "call", "text"),
     [
         (UnknownNameError, lambda: fit_probe(TRAIN, head="rigde"), "Did you mean 'ridge'"),
-        (DataError, lambda: fit_probe(TRAIN.subset([0])), "at least two images, got 1"),
+        (DataError, lambda: fit_probe(TRAIN.subset([0])), "at least two images of one feature, got 1 of 20"),
         (DataError, lambda: fit_probe(TRAIN.subset([0, 4])), "at least two classes, got only 'ant'"),
         (DataError, lambda: fit_probe(BAD_ROW), r"row 7 \('0/7'\) has NaN or infinity"),
         (InputError, lambda: fit_probe(TRAIN, strengths=[0, 1]), "above 0, got"),
@@ -246,15 +246,19 @@ BAD_ROW = replace(TRAIN, features=TRAIN.features.index_put((torch.tensor(7), tor
         (InputError, lambda: fit_probe(TRAIN, val=make(20, d=3)), "`val` must have the classes, layer and width"),
         (InputError, lambda: fit_probe(TRAIN, val=TRAIN), "other images than train"),
         (InputError, lambda: fit_probe(TRAIN).predict(make(4, layer="early")), "'late', got 'early'"),
-        (InputError, lambda: fit_probe(TRAIN).predict(torch.ones(2, 3)), "20 features an image like train, got 3"),
+        (InputError, lambda: fit_probe(TRAIN).predict(torch.ones(2, 3)), "20 features per image like train, got 3"),
         (InputError, lambda: fit_probe(TRAIN).score(make(8, classes=("ant", "bee"))), "only one of them"),
         (InputError, lambda: fit_probe(TRAIN).score(make(8, classes=CLASSES[::-1])), "their order differs"),
         (InputError, lambda: fit_probe(TRAIN).r_squared(TEST), "is for regression"),
         (InputError, lambda: layer_report({}), "at least one layer"),
         (InputError, lambda: layer_report({"a": TRAIN}, {"b": TEST}), "'a' is missing"),
         (InputError, lambda: layer_report({"a": TRAIN, "b": VAL}), "'b' differs"),
-        (InputError, lambda: learning_curve(TRAIN, TEST, sizes=[]), "must be at least 1"),
-        (InputError, lambda: learning_curve(TRAIN, TEST, sizes=[0]), "must be at least 1"),
+        (InputError, lambda: learning_curve(TRAIN, TEST, sizes=[]), "at least one whole number, got none"),
+        (
+            InputError,
+            lambda: learning_curve(TRAIN, TEST, sizes=[0]),
+            r"`sizes\[0\]` must be a whole number of at least 1, got 0",
+        ),
     ],
 )
 def test_errors_say_what_came(kind, call, text):
@@ -399,7 +403,7 @@ def test_balanced_weights_help_the_rare_class(head):
 
 
 def test_weights_are_for_linear_heads():
-    with pytest.raises(InputError, match="`weights` are for the heads"):
+    with pytest.raises(InputError, match="`weights` must be left out for 'knn': it is for ridge and softmax"):
         fit_probe(TRAIN, head="knn", weights="balanced")
 
 

@@ -43,7 +43,7 @@ def test_what_has_no_plane():
     two = train.subset((train.labels < 2).nonzero().squeeze(1))
     with pytest.raises(DataError, match="at least three classes"):
         decision_regions(two, train)
-    with pytest.raises(InputError, match="`resolution` must be at least 2"):
+    with pytest.raises(InputError, match="`resolution` must be a whole number of at least 2"):
         decision_regions(train, train, resolution=1)
 
 

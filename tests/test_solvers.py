@@ -494,7 +494,7 @@ class TestTraining:
         head = LinearHead(6, 3)
         with pytest.raises(InputError, match="`val` must hold other images"):
             train_head(head, train, train)
-        with pytest.raises(InputError, match="`epochs` must be at least 1"):
+        with pytest.raises(InputError, match="`epochs` must be a whole number of at least 1"):
             train_head(head, train, val, epochs=0)
         with pytest.raises(InputError, match="`lr` must be a positive"):
             train_head(head, train, val, lr=0)

@@ -106,7 +106,7 @@ def test_few_shot_draws_that_many_of_each_without_repeats():
 def test_few_shot_says_which_class_is_too_small():
     with pytest.raises(DataError, match="class 2 has 5 examples, fewer than `shots`=6"):
         few_shot([0] * 7 + [1] * 9 + [2] * 5, shots=6)
-    with pytest.raises(InputError, match="`shots` must be at least 1, got 0"):
+    with pytest.raises(InputError, match="`shots` must be a whole number of at least 1, got 0"):
         few_shot([0, 1], shots=0)
 
 

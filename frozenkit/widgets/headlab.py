@@ -10,7 +10,7 @@ import torch
 import traitlets
 
 from frozenkit.errors import DataError, FrozenkitWarning, InputError
-from frozenkit.features import FeatureSet
+from frozenkit.features import FeatureSet, expect_set
 from frozenkit.outputs import measured
 from frozenkit.probes import Probe, fit_probe
 from frozenkit.scores import Score
@@ -46,7 +46,8 @@ class HeadLab(Lab):
             strength turns it off.
         head: ``"ridge"``, ``"softmax"``, ``"prototype"`` (class means), ``"knn"`` or ``"mlp"``. Only ridge has a
             strength to move; softmax and mlp are fitted beside the kernel, and `answer` follows when they are done.
-        normalize: Whether every image's features are scaled to length 1 first. `result` then expects them so.
+        normalize: Whether every image's features are scaled to length 1 first. `result` then expects them so. Class
+            means and neighbours centre, and scale to length 1 after that, either way: they are those of `fit_probe`.
         also: What is shown besides: ``"nothing"``, ``"reliability"``, ``"boundary"`` (of the same head, fitted anew in
             a plane) or ``"learning curve"``; the last two are computed beside the kernel.
         temperature: What logits are divided by in the reliability diagram; predictions do not change.
@@ -197,7 +198,7 @@ class HeadLab(Lab):
                 warnings.simplefilter("always", FrozenkitWarning)
                 head = head_of(name, train.n_features, train.n_classes)
                 strengths = self._strengths if name == "ridge" else None
-                probe = fit_probe(train, head=head, strengths=strengths, normalize=self.normalize)
+                probe = fit_probe(train, head=head, strengths=strengths)
             note = " ".join(str(w.message) for w in caught if issubclass(w.category, FrozenkitWarning))
             self._probes[key] = probe, train, note
         return self._probes[key]
@@ -305,9 +306,7 @@ def _check(train: Any, test: Any) -> None:
     for name, part in (("train", train), ("test", test)):
         if part is None:
             continue
-        if not hasattr(part, "n_features") or not hasattr(part, "classes"):
-            hint = " Take one layer out of it, as in extract(…)[layer]." if isinstance(part, dict) else ""
-            raise InputError(f"`{name}` must be a FeatureSet, got {type(part).__name__}.{hint}")
+        expect_set(part, name)
         if not part.classes:
             raise InputError(f"`{name}` must have class labels, got regression targets. HeadLab shows accuracies.")
     counts = np.bincount(np.asarray(train.labels))
