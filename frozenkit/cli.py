@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 import traceback
 import warnings
@@ -101,25 +102,67 @@ def probe(
     from frozenkit.backbones import load_backbone
     from frozenkit.cache import FeatureCache
     from frozenkit.page import to_html
-    from frozenkit.report import load_pictures, probe_pictures
+    from frozenkit.report import is_folder, probe_pictures, read_pictures
 
     if not page.parent.is_dir():
         raise InputError(f"`--report` must lie in a folder that exists, got {page}.")
+    if page.is_dir() or not os.access(page.parent, os.W_OK):
+        raise InputError(f"`--report` must be a file that can be written, got {page}.")
     check_advice(similarity=similarity, target_accuracy=goal)  # before the work, not after it
-    train, test = load_pictures(target, limit=limit, seed=seed, skip_bad=skip_bad)
-    size = image_size or (None if Path(target).exists() else 96)
+    pictures = read_pictures(target, limit=limit, seed=seed, skip_bad=skip_bad)
+    size = image_size or (None if is_folder(target) else 96)
     frozen = load_backbone(backbone, image_size=size)
-    names = [name.strip() for name in layers.split(",")] if layers else None
-    store = FeatureCache() if cache else None
     report = probe_pictures(
-        train, test, frozen, layers=names, cache=store, seed=seed, target_accuracy=goal, similarity=similarity
+        pictures.train,
+        pictures.test,
+        frozen,
+        layers=[name.strip() for name in layers.split(",")] if layers else None,
+        cache=FeatureCache() if cache else None,
+        seed=seed,
+        target_accuracy=goal,
+        similarity=similarity,
+        copies=pictures.copies,
     )
     _print_report(report)
-    words = " ".join(["frozenkit probe", *([] if target == "emoji-google" else [target])])
-    page.write_text(to_html(report, command=words), encoding="utf-8")
-    print(f"\nreport: {page}")
+    given = {
+        "backbone": None if backbone == "efficientnet-lite0" else backbone,
+        "layers": layers,
+        "image-size": image_size,
+        "limit": limit,
+        "seed": seed or None,
+        "target-accuracy": goal,
+        "similarity": similarity,
+    }
+    # Whoever gets the page need not know where on this disk the folder lies.
+    shown = Path(target).name if Path(target).is_absolute() else target
+    words = [
+        "frozenkit",
+        "probe",
+        *([] if target == "emoji-google" else [shown]),
+        *(["--skip-bad"] if skip_bad else []),
+    ]
+    words += [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
+    _write_aside(page, to_html(report, command=shlex.join(words)))
+    print(f"\nreport: {printable(page)}")
     if show:
         typer.launch(str(page))
+
+
+def _write_aside(path: Path, text: str) -> None:
+    """Write a file beside its place, and move it there when it is whole: what was there before is never cut short."""
+    try:
+        if path.exists() and not path.is_file():  # such as /dev/null, which must not be replaced
+            path.write_text(text, encoding="utf-8")
+            return
+        path = path.resolve()  # a link stays a link
+        aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            aside.write_text(text, encoding="utf-8")
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"`--report` must be a file that can be written, got {path}: {error.strerror}.") from error
 
 
 def _print_report(report: Any) -> None:
@@ -127,16 +170,17 @@ def _print_report(report: Any) -> None:
     from rich.text import Text
 
     console = _console()
-    console.print(
-        Text(f"{report.train.name}: {len(report.train):,} pictures to learn from, {len(report.test):,} to report on")
-    )
-    layers = Table("layer", "features", "leave-one-out", "test", "95 % interval", box=None, pad_edge=False)
+    name, kind = report.train.name, "cross-validated" if report.folds else "test"
+    parts = f"{len(report.train):,} pictures to learn from, {len(report.test):,} to report on"
+    console.print(Text(printable(f"{name}: {f'{report.n_train:,} pictures' if report.folds else parts}")))
+    layers = Table("layer", "features", "leave-one-out", kind, "95 % interval", box=None, pad_edge=False)
     for name, fitted in report.layers.probes.items():
-        score, chosen = report.layers.scores[name], name == report.layers.chosen
+        score, chosen = report.layer_scores[name], name == report.layers.chosen
         mark = " ←" if chosen else "  "
         cells = [name, f"{fitted.n_features:,}", f"{fitted.choice_score:.1%}{mark}", *_with_interval(score)]
         layers.add_row(*map(Text, cells), style="bold" if chosen else "")
-    controls = Table("control", "test", "95 % interval", box=None, pad_edge=False)
+    controls = Table("probe on", kind, "95 % interval", box=None, pad_edge=False)
+    controls.add_row(*map(Text, ["frozen features", *_with_interval(report.score)]), style="bold")
     for name, score in report.controls.items():
         controls.add_row(*map(Text, [name, *_with_interval(score)]))
     for table in (layers, controls):
@@ -145,9 +189,8 @@ def _print_report(report: Any) -> None:
         console.print()
         console.print(table)
     source = "all from the cache" if report.from_cache else "computed"
-    console.print(
-        Text(f"\nfeatures {source} in {report.seconds:.2f} s; ← chosen by leave-one-out on the training pictures")
-    )
+    console.print(Text(f"\nfeatures {source} in {report.seconds:.2f} s; ← chosen by leave-one-out"))
+    console.print(Text(report.method))
     console.print(Text(report.verdict, style="bold"))
     advice = report.advice
     reasons = Table("criterion", "found", "favours", box=None, pad_edge=False)
@@ -221,9 +264,13 @@ def cache_list() -> None:
     store = FeatureCache()
     entries = store.entries()
     entries["fingerprint"] = entries["fingerprint"].str[:12]
-    print(entries.fillna("").to_string(index=False) if len(entries) else f"nothing is stored in {store.root}")
-    if len(entries):
-        print(f"\n{len(entries)} entries, {store.size / 1e6:.1f} MB in {store.root}")
+    if not len(entries):
+        print(f"nothing is stored in {printable(store.root)}")
+        return
+    for column in entries.select_dtypes(exclude="number"):
+        entries[column] = entries[column].fillna("").map(printable)
+    print(entries.fillna("").to_string(index=False))
+    print(f"\n{len(entries)} entries, {store.size / 1e6:.1f} MB in {printable(store.root)}")
 
 
 @stored.command("verify")
@@ -270,19 +317,19 @@ def cache_why(
     from frozenkit.backbones import load_backbone
     from frozenkit.cache import FeatureCache
     from frozenkit.extraction import fingerprint_of
-    from frozenkit.report import load_pictures
+    from frozenkit.report import is_folder, read_pictures
 
-    train, _ = load_pictures(target, limit=None, seed=0, skip_bad=True)
-    frozen = load_backbone(backbone, image_size=image_size or (None if Path(target).exists() else 96))
+    train = read_pictures(target, limit=None, seed=0, skip_bad=True).train
+    frozen = load_backbone(backbone, image_size=image_size or (None if is_folder(target) else 96))
     store = FeatureCache()
     wanted = fingerprint_of(frozen, train, layer or frozen.default_layer, storage=store.storage)
     if wanted.digest in store:
-        print(f"stored: {store.path(wanted.digest)}")
+        print(f"stored: {printable(store.path(wanted.digest))}")
         return
     differs = store.why(wanted)
-    print("not stored" + ("; the nearest entry differs in" if differs else f", and {store.root} is empty"))
+    print("not stored" + ("; the nearest entry differs in" if differs else f", and {printable(store.root)} is empty"))
     for ingredient, (mine, theirs) in differs.items():
-        print(f"  {ingredient}: wanted {mine}, stored {theirs}")
+        print(printable(f"  {ingredient}: wanted {mine}, stored {theirs}"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -325,7 +372,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    print(f"error: {_one_line(message)}", file=sys.stderr)
+    # Errors name the argument of the function; here it is a word of the command line.
+    for parameter, option in (("skip_bad=True", "--skip-bad"), ("(skip_bad)", "(--skip-bad)")):
+        message = message.replace(parameter, option)
+    lines = [_one_line(line) for line in message.splitlines() if line.strip()] or [""]
+    print("\n".join([f"error: {lines[0]}", *(f"  {line}" for line in lines[1:])]), file=sys.stderr)
     return status
 
 
