@@ -83,6 +83,8 @@ def test_bad_pictures_stop_the_run_or_are_listed(capsys, pictures):
     status, _, err = run(capsys, "probe", str(pictures))
     assert status == 2
     assert "bad.jpg is not a readable image" in err
+    assert "With --skip-bad it is left out." in err
+    assert "skip_bad" not in err
     assert err.count("\n") == 1
     words = ("probe", str(pictures), "--skip-bad", "--image-size", "64", "--layers", "blocks.6")
     status, _, err = run(capsys, *words)
@@ -91,12 +93,111 @@ def test_bad_pictures_stop_the_run_or_are_listed(capsys, pictures):
     assert "bad.jpg" in (pictures.parent / "frozenkit-report.html").read_text()
 
 
+def test_all_problems_of_a_folder_in_one_run(capsys, pictures):
+    (next(pictures.iterdir()) / "bad.jpg").write_bytes(b"not a picture")
+    (pictures / "empty").mkdir()
+    (pictures / "\x1b[2Jone").mkdir()
+    Image.new("RGB", (9, 9)).save(pictures / "\x1b[2Jone" / "1.png")
+    status, out, err = run(capsys, "probe", str(pictures))
+    assert (status, out) == (2, "")
+    lines = err.splitlines()
+    assert "has 3 problems. With --skip-bad they are left out." in lines[0]
+    assert len(lines) == 4
+    assert all(any(name in line for line in lines[1:]) for name in ("bad.jpg", "empty", r"\x1b[2Jone"))
+    assert "\x1b" not in err
+    words = ("probe", str(pictures), "--skip-bad", "--image-size", "64", "--layers", "blocks.6")
+    status, out, err = run(capsys, *words)
+    assert status == 0
+    assert "1 unreadable images and 2 classes with fewer than two images" in err
+    page = (pictures.parent / "frozenkit-report.html").read_text()
+    assert all(name in page for name in ("bad.jpg", "empty", r"\x1b[2Jone"))
+    assert "\x1b" not in out + err + page
+
+
+def test_escapes_and_odd_bytes_in_class_names(capsys, pictures):
+    for old, new in zip(sorted(pictures.iterdir()), (b"\x1b[31mred", b"bl\xffue")):
+        old.rename(os.fsdecode(os.path.join(os.fsencode(pictures), new)))  # noqa: PTH118
+    words = ("--image-size", "64", "--layers", "blocks.6")
+    status, out, err = run(capsys, "probe", str(pictures), *words)
+    assert (status, err) == (0, "")
+    page = (pictures.parent / "frozenkit-report.html").read_text()
+    assert r"bl\xffue" in page
+    assert r"\x1b[31mred" in page
+    assert "\x1b" not in out + page
+    odd = pictures.rename(pictures.with_name("\x1b]0;x\x07 & co"))
+    status, out, err = run(capsys, "probe", str(odd), *words)
+    assert (status, err) == (0, "")
+    listed = run(capsys, "cache", "list")[1]
+    why = run(capsys, "cache", "why", str(odd), "--image-size", "65", "--layer", "blocks.6")[1]
+    for text in (out, listed, why):
+        assert "\x1b" not in text
+        assert "\x07" not in text
+    assert r"\x1b]0;x\x07 & co" in out
+
+
+def test_an_old_report_is_replaced_whole_or_not_at_all(capsys, pictures, monkeypatch):
+    page = pictures.parent / "r.html"
+    page.write_text("the old one")
+    words = ("probe", str(pictures), "--image-size", "64", "--layers", "blocks.6", "--report", "r.html")
+    monkeypatch.setattr("frozenkit.page.to_html", lambda *_, **__: "half a page \udcff")  # cannot be encoded
+    assert run(capsys, *words)[0] == 1
+    assert page.read_text() == "the old one"
+    monkeypatch.undo()
+    monkeypatch.chdir(pictures.parent)
+    (pictures.parent / "link.html").symlink_to(page)
+    assert run(capsys, *words[:-1], "link.html")[0] == 0
+    assert "<html" in page.read_text()
+    assert (pictures.parent / "link.html").is_symlink()
+    assert run(capsys, *words[:-1], "/dev/null")[0] == 0
+    assert Path("/dev/null").is_char_device()
+    assert not list(pictures.parent.glob(".*"))
+    status, _, err = run(capsys, *words[:-1], str(pictures))
+    assert status == 2
+    assert "`--report` must be a file that can be written, got" in err
+
+
+def test_the_page_says_how_it_was_made_and_not_where(capsys, pictures):
+    spaced = pictures.rename(pictures.with_name("my pictures"))
+    words = ("--image-size", "64", "--layers", "blocks.6", "--seed", "3")
+    assert run(capsys, "probe", str(spaced), *words)[0] == 0
+    page = (pictures.parent / "frozenkit-report.html").read_text()
+    made = "frozenkit probe &#x27;my pictures&#x27; --layers blocks.6 --image-size 64 --seed 3"
+    assert f"Made by <code>{made}</code>" in page
+    assert str(pictures.parent) not in page
+
+
+def test_a_small_folder_is_cross_validated(capsys, pictures):
+    status, out, err = run(capsys, "probe", str(pictures), "--image-size", "64", "--layers", "blocks.6")
+    assert (status, err) == (0, "")
+    assert "cross-validated" in out
+    said = " ".join(out.split())
+    assert "Cross-validated over all 16 pictures" in said
+    assert "A test part would hold 5 pictures, and the draw would decide" in said
+
+
+def test_a_name_goes_before_a_folder_for_data_and_size_alike(capsys, pictures):
+    pictures.rename(pictures.with_name("digits"))
+    words = ("probe", "--layers", "blocks.1", "--limit", "30", "--no-cache")
+    status, out, err = run(capsys, *words, "digits")
+    assert status == 0
+    assert "warning: digits is taken for the data set of that name, not for the folder; that one is ./digits" in err
+    assert "at 96 pixels" in (pictures.parent / "frozenkit-report.html").read_text()
+    status, out, err = run(capsys, *words, "./digits", "--image-size", "64")
+    assert (status, err) == (0, "")
+    assert "10 pictures" not in out
+    assert "16 pictures" in out
+    assert "digits" in run(capsys, "cache", "why", "digits")[2]
+
+
 def test_copies_in_the_folder_are_warned_about(capsys, pictures):
     first = next(pictures.iterdir())
     (first / "copy.png").write_bytes((first / "0.png").read_bytes())
     _, _, err = run(capsys, "probe", str(pictures), "--image-size", "64", "--layers", "blocks.6")
-    assert "equal pixel by pixel" in err
+    assert "2 pictures are equal to others, pixel by pixel: " in err
     assert "copy.png" in err
+    page = (pictures.parent / "frozenkit-report.html").read_text()
+    assert "2 pictures in 1 group, equal pixel by pixel" in page
+    assert "/copy.png</code>" in page
 
 
 @pytest.mark.parametrize(
@@ -151,7 +252,7 @@ def test_advice_ends_the_report_and_doubts_bad_data(capsys, tmp_path):
     """Emoji in a folder: enough of them, five a class, and with their labels shuffled."""
     from frozenkit import load_dataset
 
-    data = load_dataset("emoji-google", limit=150)
+    data = load_dataset("emoji-google", limit=300)
     names = [name.replace(" & ", " and ") for name in data.classes]
     shuffled = np.random.RandomState(0).permutation(data.labels.numpy())
     seen = [0] * len(names)
@@ -196,7 +297,7 @@ def test_escapes_in_names_do_not_reach_the_terminal(capsys, tmp_path):
     status, out, err = run(capsys, "probe", str(folder))
     assert (status, out) == (2, "")
     assert "\x1b" not in err
-    assert r"\x1b]0;title\x07nowhere\xff holds no pictures" in err
+    assert r"\x1b]0;title\x07nowhere\xff holds no images" in err
 
 
 def test_a_terminal_that_lacks_a_letter_gets_it_written_out():

@@ -1,0 +1,229 @@
+"""The report: small folders are judged by all their images, equal ones on one side, and names choose one rule."""
+
+import shutil
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from frozenkit import FeatureSet, fit_probe, load_backbone, load_dataset, score, split
+from frozenkit.errors import FrozenkitWarning, UnknownNameError
+from frozenkit.intervals import wilson_interval
+from frozenkit.page import to_html
+from frozenkit.report import (
+    ENOUGH_TEST,
+    cross_validated,
+    cross_validated_score,
+    load_pictures,
+    probe_pictures,
+    read_pictures,
+)
+
+LAYERS = ["blocks.2", "blocks.5"]
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return load_backbone(image_size=64, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """120 emoji, a folder per class."""
+    root = tmp_path_factory.mktemp("emoji") / "my emoji"
+    data = load_dataset("emoji-google", limit=120)
+    for i in range(len(data)):
+        picture, label = data[i]
+        place = root / data.classes[label].replace(" & ", " and ")
+        place.mkdir(parents=True, exist_ok=True)
+        picture.save(place / f"{i}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def report(folder, backbone):
+    return probe_pictures(*load_pictures(str(folder), limit=None, seed=0, skip_bad=False), backbone, layers=LAYERS)
+
+
+def noise(n, d=12, k=2, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    ids = tuple(map(str, range(n)))
+    return FeatureSet(torch.randn(n, d, generator=generator), torch.arange(n) % k, tuple("abcdef"[:k]), ids, "l", "")
+
+
+def test_a_small_folder_is_judged_by_all_its_images(report):
+    assert (len(report.train) + len(report.test), report.score.n, report.folds) == (120, 120, 10)
+    assert {s.n for s in [*report.controls.values(), *report.layer_scores.values()]} == {120}
+    assert list(report.controls) == ["majority", "shuffled labels", "raw pixels", "random weights"]
+    assert report.held_out.n == len(report.test)
+    assert len(set(report.ids)) == len(report.labels) == len(report.probabilities) == 120
+    assert report.score.low < report.score.accuracy < report.score.high
+    wrong = report.wrong()
+    assert len(wrong) == 120 - report.score.n_correct
+    assert all(report.picture(i)[1] == report.labels[i] for i in (0, 119))
+    assert "Cross-validated over all 120 pictures" in report.method
+    assert f"A test part would hold {len(report.test)} pictures" in report.method
+
+
+def test_a_part_of_a_folder_a_data_set_and_a_large_test_stay_held_out(folder, backbone, monkeypatch):
+    train, test = load_pictures(str(folder), limit=None, seed=0, skip_bad=False)
+    part = probe_pictures(train.subset(range(0, 84, 2)), test, backbone, layers=LAYERS[1:])
+    assert (part.folds, part.score.n, part.held_out) == (0, len(test), None)
+    assert "reported on" in part.method
+    monkeypatch.setattr("frozenkit.report.ENOUGH_TEST", len(test))
+    assert probe_pictures(train, test, backbone, layers=LAYERS[1:]).folds == 0
+    monkeypatch.setattr("frozenkit.report.ENOUGH_TEST", len(test) + 1)
+    assert probe_pictures(train, test, backbone, layers=LAYERS[1:]).folds == 10
+    assert probe_pictures(train, test, backbone, layers=LAYERS[1:], cross_validate=False).folds == 0
+
+
+def test_enough_images_hold_every_interval_within_five_points():
+    low, high = wilson_interval(np.arange(ENOUGH_TEST + 1), ENOUGH_TEST)
+    assert float((high - low).max()) <= 0.1
+    low, high = wilson_interval(np.arange(ENOUGH_TEST - 4), ENOUGH_TEST - 5)
+    assert float((high - low).max()) > 0.1
+
+
+def test_no_image_is_predicted_by_what_has_seen_it():
+    """On noise, choosing among many layers by leave-one-out flatters; cross-validation around the choice does not."""
+    sets = {f"layer {i}": replace(noise(60, seed=i), layer=f"layer {i}") for i in range(25)}
+    labels = next(iter(sets.values())).labels
+    folds = split(labels, fractions=[1] * 10, seed=0)
+    whole, by_layer = cross_validated(sets, folds)
+    assert set(by_layer) == set(sets)
+    torch.testing.assert_close(whole.sum(1), torch.ones(60))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FrozenkitWarning)
+        best = max(fit_probe(part).choice_score for part in sets.values())
+    assert best > 0.6
+    assert score(whole.argmax(1), labels, n_classes=2).accuracy < 0.6
+    # By hand, for one fold: the layer and the strength that the other nine choose.
+    rest = torch.cat(folds[1:]).sort().values
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FrozenkitWarning)
+        probes = {name: fit_probe(part.subset(rest)) for name, part in sets.items()}
+    chosen = max(probes, key=lambda name: probes[name].choice_score)
+    expected = probes[chosen].predict_proba(sets[chosen].subset(folds[0]))
+    torch.testing.assert_close(whole[folds[0]], expected, rtol=0, atol=0)
+
+
+def test_the_interval_of_a_cross_validation_covers():
+    """What it must hold is the accuracy of the probe that is fitted on all of them; that for n images is too narrow."""
+    wide = narrow = 0
+    for seed in range(100):
+        generator = torch.Generator().manual_seed(seed)
+        labels = torch.arange(60) % 3
+        centres = torch.eye(3, 8) * 1.6
+        x = centres[labels] + torch.randn(60, 8, generator=generator)
+        train = FeatureSet(x, labels, ("a", "b", "c"), tuple(map(str, range(60))), "l", "")
+        many = torch.arange(2_000) % 3
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FrozenkitWarning)
+            probe = fit_probe(train)
+        unseen = centres[many] + torch.randn(2_000, 8, generator=generator)
+        truth = float((probe.predict(unseen) == many).double().mean())
+        whole, _ = cross_validated({"l": train}, split(labels, fractions=[1] * 10, seed=seed))
+        found = cross_validated_score(whole.argmax(1), labels, train.classes)
+        low, high = wilson_interval(found.n_correct, found.n)
+        wide += found.low <= truth <= found.high
+        narrow += float(low) <= truth <= float(high)
+    assert wide >= 93
+    assert narrow < wide
+
+
+def test_equal_images_stay_on_one_side(folder, backbone, tmp_path):
+    root = tmp_path / "copies"
+    shutil.copytree(folder, root)
+    files = sorted(root.glob("*/*.png"))
+    for file in files[::3]:
+        file.with_name(f"{file.stem} again.png").write_bytes(file.read_bytes())
+    with pytest.warns(FrozenkitWarning, match="80 pictures are equal to others, pixel by pixel: .* = .*; …"):
+        train, test, copies = read_pictures(str(root), limit=None, seed=0, skip_bad=False)
+    assert len(copies) == 40
+    assert all(len({name in train.ids for name in group}) == 1 for group in copies)
+    counts = [np.bincount(part.labels, minlength=5) / len(part) for part in (train, test)]
+    np.testing.assert_allclose(*counts, rtol=0, atol=0.06)  # still stratified
+    report = probe_pictures(train, test, backbone, layers=LAYERS[1:])  # looks for them itself
+    assert {frozenset(group) for group in report.copies} == {frozenset(group) for group in copies}
+    page = to_html(report)
+    assert "80 pictures in 40 groups, equal pixel by pixel" in page
+    assert all(name.replace("&", "&amp;") in page for group in copies for name in group)
+
+
+def test_copies_in_every_part_would_flatter():
+    """A probe that remembers its images gets none right on noise, unless a copy of each was left on the other side."""
+    x = noise(80, d=200)
+    twice = FeatureSet(x.features.repeat(2, 1), x.labels.repeat(2), x.classes, tuple(map(str, range(160))), "l", "")
+    from frozenkit.report import _parts
+
+    groups = [(i, i + 80) for i in range(80)]
+    scores = {}
+    for name, copies in (("apart", ()), ("together", groups)):
+        folds = _parts(twice.labels, copies, fractions=[1] * 10, seed=0)
+        whole, _ = cross_validated({"l": twice}, folds)
+        scores[name] = score(whole.argmax(1), twice.labels, n_classes=2).accuracy
+        if copies:
+            assert all(set(fold.tolist()) == {(i + 80) % 160 for i in fold.tolist()} for fold in folds)
+    assert scores["apart"] > 0.9
+    assert scores["together"] < 0.65
+
+
+def test_a_class_that_is_one_image_over_and_over_is_still_learnt():
+    from frozenkit.report import _parts
+
+    labels = torch.tensor([0] * 10 + [1] * 5)
+    parts = _parts(labels, [tuple(range(10, 15))], fractions=(0.7, 0.3), seed=0)
+    assert all(len(labels[part].unique()) == 2 for part in parts)
+
+
+@pytest.mark.parametrize("each", [2, 3])
+def test_the_smallest_folders(backbone, folder, tmp_path, each):
+    for place in sorted(folder.iterdir())[:2]:
+        (tmp_path / place.name).mkdir()
+        for file in sorted(place.iterdir())[:each]:
+            (tmp_path / place.name / file.name).write_bytes(file.read_bytes())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FrozenkitWarning)
+        found = probe_pictures(
+            *load_pictures(str(tmp_path), limit=None, seed=0, skip_bad=False), backbone, layers=LAYERS[1:]
+        )
+    assert found.score.n == 2 * each
+    assert found.advice.choice == "look at the data first"
+    assert "<html" in to_html(found)
+
+
+def test_advice_never_contradicts_the_verdict(report):
+    name, rival = report.rival
+    apart = replace(report, score=replace(report.score, accuracy=0.9, low=0.85, high=0.95))
+    assert "beat every control" in apart.verdict
+    assert apart.advice.choice != "look at the data first"
+    near = replace(report, score=replace(report.score, accuracy=0.9, low=rival.high - 0.01, high=0.95))
+    assert f"the intervals overlap with {name}" in near.verdict
+    assert near.advice.choice == "look at the data first"
+    assert f"of {name}" in near.advice.next_step
+    assert "<b>Freeze.</b>" not in to_html(near)
+
+
+def test_the_page_names_the_files_that_are_wrong(report):
+    page = to_html(report, command="frozenkit probe 'my emoji'")
+    wrong = report.wrong()
+    for i in wrong[:12]:
+        assert f"<code>{report.ids[i]}</code>" in page
+    assert f"The first 12 of {len(wrong)}." in page
+    assert "cross-validated" in page
+    assert 'class="confusion"' in page
+    counts = report.score.confusion
+    assert page.count("class=right") == len(counts)
+    assert "frozenkit probe &#x27;my emoji&#x27;" in page
+
+
+def test_a_name_goes_before_a_folder_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    with pytest.warns(FrozenkitWarning, match="digits is taken for the data set .* that one is ./digits"):
+        train, _ = load_pictures("digits", limit=20, seed=0, skip_bad=False)
+    assert train.name == "digits"
+    with pytest.raises(UnknownNameError, match="no such folder is here"):
+        load_pictures("./digit", limit=None, seed=0, skip_bad=False)
