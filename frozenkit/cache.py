@@ -464,7 +464,8 @@ def _sha256(about: dict[str, Any], *tensors: Tensor) -> str:
     total = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for tensor in tensors:
         total.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        total.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+        if tensor.numel():  # torch has no byte view of nothing
+            total.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 

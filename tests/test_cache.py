@@ -452,3 +452,393 @@ def test_unknown_suffix_and_missing_file(tmp_path):
         load_features(tmp_path / "x.pt")
     with pytest.raises(CacheError, match="does not exist"):
         load_features(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("name", ["v1.2", "notes", "x.H5", "x.h5.bak", ".h5"])
+def test_only_a_known_suffix_counts_as_one(tmp_path, name):
+    with pytest.raises(InputError, match="must end in"):
+        save_features(a_set(), tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".npz", ".safetensors"])
+def test_saving_over_a_file_leaves_its_neighbours_alone(tmp_path, suffix):
+    path, neighbour = tmp_path / f"x{suffix}", tmp_path / "x.part"
+    neighbour.write_text("someone else's")
+    for seed in (0, 1):
+        save_features(a_set(seed=seed), path)
+    assert_close(load_features(path).features, a_set(seed=1).features, rtol=0, atol=0)
+    assert neighbour.read_text() == "someone else's"
+    assert {*tmp_path.iterdir()} == {path, neighbour}
+
+
+def test_only_feature_sets_are_saved(cache, tmp_path):
+    store(cache, a_set())
+    with pytest.raises(InputError, match="must be a FeatureSet, got CachedFeatures. Stored ones have `.load"):
+        save_features(cache.open(PRINT.digest), tmp_path / "x.h5")
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".npz", ".safetensors"])
+@pytest.mark.parametrize(("n", "d"), [(0, 7), (5, 0), (1, 1)])
+def test_sets_without_rows_or_width_come_back(tmp_path, suffix, n, d):
+    save_features(a_set(n=n, d=d), path := tmp_path / f"x{suffix}")
+    back = load_features(path)
+    assert back.features.shape == (n, d)
+    assert back.labels.tolist() == a_set(n=n).labels.tolist()
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".npz", ".safetensors"])
+def test_what_needs_a_gradient_or_half_precision_is_saved(tmp_path, suffix):
+    fs = a_set()
+    fs = FeatureSet(fs.features.bfloat16().requires_grad_(), fs.labels, fs.classes, fs.ids, fs.layer, "f")
+    save_features(fs, path := tmp_path / f"x{suffix}")
+    assert_close(load_features(path).features.float(), fs.features.detach().float(), rtol=0, atol=0)
+
+
+# --- files that someone made -----------------------------------------------------------------------------------------
+
+
+def sealed(path, **changes):
+    """A sound feature file whose header was changed and signed again, as anyone can."""
+    save_features(a_set(fingerprint="f"), path)
+    content = bytearray(path.read_bytes())
+    header = storage_module.Header.from_bytes(bytes(content[:4096]), path)
+    content[:4096] = storage_module._replace(header, **changes).to_bytes()
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"shape": (10**13, 2)},  # 80 TB
+        {"labels_shape": (10**13,)},
+        {"labels_shape": (50, 10**13)},
+        {"labels_shape": (49,)},
+        {"about_bytes": 8 * 10**13},
+        {"about_at": 10**15},
+        {"features_at": -1},
+        {"checksums_at": 1.5},
+        {"shape": (50, -7)},
+        {"shape": (50,)},
+        {"labels_type": "|O"},
+        {"labels_type": "<U1000000000"},
+        {"labels_type": ["<i8"]},
+        {"storage": "gzip"},
+        {"fingerprint": None},
+        {"size": None},
+    ],
+    ids=str,
+)
+def test_a_header_that_names_what_the_file_cannot_hold_is_refused(tmp_path, changes):
+    with pytest.raises(CacheError, match="is not a feature file: its header (names what the file cannot|is none of)"):
+        load_features(sealed(tmp_path / "x.h5", **changes))
+
+
+@pytest.mark.parametrize("text", [b"[]", b'{"format": 3}', b"[" * 3000, b"7", b"\xff", b'{"format": 3, "more": 1}'])
+def test_a_header_that_is_no_header_is_refused(tmp_path, text):
+    import hashlib
+
+    block = text + b"\n" + hashlib.sha256(text).hexdigest().encode() + b"\n"
+    (tmp_path / "x.h5").write_bytes(block.ljust(5000, b"\0"))
+    with pytest.raises(CacheError, match="is not a feature file: its header is none of ours"):
+        load_features(tmp_path / "x.h5")
+
+
+def test_hdf5_never_opens_what_is_read(cache, tmp_path, monkeypatch):
+    """Links, external storage, virtual sets and filters that unpack kilobytes into gigabytes are HDF5's, not ours."""
+    store(cache, a_set())
+    save_features(a_set(), tmp_path / "x.h5")
+
+    def refuse(*_, **__):
+        raise AssertionError("opened by HDF5")
+
+    monkeypatch.setattr(h5py, "File", refuse)
+    assert_close(cache.load(PRINT.digest).features, a_set().features, rtol=0, atol=0)
+    assert load_features(tmp_path / "x.h5").ids == a_set().ids
+    assert cache.verify() == {PRINT.digest: "ok"}
+    assert cache.entries()["state"].tolist() == ["ok"]
+
+
+@pytest.mark.parametrize("how", ["external", "link", "virtual", "bomb"])
+def test_an_hdf5_file_of_someone_elses_is_refused(tmp_path, how):
+    path = tmp_path / "x.h5"
+    with h5py.File(tmp_path / "other.h5", "w") as other:
+        other["labels"] = np.zeros(2, np.int64)
+    with h5py.File(path, "w", userblock_size=4096, libver="latest") as file:
+        if how == "external":
+            file.create_dataset("labels", (2,), np.int64, external=[("/etc/hostname", 0, 16)])
+        elif how == "link":
+            file["labels"] = h5py.ExternalLink(tmp_path / "other.h5", "labels")
+        elif how == "virtual":
+            layout = h5py.VirtualLayout((2,), np.int64)
+            layout[:] = h5py.VirtualSource(tmp_path / "other.h5", "labels", (2,))
+            file.create_virtual_dataset("labels", layout)
+        else:
+            file.create_dataset("labels", (3 * 10**8,), np.int64, chunks=(1 << 20,), compression="gzip", fillvalue=0)
+        file["features"], file["about"] = np.zeros((2, 3), np.float32), np.frombuffer(b"{}", np.uint8)
+    with pytest.raises(CacheError, match="is damaged or not a feature file"):
+        load_features(path)
+
+
+def test_a_bomb_in_npz_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "x.npz", features=np.zeros((10**6, 4)), labels=np.zeros(10**6), about="{}")
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("unpacked"))
+    with pytest.raises(CacheError, match="it is compressed, or names more than the file can hold"):
+        load_features(tmp_path / "x.npz")
+
+
+def test_an_array_in_npz_that_names_more_than_it_holds_is_refused(tmp_path, monkeypatch):
+    import io
+    import zipfile
+
+    array = io.BytesIO()
+    np.lib.format.write_array_header_1_0(array, {"descr": "<f4", "fortran_order": False, "shape": (10**13, 2)})
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        for name in ("features", "labels", "about"):
+            archive.writestr(f"{name}.npy", array.getvalue())
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("read"))
+    with pytest.raises(CacheError, match="features.npy names more, or less, than it holds"):
+        load_features(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_a_file_without_a_sha256_is_refused_with_what_to_do(tmp_path, suffix):
+    from safetensors.torch import save_file
+
+    fs, path = a_set(), tmp_path / f"x{suffix}"
+    about = json.dumps({"classes": fs.classes, "ids": fs.ids, "layer": "l", "fingerprint": "f"})
+    if suffix == ".npz":
+        np.savez(path, features=fs.features.numpy(), labels=fs.labels.numpy(), about=np.array(about))
+    else:
+        save_file({"features": fs.features, "labels": fs.labels}, path, metadata={"about": about})
+    with pytest.raises(CacheError, match="carries no sha256: another program wrote it.*Extract the features, and save"):
+        load_features(path)
+
+
+def test_anothers_safetensors_and_npz_are_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"weight": torch.zeros(3)}, tmp_path / "x.safetensors")
+    np.savez(tmp_path / "x.npz", weight=np.zeros(3))
+    for name in ("x.safetensors", "x.npz"):
+        with pytest.raises(CacheError, match="was not written by save_features: it must hold features, labels and ab"):
+            load_features(tmp_path / name)
+
+
+def test_pipes_and_folders_are_refused(tmp_path):
+    for suffix in (".h5", ".npz", ".safetensors"):
+        os.mkfifo(tmp_path / f"pipe{suffix}")
+        (tmp_path / f"folder{suffix}").mkdir()
+        for name in ("pipe", "folder"):
+            with pytest.raises(CacheError, match="is a folder, a pipe or a device"):
+                load_features(tmp_path / f"{name}{suffix}")
+        with pytest.raises(CacheError, match="cannot write .*: Is a directory. Free some space, or choose"):
+            save_features(a_set(), tmp_path / f"folder{suffix}")
+    assert not list(tmp_path.glob("*.part"))
+
+
+ABOUT = {"classes": ["a", "b", "c"], "ids": [str(i) for i in range(6)], "layer": "l", "fingerprint": "f"}
+ODD_VALUES = [None, 7, "abc", [], [1, 2, 3], ["a"], {"a": 1}, [["a"], "b", "c"], ["a"] * 6, True, [None] * 6]
+
+
+def fuzzed_abouts():
+    """What `about` may hold instead: each part missing, and of each odd kind; and no dictionary at all."""
+    for name in ABOUT:
+        yield {key: value for key, value in ABOUT.items() if key != name}
+        yield from (
+            {**ABOUT, name: value} for value in ODD_VALUES if type(value) is not type(ABOUT[name]) or value == []
+        )
+    yield from ODD_VALUES
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".npz", ".safetensors"])
+def test_whatever_a_file_says_about_itself_it_is_loaded_or_refused(tmp_path, monkeypatch, suffix):
+    """Signed nonsense: an error of ours, never a KeyError or TypeError."""
+    from frozenkit import cache as cache_module
+
+    fs = FeatureSet(torch.randn(6, 2), torch.arange(6) % 3, ("a", "b", "c"), tuple(map(str, range(6))), "l", "f")
+    path, real = tmp_path / f"x{suffix}", json.dumps
+    refused = 0
+    for about in fuzzed_abouts():
+        with monkeypatch.context() as patch:
+            if suffix == ".h5":
+                patch.setattr(
+                    storage_module.json,
+                    "dumps",
+                    lambda value, about=about, **more: real(
+                        {**about, "ingredients": {}}
+                        if isinstance(about, dict) and "classes" in value
+                        else about
+                        if "classes" in value
+                        else value,
+                        **more,
+                    ),
+                )
+            else:
+                signed = (
+                    {**about, "sha256": cache_module._sha256(about, fs.features, fs.labels)}
+                    if isinstance(about, dict)
+                    else about
+                )
+                patch.setattr(
+                    cache_module.json,
+                    "dumps",
+                    lambda value, signed=signed, **more: real(signed if "sha256" in value else value, **more),
+                )
+            save_features(fs, path)
+        if suffix == ".h5" and isinstance(about, dict) and about.get("fingerprint") != "f":
+            continue  # there, the header has it
+        with pytest.raises(CacheError):
+            load_features(path)
+        refused += 1
+    assert refused > 30
+
+
+# --- odd things in the folder ----------------------------------------------------------------------------------------
+
+
+def names_of_ours():
+    return (f"{i:x}" * 64 for i in range(1, 16))
+
+
+@pytest.fixture
+def crowded(cache):
+    """A cache with one sound entry, and what else may come to lie in its folder."""
+    store(cache, a_set())
+    names = names_of_ours()
+    for suffix in (".h5", ".part"):
+        (cache.root / f"{next(names)}{suffix}").mkdir()
+        os.mkfifo(cache.root / f"{next(names)}{suffix}")
+        (cache.root / f"{next(names)}{suffix}").symlink_to(cache.root / "nowhere")
+    for name in ("download.part", "mine.h5", "notes.txt", f"{'a' * 63}.part", f"{'b' * 64}.lock", f"{'c' * 64}.x.part"):
+        (cache.root / name).write_text("someone else's")
+    return cache
+
+
+def test_odd_entries_neither_crash_nor_hang_nor_go(crowded):
+    ours = crowded.path(PRINT.digest)
+    others = {*crowded.root.iterdir()} - {ours}
+    assert crowded.verify() == {PRINT.digest: "ok"}
+    assert crowded.entries()["state"].tolist() == ["ok"]
+    assert repr(crowded).startswith("FeatureCache(1 entry")
+    assert crowded.size == ours.stat().st_size
+    assert crowded.why(Fingerprint({**PRINT.ingredients, "pooling": "max"})) == {"pooling": ("max", "mean")}
+    for name in names_of_ours():
+        assert name not in crowded
+        with pytest.raises(CacheMissError):
+            crowded.load(name)
+    assert crowded.clear(name="noise") == 1
+    assert crowded.clear() == 0
+    assert {*crowded.root.iterdir()} == others
+
+
+def test_an_entry_that_cannot_be_read_is_listed_and_cleared(cache, monkeypatch):
+    store(cache, a_set())
+    real = os.open
+
+    def refuse(path, *more):
+        if str(path).endswith(".h5"):
+            raise PermissionError(13, "Permission denied")
+        return real(path, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        for state in (cache.verify()[PRINT.digest], cache.entries()["state"][0]):
+            assert "Permission denied. Mend its permissions" in state
+        assert cache.why(PRINT) == {}
+        assert cache.clear() == 1
+    assert PRINT.digest not in cache
+
+
+def test_an_entry_that_goes_while_it_is_looked_at_is_no_damage(cache, monkeypatch):
+    store(cache, a_set())
+    listed = cache._files()
+    cache.remove(PRINT.digest)
+    monkeypatch.setattr(FeatureCache, "_files", lambda *_: listed)
+    assert cache.verify() == {}
+    assert "does not exist" in cache.entries()["state"][0]
+    assert cache.why(PRINT) == {}
+
+
+def test_clear_takes_unfinished_parts_and_entries_from_the_future(cache):
+    store(cache, a_set())
+    other = Fingerprint({**PRINT.ingredients, "dataset": "other"})
+    store(cache, a_set(fingerprint=other.digest), fingerprint=other, upto=24)
+    third = Fingerprint({**PRINT.ingredients, "dataset": "third"})
+    store(cache, a_set(fingerprint=third.digest), fingerprint=third)
+    store(cache, a_set(fingerprint=third.digest), fingerprint=third, upto=24)  # entry and part: one, not two
+    for path in cache.root.iterdir():
+        os.utime(path, (time.time() + 10**6,) * 2)
+    assert cache.clear(older_than_days=1) == 0
+    assert cache.clear(name="other") == 1
+    assert cache.clear() == 2
+    assert list(cache.root.iterdir()) == []
+
+
+@pytest.mark.parametrize("days", [float("nan"), -1, float("inf")])
+def test_clear_refuses_ages_that_are_none(cache, days):
+    store(cache, a_set())
+    with pytest.raises(InputError, match="`older_than_days` must be a finite number of at least 0, got"):
+        cache.clear(older_than_days=days)
+    assert PRINT.digest in cache
+
+
+def test_what_is_being_written_is_not_taken_away(cache):
+    fs = a_set()
+    with cache.writing([PRINT.digest]):
+        part = cache.part(fs, tuple(fs.features.shape), 8, PRINT)
+        for start in range(0, len(fs), 8):
+            part.write(start, fs.features[start : start + 8])
+        cache.remove(PRINT.digest)
+        cache.clear()
+        assert [path.suffix for path in sorted(cache.root.iterdir())] == [".lock", ".part"]
+        part.finish()
+        part.close()
+    assert cache.verify() == {PRINT.digest: "ok"}
+    assert list(cache.root.iterdir()) == [cache.path(PRINT.digest)]
+
+
+def test_without_locks_each_has_a_file_of_its_own(cache):
+    fs = a_set()
+    store(cache, fs, upto=16)  # another's, which may be alive
+    before = (cache.root / f"{PRINT.digest}.part").read_bytes()
+    shape = tuple(fs.features.shape)
+    first, second = (cache.part(fs, shape, 8, PRINT, alone=False) for _ in range(2))
+    assert not first.finished_rows().any()
+    for part in (first, second):
+        for start in range(0, len(fs), 8):
+            part.write(start, fs.features[start : start + 8])
+    for part in (first, second):
+        part.finish()
+        part.close()
+    cache.part(fs, shape, 8, PRINT, alone=False).close()  # given up: nothing could go on from it
+    assert_close(cache.load(PRINT.digest).features, fs.features, rtol=0, atol=0)
+    assert {path.name for path in cache.root.iterdir()} == {f"{PRINT.digest}.h5", f"{PRINT.digest}.part"}
+    assert (cache.root / f"{PRINT.digest}.part").read_bytes() == before
+    assert cache.size > len(before)
+
+
+def test_a_rename_that_worked_and_was_reported_as_failed_counts(cache, monkeypatch):
+    """A network file system repeats a request whose answer was lost; the second one finds nothing to rename."""
+    from pathlib import Path
+
+    real = Path.replace
+
+    def twice(self, target):
+        real(self, target)
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", twice)
+    store(cache, a_set())
+    assert cache.verify() == {PRINT.digest: "ok"}
+
+
+def test_a_part_that_someone_removed_is_said(cache):
+    fs = a_set()
+    part = cache.part(fs, tuple(fs.features.shape), 50, PRINT)
+    part.write(0, fs.features)
+    (cache.root / f"{PRINT.digest}.part").unlink()
+    with pytest.raises(CacheError, match="cannot write .*No such file or directory"):
+        part.finish()
+    part.close()

@@ -455,3 +455,23 @@ def test_cls_and_register_tokens_never_count_as_patches(pooling):
             images, indices=[6], output_fmt="NLC", return_prefix_tokens=True
         )
     assert_close(FeatureExtractor(backbone, "blocks.6", pooling="cls")(images), prefix[:, 0], rtol=1e-4, atol=1e-4)
+
+
+def test_without_locks_anothers_unfinished_file_is_left_alone(lite0, tmp_path, monkeypatch):
+    import errno
+    import fcntl
+
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    settings = {"layers": "blocks.2", "precision": "exact", "progress": False}
+    whole = extract(lite0, Noise(4), cache=FeatureCache(tmp_path / "first"), **settings)["blocks.2"]
+    cache = FeatureCache(tmp_path / "second")
+    others = cache.path(whole.fingerprint).with_suffix(".part")
+    cache.root.mkdir()
+    others.write_text("another process is writing here")
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.warns(FrozenkitWarning, match="file system without locks"):
+        found = extract(lite0, Noise(4), cache=cache, **settings)["blocks.2"]
+    assert_close(found.features, whole.features, rtol=0, atol=0)
+    assert others.read_text() == "another process is writing here"
