@@ -185,7 +185,7 @@ def load_backbone(
     else:
         module, preprocess = load_module(name, weights)
     if image_size is not None:
-        preprocess = preprocess.at(image_size)
+        preprocess = preprocess.at(int(image_size))
     return Backbone(module, preprocess, name=name if weights else f"{name} (random weights)", device=device)
 
 

@@ -322,7 +322,7 @@ def cache_why(
     train = read_pictures(target, limit=None, seed=0, skip_bad=True).train
     frozen = load_backbone(backbone, image_size=image_size or (None if is_folder(target) else 96))
     store = FeatureCache()
-    wanted = fingerprint_of(frozen, train, layer or frozen.default_layer, storage=store.storage)
+    wanted = fingerprint_of(frozen, train, layer or frozen.default_layer, cache=store)
     if wanted.digest in store:
         print(f"stored: {printable(store.path(wanted.digest))}")
         return

@@ -178,7 +178,8 @@ def finetune(
         A `FineTuned`.
 
     Raises:
-        InputError: If a setting is out of range, or val does not fit train.
+        InputError: If a setting is out of range, val does not fit train, or there is a checkpoint and the backbone's
+            preprocessing is random.
         DataError: If the loss is no longer finite at any learning rate.
         CacheError: If `checkpoint` is of other images, another backbone or other settings, or cannot be read.
 
@@ -200,15 +201,15 @@ def finetune(
         device=device,
     )
     run = Tuning(target, head, train, val, unfreeze, epochs, batch_size, batch_norm, augment, precision, seed)
-    settings = {
-        "backbone": backbone.digest,
-        "preprocess": repr(backbone.preprocess),
-        "train": train.digest,
-        "val": val.digest,
-        "start": start if isinstance(start, str) else repr(start),
-        "rates": rates,
-        "settings": [layer, unfreeze, epochs, batch_size, batch_norm, augment, precision, seed],
-    }
+    settings: dict[str, Any] = {}
+    if checkpoint is not None:
+        settings = {
+            "frozen": dict(fingerprint_of(backbone, train, layer, precision="exact").ingredients),
+            "val": val.digest,
+            "start": start if isinstance(start, str) else digest_module(head),
+            "rates": rates,
+            "settings": [layer, unfreeze, epochs, batch_size, batch_norm, augment, precision, seed],
+        }
     saved = Checkpoint(checkpoint, Fingerprint(settings).digest)
     total = epochs * len(rates) * len(train)
     with progress_bar(progress, total, f"fine-tuning {backbone.name}") as advance:

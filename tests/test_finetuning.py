@@ -121,6 +121,17 @@ def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(backbone, sets,
         tuned(backbone, sets, checkpoint=place, progress=stop)
     with pytest.raises(CacheError, match="other images, another backbone or other settings"):
         tuned(backbone, sets, checkpoint=place, seed=1)
+
+    def preprocessing(shift):
+        usual = backbone.preprocess
+        return Backbone(backbone.module, lambda image: usual(image) - shift, image_size=32, device="cpu")
+
+    elsewhere = tmp_path / "own.pt"
+    with pytest.raises(KeyboardInterrupt):
+        tuned(preprocessing(0.1), sets, checkpoint=elsewhere, progress=stop)
+    with pytest.raises(CacheError, match="other images, another backbone or other settings"):
+        tuned(preprocessing(0.2), sets, checkpoint=elsewhere)
+    tuned(preprocessing(0.1), sets, checkpoint=elsewhere)  # equal, though at another address
     place.write_bytes(place.read_bytes()[:1000])
     with pytest.raises(CacheError, match="cannot be read"):
         tuned(backbone, sets, checkpoint=place)

@@ -386,10 +386,11 @@ def test_an_image_edited_while_extraction_runs_stops_it(folder, tmp_path):
 def test_an_edited_image_never_gives_its_old_features(folder, tmp_path):
     cache, dataset = FeatureCache(tmp_path / "cache"), image_folder(folder)
     part = dataset.subset([0, 2])
-    old, old_part = (features(pipeline(), cache, d).features for d in (dataset, part))
+    backbone = pipeline(Preprocess(SIDE, SIDE))
+    old, old_part = (features(backbone, cache, d).features for d in (dataset, part))
     repaint(folder / "cat" / "0.bmp", (200, 200, 0))
     for again, before in ((dataset, old), (part, old_part)):
-        now = features(pipeline(), cache, again).features
+        now = features(backbone, cache, again).features
         assert (now[0] - before[0]).abs().max() > 0.01
         assert_close(now[1:], before[1:], rtol=0, atol=0)
 
