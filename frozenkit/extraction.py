@@ -5,6 +5,7 @@ import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
+from numbers import Integral
 from typing import Any, Protocol
 
 import numpy as np
@@ -103,8 +104,8 @@ def extract(
         raise InputError(f"`pooling` must be one of {', '.join(POOLINGS)}, got {pooling!r}.")
     if len(dataset) == 0:
         raise InputError("`dataset` must hold at least one image, got none.")
-    if batch_size is not None and batch_size < 1:
-        raise InputError(f"`batch_size` must be at least 1, got {batch_size}.")
+    if batch_size is not None and (not isinstance(batch_size, Integral) or batch_size < 1):
+        raise InputError(f"`batch_size` must be at least 1 and a whole number, got {batch_size!r}.")
     if lazy and cache is None:
         raise InputError("`lazy=True` leaves features on disk, so it needs `cache=FeatureCache()`.")
     resolved = _resolve_precision(precision, backbone.device.type)
@@ -116,7 +117,7 @@ def extract(
             raise
         prints = {}  # nothing is kept, so nothing can be stale
     usual = 256 if backbone.device.type == "cuda" else 64 if resolved == "fast" else 32
-    run = _Run(backbone, dataset, pooling, resolved, batch_size or usual)
+    run = _Run(backbone, dataset, pooling, resolved, int(batch_size or usual))
     with progress_bar(progress, len(dataset), backbone.name) as advance:
         if cache is None:
             blank = {name: _blank(dataset, name, prints.get(name)) for name in names}

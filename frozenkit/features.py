@@ -324,6 +324,7 @@ def reduce(
     n_features = whole_number("n_features", n_features)
     if not n_features <= limit:
         raise InputError(f"`n_features` must lie in 1..{limit} here, got {n_features}.")
+    n_features = int(n_features)  # it may be NumPy's
     if how == "pca":
         mean = train.features.double().mean(0)
         axes = torch.linalg.svd(train.features.double() - mean, full_matrices=False).Vh[:n_features].T

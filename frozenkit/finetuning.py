@@ -17,9 +17,9 @@ from frozenkit.cache import FeatureCache
 from frozenkit.checkpoints import Checkpoint
 from frozenkit.datasets import ImageDataset
 from frozenkit.errors import DataError, InputError, UnknownNameError
-from frozenkit.extraction import extract
+from frozenkit.extraction import extract, fingerprint_of
 from frozenkit.features import FeatureSet
-from frozenkit.fingerprint import Fingerprint
+from frozenkit.fingerprint import Fingerprint, digest_module
 from frozenkit.fits import in_batches
 from frozenkit.heads import LinearHead
 from frozenkit.probes import Probe, fit_probe

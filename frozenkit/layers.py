@@ -1,6 +1,7 @@
 """What layers a network has, in which order they finish, and what shape they give: one pass on the meta device."""
 
 import math
+import threading
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from frozenkit.errors import ActivationError
+
+_ONE_PASS = threading.RLock()
 
 # What the classifier takes, where no layer that does something gives exactly that: a CLS token, say, or a mean taken
 # by a function. Headless networks: what they give.
@@ -281,16 +284,17 @@ def hooked(
 
         return report
 
-    handles = [
-        m.register_forward_hook(hook(name)) for name, m in module.named_modules() if names is None or name in names
-    ]
-    if classifiers is not None and names is not None and PRE_LOGITS in names:
-        for name in classifiers:
-            handles.append(module.get_submodule(name).register_forward_pre_hook(before))
-        if not classifiers:
-            handles.append(module.register_forward_hook(hook(PRE_LOGITS)))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    with _ONE_PASS:  # a pass of another thread would set these hooks off, and rows would change places
+        handles = [
+            m.register_forward_hook(hook(name)) for name, m in module.named_modules() if names is None or name in names
+        ]
+        try:
+            if classifiers is not None and names is not None and PRE_LOGITS in names:
+                for name in classifiers:
+                    handles.append(module.get_submodule(name).register_forward_pre_hook(before))
+                if not classifiers:
+                    handles.append(module.register_forward_hook(hook(PRE_LOGITS)))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()

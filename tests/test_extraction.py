@@ -238,6 +238,7 @@ def test_not_finite_activations_name_layer_and_images():
         ({"pooling": "median"}, InputError, "`pooling` must be one of mean, max"),
         ({"precision": "float16"}, InputError, "`precision` must be"),
         ({"batch_size": 0}, InputError, "`batch_size` must be at least 1"),
+        ({"batch_size": 2.5}, InputError, "`batch_size` must be at least 1 and a whole number, got 2.5"),
         ({"layers": []}, InputError, "`layers` must name at least one"),
         ({"layers": ["blocks.1", "blocks.1"]}, InputError, "each once"),
         ({"layers": "blocks.9"}, UnknownNameError, "Did you mean 'blocks"),
@@ -307,6 +308,17 @@ def test_only_the_missing_layers_are_computed(lite0, tmp_path):
     extract(lite0, Noise(4), layers=["blocks.2", "blocks.6"], cache=cache, precision="exact", progress=False)
     handle.remove()
     assert ran == [1]  # the key's own test image; the pass over the four images ended after blocks.2
+
+
+def test_sizes_may_be_numpys_whole_numbers(tmp_path):
+    backbone = load_backbone(image_size=np.int64(64), device="cpu")
+    plain = load_backbone(image_size=64, device="cpu")
+    settings = {"layers": "blocks.2", "precision": "exact", "progress": False, "cache": FeatureCache(tmp_path)}
+    first = extract(backbone, Noise(4), batch_size=np.int64(3), **settings)["blocks.2"]
+    dataset = Read(4)
+    again = extract(plain, dataset, batch_size=3, **settings)["blocks.2"]
+    assert not dataset.reads
+    assert_close(first.features, again.features, rtol=0, atol=0)
 
 
 def test_lazy_leaves_features_on_disk(lite0, tmp_path):

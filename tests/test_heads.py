@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -358,3 +359,9 @@ def test_a_frozen_classifier_takes_modules_and_says_how_a_probe_becomes_one():
         FrozenClassifier(load_backbone(image_size=32, device="cpu"), nn.Linear(4, 2))
     head = LinearHead.from_map(probe.logits_of.weights, probe.logits_of.intercept)  # the advice itself
     torch.testing.assert_close(FrozenClassifier(nn.Identity(), head)(x).argmax(1), probe.logits_of(x).argmax(1))
+
+
+def test_sizes_may_be_numpys_whole_numbers():
+    d, k = np.int64(8), np.int64(2)
+    for head in (LinearHead(d, k), PrototypicalHead(d, k), MLPHead(d, k, hidden=(np.int64(4),)).eval()):
+        assert head(torch.zeros(3, 8)).shape == (3, 2)

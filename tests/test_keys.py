@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -267,6 +268,17 @@ def test_an_equal_pipeline_hits_in_another_process_and_with_other_rounding(tmp_p
         assert done.returncode == 0, done.stderr
         reads.append(done.stdout.split()[-1])
     assert reads == ["20", "0"]
+
+
+def test_threads_that_share_a_backbone_get_their_own_rows(tmp_path):
+    """Seen to fail: each thread's hooks were set off by the other's pass."""
+    backbone = pipeline()
+    sets = [Counted(pixel=(0, 0, 0, k % 3), order=order) for k, order in enumerate([(0, 1, 2, 3), (3, 2, 1, 0)] * 4)]
+    truth = [features(backbone, dataset=dataset).features for dataset in sets]
+    with ThreadPoolExecutor(8) as pool:
+        ours = list(pool.map(lambda dataset: features(backbone, dataset=dataset, batch_size=1).features, sets))
+    for one, other in zip(ours, truth, strict=True):
+        assert_close(one, other)
 
 
 # --- random preprocessing -------------------------------------------------------------------------
