@@ -1,14 +1,17 @@
-"""Freeze, or fine-tune? The published criteria applied to what was measured, each with its reason."""
+"""Freeze, or fine-tune? A short decision tree on what was measured, beside the published rules of thumb."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from frozenkit.errors import InputError, UnknownNameError
 
+if TYPE_CHECKING:
+    from frozenkit.gaps import Gap
+
 SIMILARITIES = ("near", "middle", "far")
-CHOICES = ("freeze", "fine-tune", "measure the gap", "look at the data first")
+CHOICES = ("freeze", "fine-tune", "measure the gap", "improve the probe", "look at the data first")
 
 
 class Criterion(NamedTuple):
@@ -31,10 +34,10 @@ CRITERIA = (
 
 
 class Reason(NamedTuple):
-    """What one criterion says here.
+    """What one question of the tree, or one criterion, says here.
 
     Attributes:
-        criterion: Its name, one of `CRITERIA` or a check of the data.
+        criterion: The question, a check of the data, or the name of one of `CRITERIA`.
         finding: What was found, in words.
         favours: ``"frozen"``, ``"fine-tuning"``, or ``""`` where it is undecided.
     """
@@ -50,8 +53,9 @@ class Advice:
 
     Attributes:
         choice: One of `CHOICES`.
-        reasons: One for each criterion that was given.
-        next_step: A sentence.
+        reasons: The questions of the tree that were asked, with their answers; then what each published criterion says
+            of what is known, and how they lean together. Only the questions decide.
+        next_step: A sentence or two.
     """
 
     choice: str
@@ -59,11 +63,11 @@ class Advice:
     next_step: str
 
     def count(self, favours: str) -> int:
-        """How many reasons favour ``"frozen"`` or ``"fine-tuning"``."""
-        return sum(reason.favours == favours for reason in self.reasons)
+        """How many published criteria favour ``"frozen"`` or ``"fine-tuning"``."""
+        return _count(self.reasons, favours)
 
     def to_frame(self) -> Any:
-        """A pandas table, one row a criterion."""
+        """A pandas table, one row a question or criterion."""
         import pandas as pd
 
         rows = [(r.criterion, r.finding, r.favours or "undecided") for r in self.reasons]
@@ -88,17 +92,23 @@ def advise(
     chance: float | None = None,
     interval: tuple[float, float] | None = None,
     best_control: tuple[str, float] | None = None,
+    gap: "Gap | None" = None,
     gpu: bool | None = None,
     rapid: bool | None = None,
     fine_grained: bool | None = None,
     memory_for_backprop: bool | None = None,
 ) -> Advice:
-    """The published criteria, weighed alike, on what was measured; what is not known does not count.
+    """Outcome before circumstances: three questions in turn, the first answer that settles it decides.
 
-    Before any of them counts, the data must bear a judgement: a probe that is not above chance, or that a control
-    without pretraining equals, asks for another look at pictures and labels, not for more training. Where the
-    criteria are even, the gap itself is worth measuring: better layers and heads first, then fine-tuning for what is
-    left of it.
+    1. *Good enough already?* If the probe reaches the target, nothing is left to do.
+    2. *Can these data tell?* Where there are too few images of a class, where the probe is not above chance or a
+       control without pretraining equals it, or where its interval holds the target, look at the data first.
+    3. *Is the gap worth it?* Measured, and shown to be above zero, it is; not shown to be, another way is better. Not
+       measured, it is to be measured if the target is missed: with a GPU at hand by fine-tuning at once.
+
+    Circumstances are constraints: without memory for backprop nothing is fine-tuned, and the probe must improve. They
+    never make a missed target good enough. The published criteria, which mix outcome and circumstances, are shown for
+    what is known, and where they lean the other way it is said. They decide only where there is no target and no gap.
 
     Args:
         n: Labelled target images.
@@ -109,6 +119,7 @@ def advise(
         chance: Accuracy of the commonest class alone.
         interval: Of `probe_accuracy`.
         best_control: Name and accuracy of the best control without pretraining.
+        gap: What fine-tuning brought on these images, measured or recorded: see `representation_gap`.
         gpu: Whether GPU hours are at hand.
         rapid: Whether experiments must be quick.
         fine_grained: Whether classes differ in small details.
@@ -123,61 +134,152 @@ def advise(
 
     Example:
         >>> advise(n=600, probe_accuracy=0.9, similarity="near", target_accuracy=0.95)
-        Advice: freeze. The probe is at 95 % of the target: weigh the cost of fine-tuning against better data.
+        Advice: measure the gap. The probe is at 95 % of the target: weigh the cost of fine-tuning against better data.
+          good enough already?: no, 0.900 where 0.950 is needed
+          can these data tell?: nothing speaks against it
+          is the gap worth it?: not measured
           target examples: 600, fewer than 1,000 → frozen
           domain similarity: near → frozen
           probe accuracy against the target: 95 % of it, above 80 % → frozen
+          published criteria together: 3 to 0 for frozen, against this advice → frozen
     """
     check_advice(similarity=similarity, target_accuracy=target_accuracy)
-    rival = None if best_control is None else best_control[1]
-    _check_shares(probe_accuracy=probe_accuracy, chance=chance, best_control=rival)
+    shares = {"probe_accuracy": probe_accuracy, "chance": chance}
+    _check_shares(**shares, best_control=None if best_control is None else best_control[1])
     if n < 1:
         raise InputError(f"`n` must be at least 1, got {n}.")
     if interval is not None and not 0 <= interval[0] <= interval[1] <= 1:
         raise InputError(f"`interval` must be (low, high) in [0, 1], got {interval!r}.")
+    low, high = interval or (probe_accuracy, probe_accuracy)
+    doubts = _doubts(n, n_classes, probe_accuracy, low, high, chance, best_control)
+    published = _published(
+        n, similarity, probe_accuracy, target_accuracy, gpu, rapid, fine_grained, memory_for_backprop
+    )
+    lead = _count(published, "frozen") - _count(published, "fine-tuning")
+    can_tune = memory_for_backprop is not False
+    asked: list[Reason] = []
+
+    def decided(choice: str, step: str) -> Advice:
+        return Advice(choice, (*asked, *published, *_together(published, choice)), step)
+
+    # Good enough already? A probe that is not above chance is good enough for nothing.
+    at_chance = chance is not None and low <= chance
+    missed = target_accuracy is not None and (probe_accuracy < target_accuracy or at_chance)
+    if target_accuracy is None:
+        asked.append(Reason("good enough already?", "no target was given", ""))
+    elif missed:
+        word = "not above chance" if probe_accuracy >= target_accuracy else "no"
+        answer = f"{word}, {probe_accuracy:.3f} where {target_accuracy:.3f} is needed"
+        asked.append(Reason("good enough already?", answer, ""))
+    else:
+        answer = f"yes, {probe_accuracy:.3f} where {target_accuracy:.3f} is needed"
+        asked.append(Reason("good enough already?", answer, "frozen"))
+        step = "The probe reaches the target: nothing is left to do."
+        if low < target_accuracy:
+            step += f" Its interval reaches down to {low:.3f}: score more test images before you rely on it."
+        if best_control is not None and probe_accuracy <= best_control[1]:
+            step += f" But {best_control[0]} does as well without pretraining, and is simpler."
+        return decided("freeze", step)
+    # Can these data tell?
+    if target_accuracy is not None and probe_accuracy < target_accuracy <= high:
+        doubts.append(
+            (
+                Reason("misses the target?", f"{target_accuracy:.3f} lies in [{low:.3f}, {high:.3f}]", ""),
+                "Score more test images first: so few cannot tell whether the probe already reaches the target.",
+            )
+        )
+    asked.append(Reason("can these data tell?", "no" if doubts else "nothing speaks against it", ""))
+    if doubts:
+        asked.extend(reason for reason, _ in doubts)
+        return decided("look at the data first", doubts[0][1])
+    # Is the gap worth it?
+    improve = "Try other layers, heads and backbones, and label more images where it errs"
+    if gap is not None:
+        shown = "above" if gap.low > 0 else "below" if gap.high < 0 else "not shown to differ from"
+        points = f"{100 * gap.value:+.1f} points [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}], {shown} zero"
+        is_worth = gap.low > 0
+        asked.append(Reason("is the gap worth it?", points, "fine-tuning" if is_worth else "frozen"))
+        if is_worth and can_tune:
+            step = f"Fine-tuning brings {100 * gap.value:.1f} points: weigh them against its seconds and its labels."
+            if target_accuracy is not None and probe_accuracy + gap.value < target_accuracy:
+                step += f" It does not reach the target either. {improve}, too."
+            return decided("fine-tune", step)
+        if is_worth:
+            return decided("improve the probe", f"Fine-tuning would bring more, but needs memory elsewhere. {improve}.")
+        return decided(
+            "improve the probe" if missed else "freeze", f"Fine-tuning is not shown to help here. {improve}."
+        )
+    asked.append(Reason("is the gap worth it?", "not measured", ""))
+    overfit = " With fewer than 1,000 images, watch the val score: fine-tuning may overfit." if n < 1_000 else ""
+    if not missed or target_accuracy is None:
+        if lead > 0 or not can_tune:
+            return decided("freeze", f"Say what would be good enough. {improve}.")
+        return decided(
+            "measure the gap", f"Say what would be good enough. {improve}, then `finetune` on the same images."
+        )
+    if not can_tune:
+        step = f"The probe misses the target, and nothing here can fine-tune. {improve}; or fine-tune elsewhere."
+        return decided("improve the probe", step)
+    share = probe_accuracy / target_accuracy
+    if share >= 0.9:
+        percent = f"{100 * share:.0f} %"
+        step = f"The probe is at {percent} of the target: weigh the cost of fine-tuning against better data."
+        return decided("measure the gap", step)
+    if gpu:
+        step = (
+            f"Keep the frozen probe as the baseline, and measure the gap with `finetune` on the same images.{overfit}"
+        )
+        return decided("fine-tune", step)
+    slow = " Without a GPU, time one epoch first." if gpu is False else ""
+    return decided("measure the gap", f"{improve}; then `finetune` for what is left of the gap.{slow}{overfit}")
+
+
+def _published(
+    n: int,
+    similarity: str | None,
+    accuracy: float,
+    target: float | None,
+    gpu: bool | None,
+    rapid: bool | None,
+    fine_grained: bool | None,
+    memory: bool | None,
+) -> list[Reason]:
+    """What each of `CRITERIA` says of what is known, in their order."""
     reasons = [_examples(n)]
     if similarity is not None:
         favours = {"near": "frozen", "middle": "", "far": "fine-tuning"}[similarity]
         reasons.append(Reason("domain similarity", similarity, favours))
-    for name, known, if_true, if_false in (
-        ("compute", gpu, ("GPU hours at hand", "fine-tuning"), ("limited, CPU only", "frozen")),
-        ("iteration speed", rapid, ("rapid experiments", "frozen"), ("can wait for training", "fine-tuning")),
-    ):
-        if known is not None:
-            reasons.append(Reason(name, *(if_true if known else if_false)))
-    share = None if target_accuracy is None else probe_accuracy / target_accuracy
-    if share is not None:
-        reasons.append(_against_target(share))
-    for name, known, if_true, if_false in (
-        ("task", fine_grained, ("fine-grained distinctions", "fine-tuning"), ("coarse-grained", "frozen")),
-        (
-            "model size",
-            memory_for_backprop,
-            ("memory for backprop", "fine-tuning"),
-            ("large model, little memory", "frozen"),
-        ),
-    ):
-        if known is not None:
-            reasons.append(Reason(name, *(if_true if known else if_false)))
-    low, high = interval or (probe_accuracy, probe_accuracy)
-    doubts = _doubts(n, n_classes, probe_accuracy, low, high, chance, best_control)
-    verdict = Advice("", (*reasons, *(reason for reason, _ in doubts)), "")
-    if doubts:
-        return Advice("look at the data first", verdict.reasons, doubts[0][1])
-    lead = verdict.count("frozen") - verdict.count("fine-tuning")
-    if share is not None and share >= 0.9:
-        step = f"The probe is at {share:.0%} of the target: weigh the cost of fine-tuning against better data."
-        step = step.replace("%", " %", 1)
-        return Advice("freeze" if lead >= 0 else "measure the gap", verdict.reasons, step)
-    if lead > 0:
-        return Advice("freeze", verdict.reasons, "Compare layers and heads, then add labelled images where it errs.")
-    if lead < 0:
-        step = "Keep the frozen probe as the baseline, and measure the gap with `finetune` on the same images."
-        if n < 1_000:
-            step += " With fewer than 1,000 images, watch the val score: fine-tuning may overfit."
-        return Advice("fine-tune", verdict.reasons, step)
-    step = "Try better layers and heads on the cached features, then `finetune` for what is left of the gap."
-    return Advice("measure the gap", verdict.reasons, step)
+    by_name = {
+        "compute": (gpu, ("GPU hours at hand", "fine-tuning"), ("limited, CPU only", "frozen")),
+        "iteration speed": (rapid, ("rapid experiments", "frozen"), ("can wait for training", "fine-tuning")),
+        "task": (fine_grained, ("fine-grained distinctions", "fine-tuning"), ("coarse-grained", "frozen")),
+        "model size": (memory, ("memory for backprop", "fine-tuning"), ("large model, little memory", "frozen")),
+    }
+    reasons += [
+        Reason(name, *(yes if known else no)) for name, (known, yes, no) in by_name.items() if known is not None
+    ]
+    if target is not None:
+        reasons.append(_against_target(accuracy / target))
+    order = [criterion.name for criterion in CRITERIA]
+    return sorted(reasons, key=lambda reason: order.index(reason.criterion))
+
+
+def _count(reasons: Iterable[Reason], favours: str) -> int:
+    names = {criterion.name for criterion in CRITERIA}
+    return sum(reason.favours == favours for reason in reasons if reason.criterion in names)
+
+
+def _together(published: Sequence[Reason], choice: str) -> list[Reason]:
+    """How the published criteria lean, and whether that is against the choice; nothing where none of them leans."""
+    frozen, tuning = _count(published, "frozen"), _count(published, "fine-tuning")
+    if not frozen and not tuning:
+        return []
+    if frozen == tuning:
+        return [Reason("published criteria together", f"even, {frozen} to {tuning}", "")]
+    side = "frozen" if frozen > tuning else "fine-tuning"
+    against = {"frozen": ("fine-tune", "measure the gap"), "fine-tuning": ("freeze", "improve the probe")}[side]
+    text = f"{max(frozen, tuning)} to {min(frozen, tuning)} for {side}"
+    return [Reason("published criteria together", text + ", against this advice" * (choice in against), side)]
 
 
 def _examples(n: int) -> Reason:
@@ -205,7 +307,7 @@ def _doubts(
     high: float,
     chance: float | None,
     best_control: tuple[str, float] | None,
-) -> Sequence[tuple[Reason, str]]:
+) -> list[tuple[Reason, str]]:
     """What keeps the data from bearing a judgement, with what to do; the first decides.
 
     Too few pictures come first: they explain a probe at chance and one below its controls.

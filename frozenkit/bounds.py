@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from frozenkit.divergence import proxy_a_distance
-from frozenkit.errors import InputError
+from frozenkit.errors import DataError, InputError
 from frozenkit.features import FeatureSet, feature_rows
 from frozenkit.geometry import effective_rank
 from frozenkit.probes import fit_probe
 from frozenkit.ridge import LinearMap
-from frozenkit.scores import Score
+from frozenkit.scores import Score, class_indices
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +102,15 @@ def domain_bound(
 ) -> Bound:
     """What a probe fitted on the source may do on the target: source error + ½ divergence + λ, each measured.
 
-    The theorem: for every h of a class H, error on the target ≤ error on the source + ½·d_HΔH + λ, with
-    λ = min over h in H of (source error + target error). Three plug-ins stand for its terms:
+    The inequality, between the two distributions: for every h of a class H of classifiers, error on the target ≤ error
+    on the source + ½·d_HΔH + λ, with λ = min over h in H of (source error + target error). HΔH holds the sets on which
+    two members of H disagree, and d_HΔH is twice the largest difference between the probabilities that source and
+    target give to one of them. Theorem 2 of the reference states it for two classes with d_HΔH as found in samples of
+    m' images, for which it adds 4·√((2d·log 2m' + log(2/δ))/m'); what is written here is its population version. For
+    k classes it follows by the same triangle inequality: target error of h ≤ that of h* + how often h and h* disagree
+    on the target ≤ … + how often on the source + ½·d_HΔH ≤ … + source errors of h and h*.
+
+    Three plug-ins stand for its terms:
 
     * *source error*: of the probe on `source_test`.
     * *half the divergence*: half the proxy A-distance. A regularised linear domain classifier can only under-estimate
@@ -116,7 +123,7 @@ def domain_bound(
     where λ is large no single head serves both domains.
 
     Args:
-        source_train: (n, d) labelled source features; the probe is fitted on them.
+        source_train: (n, d) labelled source features; the probe is fitted on them. Sets on disk are loaded.
         source_test: Other source images.
         target_train: Target images; their labels are used for λ alone.
         target_test: Other target images; the error of the probe on them is `Bound.measured`.
@@ -132,7 +139,7 @@ def domain_bound(
 
     References:
         S. Ben-David, J. Blitzer, K. Crammer, A. Kulesza, F. Pereira, J. W. Vaughan (2010), A theory of learning from
-        different domains, Machine Learning 79, theorem 2.
+        different domains, Machine Learning 79, theorem 2 (without its sampling term) and its proof.
     """
     sets = {
         "source_train": source_train,
@@ -171,31 +178,47 @@ def domain_bound(
     )
 
 
-def linear_probe_bound(weights: Tensor | LinearMap, features: FeatureSet | Tensor) -> Bound:
-    """The published expression ‖w‖²·Var(φ(X))/m + √(d/m), for these weights and features.
+def linear_probe_bound(weights: Any, features: Any) -> Bound:
+    """The published expression ‖w‖²·Var(φ(X))/m + √(d/m), for these weights and features, in standardised units.
 
-    It says what helps (more images, narrower features, a solution of small norm) and in which proportion. Its constants
-    are unknown, so its value is no bound on any error: read how it moves, not how large it is. `details` has the second
-    term once more with the effective rank of the features in the place of d.
+    It says in which proportion more images, narrower features and a solution of small norm help, *all else equal*. Its
+    constants are unknown, so its value is no bound on any error: read how it moves, not how large it is. Between probes
+    of different strengths, or of other features, several things move at once, and its terms need not fall with m.
+
+    A raw weight has the unit 1/feature, so that ‖w‖² and Var each depend on the units. Here every feature is divided by
+    its standard deviation in these images and its weights multiplied by it, which leaves all predictions as they are:
+    ‖w‖² becomes Σ_j ‖w_j‖²·var_j, and Var the number of features that vary. The value then does not depend on the units
+    of any feature, and a constant one adds nothing to the first term.
+
+    `details` has the second term once more with the effective rank in the place of d. That is the rank of this sample
+    of m images, at most m − 1: it grows with m until m is many times d.
 
     Args:
-        weights: (d, k), or what ``RidgePath.at`` gives; ‖w‖² is the sum of all squares.
-        features: (m, d) that the weights were fitted on; Var is the summed variance of the features.
+        weights: (d, k), or what ``RidgePath.at`` gives; for features in their raw units.
+        features: (m, d) that the weights were fitted on.
 
     Raises:
         InputError: If the widths differ.
+        DataError: If a row is not finite, or there are fewer than two images that differ.
     """
     w, x = _weights_of(weights).double(), feature_rows(features)
     _check_width(w, x)
     m, d = x.shape
-    norm, variance = float(w.square().sum()), float(x.var(0, correction=0).sum())
+    variances = x.var(0, correction=0)
+    # What rounding leaves of a constant feature is no variance.
+    variances = torch.where(variances.sqrt() > 1e-7 * x.abs().amax(0), variances, 0.0)
+    norm, variance = float(variances @ w.square().sum(1)), int((variances > 0).sum())
     rank = float(effective_rank(x))
     terms = {"‖w‖²·Var/m": norm * variance / m, "√(d/m)": math.sqrt(d / m)}
     return Bound(
         value=sum(terms.values()),
         terms=terms,
         delta=None,
-        assumptions=("The constants of the published expression, which are not known, are set to 1.",),
+        assumptions=(
+            "The constants of the published expression, which are not known, are set to 1.",
+            "Features are in units of their standard deviation in these images.",
+            "The effective rank is that of these images, at most m − 1.",
+        ),
         is_certificate=False,
         name="linear-probe bound",
         details={
@@ -203,7 +226,7 @@ def linear_probe_bound(weights: Tensor | LinearMap, features: FeatureSet | Tenso
             "Var": variance,
             "m": m,
             "d": d,
-            "effective rank": rank,
+            "effective rank of the sample": rank,
             "√(effective rank/m)": math.sqrt(rank / m),
             "sum with the effective rank": terms["‖w‖²·Var/m"] + math.sqrt(rank / m),
         },
@@ -211,9 +234,9 @@ def linear_probe_bound(weights: Tensor | LinearMap, features: FeatureSet | Tenso
 
 
 def margin_bound(
-    weights: Tensor | LinearMap,
-    features: FeatureSet | Tensor,
-    labels: Tensor | None = None,
+    weights: Any,
+    features: Any,
+    labels: Any = None,
     *,
     margins: Sequence[float],
     delta: float = 0.05,
@@ -232,7 +255,7 @@ def margin_bound(
     Args:
         weights: (d, k), or what ``RidgePath.at`` gives (its intercept becomes a weight on a feature that is 1).
         features: (m, d) train features, as they are: scaling fitted on these images would break the proof.
-        labels: (m,) class indices; not needed for a `FeatureSet`.
+        labels: (m,) class indices; not needed for a `FeatureSet` or a set on disk.
         margins: ρ > 0 to take the best of, in units of the features; chosen without looking at these images.
         delta: Probability of failure, in (0, 1).
 
@@ -261,7 +284,7 @@ def margin_bound(
     (m, _), k = x.shape, w.shape[1]
     if k < 2:
         raise InputError(f"`weights` must be (d, k) with at least two classes, got k = {k}.")
-    y = torch.as_tensor(y).long()
+    y = torch.from_numpy(class_indices("labels", y, k))
     logits = x @ (w / w.norm().clamp_min(1e-300))
     own = logits.gather(1, y[:, None]).squeeze(1)
     margin = own - logits.scatter(1, y[:, None], -torch.inf).amax(1)
@@ -295,9 +318,12 @@ def holdout_bound(n_errors: int, n: int, *, delta: float = 0.05) -> Bound:
     equal terms little is tighter.
 
     Args:
-        n_errors: Mistakes, 0 to n.
+        n_errors: Mistakes, 0 to n: a count, not a rate.
         n: Held-out images, at least 1.
         delta: Probability of failure, in (0, 1).
+
+    Raises:
+        InputError: If one is no whole number in its range, or `delta` lies outside (0, 1).
 
     Example:
         >>> holdout_bound(272, 2000)
@@ -309,6 +335,12 @@ def holdout_bound(n_errors: int, n: int, *, delta: float = 0.05) -> Bound:
     from scipy.stats import beta
 
     check_delta(delta)
+    for name, count in (("n_errors", n_errors), ("n", n)):
+        if not math.isfinite(count) or count != int(count):
+            raise InputError(
+                f"`{name}` must be a whole number of images, got {count!r}. For a rate, give rate times n."
+            )
+    n_errors, n = int(n_errors), int(n)
     if n < 1 or not 0 <= n_errors <= n:
         raise InputError(f"`n_errors` must lie in 0..n with n at least 1, got {n_errors} of {n}.")
     value = 1.0 if n_errors == n else float(beta.ppf(1 - delta, n_errors + 1, n - n_errors))
@@ -367,8 +399,11 @@ def _loaded(data: Any) -> FeatureSet:
     return data.load() if hasattr(data, "load") else data
 
 
-def _weights_of(weights: Tensor | LinearMap) -> Tensor:
-    return weights.weights if isinstance(weights, LinearMap) else torch.as_tensor(weights)
+def _weights_of(weights: Any) -> Tensor:
+    w = weights.weights if isinstance(weights, LinearMap) else torch.as_tensor(weights)
+    if not w.isfinite().all():
+        raise DataError("`weights` must be finite, got NaN or infinity.")
+    return w
 
 
 def _check_width(w: Tensor, x: Tensor) -> None:

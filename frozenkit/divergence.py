@@ -8,16 +8,17 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from frozenkit.errors import DataError, InputError
-from frozenkit.features import FeatureSet, feature_rows
+from frozenkit.features import feature_rows
 from frozenkit.rows import feature_scale
 
-Features = FeatureSet | Tensor
+Features = Any  # a `FeatureSet`, a set that stays on disk, or an (n, d) tensor or array
 STRENGTHS = tuple(10.0**power for power in range(-4, 3))  # λ of the domain classifier, chosen inside each fold
 LARGEST_SAMPLE = 2_000  # images a side of a kernel matrix
 
@@ -34,7 +35,8 @@ class Divergence:
         n_source: Images of the source that were used.
         n_target: Images of the target that were used.
         name: Of the divergence.
-        baseline: Its value between two halves of the source, where that says something: what no shift looks like.
+        baseline: Its mean over the random relabellings, where that says something: what no shift looks like in samples
+            of these sizes.
     """
 
     value: float
@@ -48,7 +50,7 @@ class Divergence:
 
     def __repr__(self) -> str:
         p = "" if math.isnan(self.p_value) else f", p = {self.p_value:.2g}"
-        base = "" if math.isnan(self.baseline) else f"; between halves of the source {self.baseline:.3g}"
+        base = "" if math.isnan(self.baseline) else f"; without a shift about {self.baseline:.3g}"
         return (
             f"{self.name} {self.value:.3g} [{self.low:.3g}, {self.high:.3g}]{p} on {self.n_source} and "
             f"{self.n_target} images{base}"
@@ -166,14 +168,14 @@ def frechet_distance(source: Features, target: Features, *, permutations: int = 
     """The Fréchet distance of two Gaussians with the samples' means and covariances.
 
     ‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2·(Σ₁Σ₂)^½), in squared units of the features. It is biased upwards, and by more the fewer
-    images and the more features there are: `Divergence.baseline` is its value between two halves of the source, where
-    there is no shift at all. Compare with that, or go by the p-value.
+    images and the more features there are: `Divergence.baseline` is its mean over the relabellings, samples of the same
+    sizes with no shift at all. Compare with that, or go by the p-value.
 
     Args:
         source: (n, d) features, n ≥ 4.
         target: (m, d) features.
-        permutations: Relabellings for the p-value, each about as slow as the value itself; 0 leaves it out.
-        seed: Of permutations and halves.
+        permutations: Relabellings for p-value and baseline, each about as slow as the value itself; 0 leaves both out.
+        seed: Of permutations and jackknife.
 
     Returns:
         A `Divergence`; its interval is a grouped jackknife's and does not know of the bias.
@@ -191,8 +193,7 @@ def frechet_distance(source: Features, target: Features, *, permutations: int = 
     for _ in range(permutations):
         order = torch.randperm(len(x), generator=generator)
         values.append(_frechet(x[order[:n]], x[order[n:]]))
-    half = torch.randperm(n, generator=generator)
-    baseline = _frechet(x[half[: n // 2]], x[half[n // 2 :]])
+    baseline = float(np.mean(values[1:])) if permutations else math.nan
     half_width = 1.96 * _jackknife(_frechet, x[:n], x[n:], generator)
     low, high = max(values[0] - half_width, 0.0), values[0] + half_width
     p = _p_value(torch.tensor(values))
@@ -223,7 +224,7 @@ def cka(a: Features, b: Features) -> float:
         L. Song et al. (2012), Feature selection via dependence maximization, JMLR 13, equation 5 (HSIC₁).
         T. Nguyen, M. Raghu, S. Kornblith (2021), Do wide and deep networks learn the same things?, ICLR.
     """
-    if isinstance(a, FeatureSet) and isinstance(b, FeatureSet) and a.ids != b.ids:
+    if _differ(a, b, "ids"):
         raise InputError("`a` and `b` must be features of the same images in the same order; their ids differ.")
     x, y = feature_rows(a, "a"), feature_rows(b, "b")
     if len(x) != len(y):
@@ -289,7 +290,7 @@ def _folds(source: Features, target: Features, folds: int, generator: torch.Gene
     """(n + m,) fold of each row: dealt out at random; rows of one picture in both samples share theirs."""
     sizes = [len(source), len(target)]
     dealt = [torch.randperm(size, generator=generator) % folds for size in sizes]
-    if isinstance(source, FeatureSet) and isinstance(target, FeatureSet):
+    if hasattr(source, "ids") and hasattr(target, "ids"):
         of_source = dict(zip(source.ids, dealt[0].tolist()))
         dealt[1] = torch.tensor([of_source.get(i, f) for i, f in zip(target.ids, dealt[1].tolist())])
     return torch.cat(dealt)
@@ -340,9 +341,14 @@ def _p_value(values: Tensor) -> float:
     return float((values >= values[0] - 1e-12 * values[0].abs()).double().mean())
 
 
+def _differ(a: Any, b: Any, name: str) -> bool:
+    """Whether both are sets, in memory or on disk, and differ in this attribute."""
+    return hasattr(a, name) and hasattr(b, name) and getattr(a, name) != getattr(b, name)
+
+
 def _pair(source: Features, target: Features, *, least: int) -> tuple[Tensor, int]:
     """Both as one (n + m, d) float64 tensor, and n."""
-    if isinstance(source, FeatureSet) and isinstance(target, FeatureSet) and source.layer != target.layer:
+    if _differ(source, target, "layer"):
         raise InputError(
             f"`source` and `target` must be features of one layer, got {source.layer!r} and {target.layer!r}."
         )

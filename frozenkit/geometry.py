@@ -5,11 +5,15 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from frozenkit.errors import DataError, InputError
 from frozenkit.features import FeatureSet, feature_rows
+from frozenkit.rows import feature_scale
+
+PROBE_STRENGTH = 0.01  # λ of the linear probe in `Separation.linear`: small, and enough where n ≤ d
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,10 @@ class Separation:
         within: Root mean square distance of an image to the mean of its class.
         between: Root mean square distance of a class mean to the mean of all, weighted by images.
         ratio: between / within: above 1, the classes are further apart than they are wide.
-        explained: Share of the summed variance that lies between classes, in [0, 1].
+        explained: Share of the summed variance that lies between classes, less what random labels would have, which is
+            (k − 1)/(n − 1): at most 1, and 0 on average for random labels (so sometimes a little below 0).
+        linear: The same share where a linear probe looks: after whitening, so that a direction counts by how well it
+            tells classes apart and not by its length. It need not rise with `ratio`.
         n: Images.
         n_features: d.
         note: What makes it meaningless, where something does; else empty.
@@ -30,13 +37,15 @@ class Separation:
     between: float
     ratio: float
     explained: float
+    linear: float
     n: int
     n_features: int
     note: str = ""
 
     def __repr__(self) -> str:
         text = (
-            f"between {self.between:.3g} / within {self.within:.3g} = {self.ratio:.3g} (explains {self.explained:.3f})"
+            f"between {self.between:.3g} / within {self.within:.3g} = {self.ratio:.3g} (explains {self.explained:.3f}, "
+            f"whitened {self.linear:.3f})"
         )
         return text + (f"; {self.note}" if self.note else "")
 
@@ -48,7 +57,13 @@ def class_separation(features: FeatureSet) -> Separation:
     """Distances between class means against distances within classes.
 
     The mean of each class is corrected for its noise, which alone would set class means apart by within²·(k − 1)/n:
-    `between` is what remains of it, and is 0 on average for random labels.
+    `between` is what remains of it, and `explained` is 0 on average for random labels.
+
+    Distances are summed over all directions as they are, so that a few long ones decide: one class far off is enough
+    for a high `ratio`, and the others may lie on top of one another. A linear probe sees otherwise: it may stretch a
+    short direction that tells classes apart. `linear` is tr((S_t + λ)⁻¹·S_b)/(k − 1) of softly scaled features (see
+    `ridge_path`), S_t being their covariance and λ = 0.01, corrected like `explained`: about the share of the class
+    indicators that a ridge fit explains. Without λ no linear map of the features would change it.
 
     Args:
         features: (n, d) with classes; only classes with an image count.
@@ -62,11 +77,13 @@ def class_separation(features: FeatureSet) -> Separation:
         DataError: If there are fewer than two classes with images, or no class with two.
 
     References:
-        K. Fukunaga (1990), Introduction to statistical pattern recognition, section 10.2: tr S_b / tr S_w.
+        K. Fukunaga (1990), Introduction to statistical pattern recognition, section 10.2: tr S_b / tr S_w, and
+        tr(S_t⁻¹·S_b), which is also known as Pillai's trace.
+        M. Ezekiel (1930), Methods of correlation analysis: the correction of a share for what chance explains.
     """
-    if not features.classes:
+    if features.labels is None or not features.classes:
         raise InputError("`features` must have classes; there is nothing to separate in regression.")
-    x, labels = feature_rows(features), features.labels
+    x, labels = feature_rows(features), features.labels.cpu()
     present, index = labels.unique(return_inverse=True)
     n, k = len(x), len(present)
     if k < 2 or n <= k:
@@ -80,9 +97,23 @@ def class_separation(features: FeatureSet) -> Separation:
     variance = float(residual) / (n - k)  # summed over features, unbiased
     within, between = math.sqrt(variance), math.sqrt(max(float(spread) - (k - 1) * variance, 0.0) / n)
     ratio = between / within if within > 0 else math.inf if between > 0 else 0.0
-    total = float(spread + residual)
-    explained = float(spread) / total if total > 0 else 0.0
-    return Separation(within, between, ratio, explained, n, x.shape[1], _note(n, x.shape[1], "any labels separate"))
+    total, chance = float(spread + residual), (k - 1) / (n - 1)
+    explained = (float(spread) / total - chance) / (1 - chance) if total > 0 else 0.0
+    note = _note(n, x.shape[1], "any labels separate")
+    return Separation(within, between, ratio, explained, _linear_share(x, index, counts), n, x.shape[1], note)
+
+
+def _linear_share(x: Tensor, index: Tensor, counts: Tensor) -> float:
+    """tr(H·P)/(k − 1), H being the ridge map and P the projection onto class means, corrected for chance."""
+    n, k = len(x), len(counts)
+    mean = x.mean(0)
+    scaled = (x - mean) / feature_scale(x.var(0, correction=0), mean, "soft")
+    u, sigma, _ = torch.linalg.svd(scaled, full_matrices=False)
+    kept = sigma.square() / (sigma.square() + n * PROBE_STRENGTH)  # eigenvalues of H, which has the columns of u
+    sums = torch.zeros(k, u.shape[1], dtype=u.dtype).index_add_(0, index, u)
+    share = float(kept @ (sums.square() / counts[:, None]).sum(0)) / (k - 1)
+    chance = float(kept.sum()) / (n - 1)  # the mean over all ways to hand out the labels
+    return (share - chance) / (1 - chance)
 
 
 @dataclass(frozen=True)
@@ -118,10 +149,11 @@ class EffectiveRank:
 
 
 def effective_rank(features: FeatureSet | Tensor) -> EffectiveRank:
-    """How many directions (n, d) features fill, in two definitions; both lie between 1 and min(n − 1, d).
+    """How many directions (n, d) features fill in this sample, in two definitions; both lie in 1..min(n − 1, d).
 
     With σ the singular values of the centred features and p = σ/Σσ, the effective rank is exp(−Σ p·log p). It is 1 if
-    all variance lies in one direction, and d if all directions vary alike.
+    all variance lies in one direction, and d if all directions vary alike. It is the rank of the *sample*, and grows
+    with n until n is many times d: compare samples of one size.
 
     Args:
         features: (n, d), n ≥ 2.
@@ -253,11 +285,11 @@ class Imbalance:
         return f"<p>{escape(repr(self))}</p>{table}"
 
 
-def imbalance(labels: FeatureSet | Tensor, *, n_classes: int | None = None) -> Imbalance:
+def imbalance(labels: Any, *, n_classes: int | None = None) -> Imbalance:
     """Measures of how unequal classes are.
 
     Args:
-        labels: (n,) class indices, or a `FeatureSet`.
+        labels: (n,) class indices (a tensor, an array or a list), or a `FeatureSet`.
         n_classes: k; default that of the `FeatureSet`, or the largest index and one.
 
     Raises:
@@ -269,14 +301,18 @@ def imbalance(labels: FeatureSet | Tensor, *, n_classes: int | None = None) -> I
         largest class 3 times the smallest, 75.0 % of all; balance 0.811 (1.8 effective of 2 classes)
     """
     names: tuple[str, ...] = ()
-    if not isinstance(labels, Tensor):
+    if hasattr(labels, "ids"):  # a set, in memory or on disk
         names, labels = tuple(labels.classes), labels.labels
+        if not names:
+            raise InputError("`labels` must be class indices, or a set that has classes; this one has none.")
         n_classes = len(names)
+    if not isinstance(labels, Tensor):
+        labels = torch.from_numpy(np.array(labels)) if len(labels) else torch.empty(0, dtype=torch.int64)
     if labels.is_floating_point() or labels.ndim != 1:
         raise InputError("`labels` must be (n,) class indices.")
     if not len(labels):
         raise DataError("`labels` must hold at least one label, got none.")
-    k = int(labels.max()) + 1 if n_classes is None else n_classes
+    k = int(labels.max()) + 1 if n_classes is None else int(n_classes)
     if int(labels.min()) < 0 or int(labels.max()) >= k:
         raise InputError(f"`labels` must lie in 0..{k - 1}, got {int(labels.min())}..{int(labels.max())}.")
     counts = torch.bincount(labels.cpu(), minlength=k)

@@ -19,7 +19,7 @@ def wilson_interval(successes: Any, n: Any, *, confidence: float = 0.95) -> tupl
         >>> print(f"{low:.4f} {high:.4f}")
         0.4902 0.9433
     """
-    z = _quantile(confidence)
+    z = normal_quantile(confidence)
     x, n = np.asarray(successes, dtype=float), np.asarray(n, dtype=float)
     safe = np.maximum(n, 1)
     p = x / safe
@@ -87,7 +87,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected.tolist()
 
 
-def _quantile(confidence: float) -> float:
+def normal_quantile(confidence: float) -> float:
+    """z so that a standard normal variable lies in [−z, z] with this probability."""
     if not 0 < confidence < 1:
         raise InputError(f"`confidence` must lie between 0 and 1, got {confidence}.")
     return NormalDist().inv_cdf(0.5 + confidence / 2)

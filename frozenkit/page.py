@@ -170,7 +170,7 @@ def _advice(report: ProbeReport) -> str:
     return (
         f"<p><b>{_text(advice.choice.capitalize())}.</b> {_text(advice.next_step)}</p>"
         f"{table}"
-        '<p class="soft">Rules of thumb, weighed alike; what was not said does not count. Say more with '
+        '<p class="soft">The questions decide, in order; published rules of thumb stand beside them. Say more with '
         "<code>--target-accuracy</code> and <code>--similarity</code>.</p>"
     )
 

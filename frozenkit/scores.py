@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from frozenkit.errors import InputError
-from frozenkit.intervals import mcnemar_p_value, newcombe_interval, wilson_interval
+from frozenkit.intervals import mcnemar_p_value, newcombe_interval, normal_quantile, wilson_interval
 
 IntegerRows = Tensor | np.ndarray | Sequence[int]
 
@@ -217,7 +217,7 @@ def compare(
         paired data, Statistics in Medicine 17, method 10.
     """
     a, b, true = (
-        _integers(name, v)
+        as_integers(name, v)
         for name, v in (("predictions_a", predictions_a), ("predictions_b", predictions_b), ("labels", labels))
     )
     if not len(a) == len(b) == len(true):
@@ -243,49 +243,72 @@ def compare(
     )
 
 
-def macro_interval(
-    value: Score, *, metric: str = "balanced_accuracy", confidence: float = 0.95, draws: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of a macro metric, drawn within each class.
+def macro_interval(value: Score, *, metric: str = "balanced_accuracy", confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of a macro metric: Wilson's, for as many images as would measure it so well in one class.
 
-    Resampling within a class keeps every class at its size, as a resample of all images would not. Given its label, an
-    image only enters through its predicted class: a draw is one multinomial per row of the confusion matrix.
+    Given the labels, each row of the confusion matrix is a multinomial; the delta method turns their variances into
+    that of the metric, V, and q·(1 − q)/V images of one class, q being the metric, would have the same. V is computed
+    twice: with one recall for all classes, which a rare class with no mistake needs, and with the recall of each drawn
+    towards it by two images; the wider end counts. The interval has a width at a perfect score, and for equally
+    frequent classes of one recall it is Wilson's.
+
+    Simulated, 95 % intervals cover in 93 to 97 % of draws from 300 images on, and for equally frequent classes from 30
+    on; less where the rarest class has a handful of images or fewer, whose recall takes a handful of values.
 
     Args:
         value: The score to give an interval to.
         metric: ``"balanced_accuracy"`` or ``"macro_f1"``.
-        confidence: Nominal coverage.
-        draws: Number of bootstrap draws.
-        seed: Fixes the draws.
+        confidence: Nominal coverage, in (0, 1).
 
     Returns:
-        Lower and upper end.
+        Lower and upper end, in [0, 1].
 
     Raises:
-        InputError: If `metric` is unknown.
+        InputError: If `metric` is unknown, or `confidence` out of range.
 
     Example:
         >>> low, high = macro_interval(score([0, 1, 1, 0] * 25, [0, 1, 0, 0] * 25, n_classes=2))
         >>> print(f"{low:.2f} {high:.2f}")
-        0.78 0.89
+        0.73 0.90
+
+    References:
+        E. L. Korn, B. I. Graubard (1998), Confidence intervals for proportions with small expected number of positive
+        counts estimated from survey data, Survey Methodology 24: the effective number of observations.
+        A. Agresti, B. A. Coull (1998), Approximate is better than "exact" for interval estimation of binomial
+        proportions, The American Statistician 52: the two images.
     """
     if metric not in ("balanced_accuracy", "macro_f1"):
         raise InputError(f"`metric` must be 'balanced_accuracy' or 'macro_f1', got {metric!r}.")
-    generator = np.random.default_rng(seed)
-    counts = value.confusion.numpy()
-    support = counts.sum(1)
-    rows = [
-        generator.multinomial(s, c / max(s, 1), size=draws) if s else np.zeros((draws, len(c)), dtype=int)
-        for s, c in zip(support, counts)
-    ]
-    tables = np.stack(rows, axis=1)  # (draws, k, k)
-    right = tables.diagonal(axis1=1, axis2=2)
-    below = support if metric == "balanced_accuracy" else support + tables.sum(1)
-    above = right if metric == "balanced_accuracy" else 2 * right
-    values = np.nanmean(_ratio(above, np.broadcast_to(below, above.shape)), axis=1)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return float(low), float(high)
+    squared = normal_quantile(confidence) ** 2
+    counts = value.confusion.numpy().astype(float)
+    occurs = counts.sum(1) > 0
+    if metric == "macro_f1":
+        occurs |= counts.sum(0) > 0
+    support, counts = counts.sum(1)[occurs], counts[np.ix_(occurs, occurs)]
+    k = len(counts)
+    pooled = (value.n_correct + squared / 2) / (value.n + squared)
+    alike = np.full((k, k), (1 - pooled) / max(k - 1, 1))
+    np.fill_diagonal(alike, pooled)
+    observed, ends = getattr(value, metric), []
+    for shares in (alike, (counts + 2 * alike) / (support[:, None] + 2)):
+        level, variance = _macro_moments(shares, support, metric)
+        effective = level * (1 - level) / variance
+        ends.append(wilson_interval(observed * effective, effective, confidence=confidence))
+    return float(min(low for low, _ in ends)), float(max(high for _, high in ends))
+
+
+def _macro_moments(shares: np.ndarray, support: np.ndarray, metric: str) -> tuple[float, float]:
+    """The metric where (k, k) `shares` of each class are predicted as each, and its variance by the delta method."""
+    table = shares * support[:, None]
+    right, k = table.diagonal(), len(table)
+    if metric == "balanced_accuracy":
+        slope, values = np.diag(1 / support) / k, right / support
+    else:  # 2·right / (images + predictions) of each class: a prediction more adds to the images of its column
+        below = support + table.sum(0)
+        values = 2 * right / below
+        slope = (np.diag(2 / below) - values / below) / k
+    spread = (shares * slope**2).sum(1) - (shares * slope).sum(1) ** 2
+    return float(values.mean()), float(support @ spread)
 
 
 def r_squared(predictions: Tensor, labels: Tensor) -> float:
@@ -346,7 +369,8 @@ def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     return np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)
 
 
-def _integers(name: str, values: IntegerRows) -> np.ndarray:
+def as_integers(name: str, values: IntegerRows) -> np.ndarray:
+    """(n,) int64, or an `InputError` that calls them `name`."""
     array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
     if array.ndim != 1:
         raise InputError(
@@ -363,7 +387,7 @@ def class_indices(name: str, values: IntegerRows, n_classes: int) -> np.ndarray:
     Raises:
         InputError: If the values are anything else; `name` is how the message calls them.
     """
-    array = _integers(name, values)
+    array = as_integers(name, values)
     if array.size and (array.min() < 0 or array.max() >= n_classes):
         raise InputError(f"`{name}` must lie in 0..{n_classes - 1}, got {array.min()}..{array.max()}.")
     return array

@@ -1,10 +1,12 @@
 """Selectivity: how much better a probe does on the real labels than on the same labels shuffled."""
 
+import math
 import warnings
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+import numpy as np
 import torch
 
 from frozenkit.errors import FrozenkitWarning, InputError
@@ -43,10 +45,29 @@ class Selectivity:
         return self.score.accuracy - self.control.accuracy
 
     @property
-    def p_value(self) -> float:
-        """Share of permutations, this labelling counted among them, that score as well: a permutation test."""
+    def rank_p_value(self) -> float:
+        """Share of permutations, this labelling counted among them, that score as well; 1/(1 + controls) at least."""
         as_good = sum(c.accuracy >= self.score.accuracy for c in self.controls)
         return (1 + as_good) / (1 + len(self.controls))
+
+    @property
+    def p_value(self) -> float:
+        """One-sided, of real labels that say nothing: how far the accuracy lies above the controls', by Student's t.
+
+        Labels that say nothing are one shuffle more. Accuracies of shuffles are about normal, so a further one differs
+        from the mean of P of them by s·√(1 + 1/P) times a t variable with P − 1 degrees of freedom, s being their
+        standard deviation; it counts as no less than the standard error of one accuracy. With a single control,
+        `rank_p_value`.
+        """
+        from scipy.stats import t as student
+
+        p = len(self.controls)
+        if p < 2:
+            return self.rank_p_value
+        found = np.array([c.accuracy for c in self.controls])
+        mean, n = float(found.mean()), self.score.n
+        spread = max(float(found.std(ddof=1)), math.sqrt(max(mean * (1 - mean), 1 / n) / n))
+        return float(student.sf((self.score.accuracy - mean) / (spread * math.sqrt(1 + 1 / p)), p - 1))
 
     def __repr__(self) -> str:
         return (
@@ -65,9 +86,9 @@ def selectivity(
     """Fit a probe on the real labels, and the same probe on shuffled ones.
 
     Args:
-        train: Features to fit on.
+        train: Features to fit on; a set on disk is loaded.
         test: Features to report on.
-        permutations: How many shuffles; odd, so that there is a median.
+        permutations: How many shuffles; odd, so that there is a median. The more, the surer a small p-value.
         seed: Of the first shuffle.
         kw: Passed to `fit_probe` (``head``, ``strengths``).
 
@@ -90,6 +111,7 @@ def selectivity(
     """
     if permutations < 1 or permutations % 2 == 0:
         raise InputError(f"`permutations` must be an odd number of 1 or more, got {permutations}.")
+    train, test = (data.load() if hasattr(data, "load") else data for data in (train, test))
     real = fit_probe(train, **kw).score(test)
     found, memorised = [], []
     for i in range(permutations):

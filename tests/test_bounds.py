@@ -9,6 +9,7 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from frozenkit import (
+    CachedFeatures,
     FeatureSet,
     domain_bound,
     fit_probe,
@@ -17,6 +18,7 @@ from frozenkit import (
     margin_bound,
     pac_bayes_bound,
     ridge_path,
+    save_features,
 )
 from frozenkit.bounds import Bound
 from frozenkit.errors import DataError, InputError
@@ -71,7 +73,8 @@ def test_the_published_expression_by_hand():
     x = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 2.0], [0.0, -2.0]])  # variances ½ and 2
     w = torch.tensor([[1.0, 2.0], [3.0, 0.0]])  # ‖w‖² = 14
     found = linear_probe_bound(w, x)
-    assert found.terms == {"‖w‖²·Var/m": pytest.approx(14 * 2.5 / 4), "√(d/m)": pytest.approx(math.sqrt(2 / 4))}
+    # Standardised: ‖w‖² is 5·½ + 9·2, and two features vary.
+    assert found.terms == {"‖w‖²·Var/m": pytest.approx(20.5 * 2 / 4), "√(d/m)": pytest.approx(math.sqrt(2 / 4))}
     assert found.value == pytest.approx(sum(found.terms.values()))
     p = torch.tensor([2 / 3, 1 / 3])
     rank = float((-(p * p.log()).sum()).exp())
@@ -79,6 +82,27 @@ def test_the_published_expression_by_hand():
     assert not found.is_certificate
     assert "no certificate" in repr(found)
     assert found.delta is None
+    assert found.details["effective rank of the sample"] == pytest.approx(rank)
+    assert any("at most m − 1" in text for text in found.assumptions)
+
+
+def test_the_published_expression_does_not_depend_on_units():
+    data = clouds(200, 0)
+    w = fit_probe(data).logits_of.weights.double()
+    units = torch.tensor([1e-4, 1e3, 1.0, 7.0, 1e-2, 1.0], dtype=torch.float64)
+    x = data.features.double()
+    one, other = linear_probe_bound(w, x), linear_probe_bound(w / units[:, None], x * units + 5)
+    assert other.terms["‖w‖²·Var/m"] == pytest.approx(one.terms["‖w‖²·Var/m"])
+    constant = linear_probe_bound(torch.cat([w, w[:1]]), torch.cat([x, torch.full((200, 1), 0.1)], 1))
+    assert constant.terms["‖w‖²·Var/m"] == pytest.approx(one.terms["‖w‖²·Var/m"])
+
+
+def test_one_tiny_column_more_does_not_move_the_published_expression():
+    data = clouds(200, 0, d=50)
+    tiny = 1e-4 * torch.randn(200, 1, generator=torch.Generator().manual_seed(1))
+    more = FeatureSet(torch.cat([data.features, tiny], 1), data.labels, CLASSES, data.ids, "pool", "")
+    before, after = (linear_probe_bound(fit_probe(d, strengths=[0.01]).logits_of, d) for d in (data, more))
+    assert after.terms["‖w‖²·Var/m"] == pytest.approx(before.terms["‖w‖²·Var/m"], rel=1.1 / 50)  # d is one larger
 
 
 def test_the_published_expression_falls_with_the_root_of_m():
@@ -265,6 +289,30 @@ def test_labels_that_contradict_each_other_show_in_lambda():
     assert found.measured > 0.8
 
 
+# sets on disk and arrays
+
+
+def test_sets_on_disk_and_arrays_give_what_sets_in_memory_give(tmp_path):
+    sets = {name: clouds(60, seed, prefix=name) for seed, name in enumerate(("a", "b", "c", "d"))}
+    for name, data in sets.items():
+        save_features(data, tmp_path / f"{name}.h5")
+    left = {name: CachedFeatures(tmp_path / f"{name}.h5") for name in sets}
+    assert domain_bound(*left.values()).terms == domain_bound(*sets.values()).terms
+    assert pac_bayes_bound(left["a"]).terms == (pac := pac_bayes_bound(sets["a"])).terms
+    assert pac.posterior.error(left["b"]) == pac.posterior.error(sets["b"])
+    assert pac.posterior.score(left["b"]).accuracy == pac.posterior.score(sets["b"]).accuracy
+    w, x, y = torch.ones(6, 3), sets["a"].features.numpy(), sets["a"].labels.numpy()
+    for given in (left["a"], x):
+        assert linear_probe_bound(w.numpy(), given).terms == linear_probe_bound(w, sets["a"]).terms
+    expected = margin_bound(w, sets["a"], margins=MARGINS).terms
+    assert margin_bound(w, left["a"], margins=MARGINS).terms == expected
+    assert margin_bound(w.numpy(), x, y, margins=MARGINS).terms == expected
+    other = FeatureSet(sets["a"].features, sets["a"].labels, CLASSES, sets["a"].ids, "late", "")
+    save_features(other, tmp_path / "late.h5")
+    with pytest.raises(InputError, match="one feature space: `target_test`"):
+        domain_bound(left["a"], left["b"], left["c"], CachedFeatures(tmp_path / "late.h5"))
+
+
 # what does not fit
 
 
@@ -303,6 +351,22 @@ def test_other_inputs_out_of_range():
     data = clouds(60, 0)
     with pytest.raises(InputError, match=r"`n_errors` must lie in 0\.\.n"):
         holdout_bound(11, 10)
+    for n_errors, n, name in ((0.5, 10, "n_errors"), (5, 10.5, "n"), (math.nan, 10, "n_errors")):
+        with pytest.raises(InputError, match=f"`{name}` must be a whole number of images"):
+            holdout_bound(n_errors, n)
+    assert holdout_bound(np.int64(5), np.int64(10)).terms == holdout_bound(5.0, 10).terms == holdout_bound(5, 10).terms
+    with pytest.raises(InputError, match=r"`labels` must lie in 0\.\.2, got 0\.\.3"):
+        margin_bound(torch.ones(6, 3), data.features, torch.arange(60) % 4, margins=[1.0])
+    bad = data.features.index_fill(0, torch.tensor([4]), math.nan)
+    for call in (
+        lambda: linear_probe_bound(torch.ones(6, 3), bad),
+        lambda: margin_bound(torch.ones(6, 3), bad, data.labels, margins=[1.0]),
+        lambda: pac_bayes_bound(FeatureSet(bad, data.labels, CLASSES, data.ids, "pool", "")),
+    ):
+        with pytest.raises(DataError, match="must be finite, but row 4"):
+            call()
+    with pytest.raises(DataError, match="`weights` must be finite"):
+        linear_probe_bound(torch.full((6, 3), math.nan), data)
     with pytest.raises(InputError, match="`margins` must be numbers above 0"):
         margin_bound(torch.ones(6, 3), data, margins=[0.0])
     with pytest.raises(InputError, match="`margins` must be numbers above 0"):

@@ -1,6 +1,7 @@
 """Gaps and break-even: signs, the published table, crossings known by hand, and honest ends of intervals."""
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 from frozenkit import PUBLISHED_GAPS, break_even, compare, representation_gap, score
 from frozenkit.errors import InputError
-from frozenkit.gaps import published_gaps_table
+from frozenkit.gaps import Gap, published_gaps_table
 from frozenkit.studies import LearningCurve, Run
 
 
@@ -49,19 +50,60 @@ def test_the_crossing_is_interpolated_in_log_n():
     assert found.leads == ""
     assert found.low < 1000 < found.high
     assert found.measured == (100, 10_000)
-    assert repr(found).startswith("at 1000 images; 95 % interval: ")
+    assert repr(found) == "Fine-tuning overtakes at about 1,000 labelled images; 95 % interval: 451 to 2,158"
 
 
-def test_the_interval_covers_a_known_crossing():
-    generator, hits, trials = np.random.default_rng(0), 0, 200
-    sizes = [100, 300, 1_000, 3_000, 10_000]
-    slope = {n: 0.1 * (math.log10(n) - 3) for n in sizes}  # zero at 1,000
+def predictions(sizes: np.ndarray, images: int, generator: np.random.Generator) -> list[dict[int, np.ndarray]]:
+    """0 where right, of two arms that cross at 600: hard images are hard for both arms and at every size."""
+    share = 0.7 + np.stack([0.06 * np.log10(sizes / 600), 0.16 * np.log10(sizes / 600)])
+    shared, arm, own = (generator.standard_normal((a, b, images)) for a, b in ((1, 1), (2, 1), (2, len(sizes))))
+    hardness = math.sqrt(0.6) * shared + math.sqrt(0.15) * arm + math.sqrt(0.25) * own
+    threshold = np.vectorize(NormalDist().inv_cdf)(share)
+    return [dict(zip(sizes.tolist(), (h > t[:, None]).astype(int))) for h, t in zip(hardness, threshold)]
+
+
+def measured(curve_of: dict[int, np.ndarray]) -> dict[int, tuple[float, int]]:
+    return {n: (1 - float(wrong.mean()), len(wrong)) for n, wrong in curve_of.items()}
+
+
+@pytest.mark.parametrize("n_sizes", [3, 12])
+@pytest.mark.parametrize("images", [300, 2000])
+def test_the_interval_covers_a_known_crossing_at_any_number_of_sizes(n_sizes, images):
+    generator, trials = np.random.default_rng(0), 300
+    sizes = np.geomspace(50, 5000, n_sizes).round().astype(int)
+    labels, found, wide = np.zeros(images, dtype=int), [], []
     for _ in range(trials):
-        frozen = {n: [generator.binomial(1000, 0.8) / 1000] for n in sizes}
-        tuned = {n: [generator.binomial(1000, 0.8 + slope[n]) / 1000] for n in sizes}
-        found = break_even(curve(frozen), curve(tuned, "tuned"), draws=300)
-        hits += found.low <= 1000 <= found.high
-    assert hits >= 0.88 * trials  # the first of several crossings pulls it down a little
+        arms = predictions(sizes, images, generator)
+        found.append(break_even(*arms, labels=labels, draws=500))
+        wide.append(break_even(*map(measured, arms), draws=500))
+    covered, generous = (np.mean([f.low <= 600 <= f.high for f in results]) for results in (found, wide))
+    assert 0.91 <= covered <= 0.98  # 95 %, three standard errors either way
+    assert generous >= covered  # without the predictions the noise is an upper limit
+    assert np.median([f.n for f in found if f.n]) == pytest.approx(600, rel=0.15)  # not pulled down by many sizes
+
+
+def test_what_is_paired_narrows_the_interval():
+    arms = predictions(np.array([50, 600, 5000]), 1000, np.random.default_rng(0))
+    labels = np.zeros(1000, dtype=int)
+    gaps = {n: representation_gap(arms[0][n], arms[1][n], labels) for n in arms[0]}
+    exact = break_even(*arms, labels=labels)
+    paired = break_even(*map(measured, arms), gaps=gaps)
+    alone = break_even(*map(measured, arms))
+    assert exact.n == pytest.approx(paired.n)
+    width = [math.log(f.high / f.low) for f in (exact, paired, alone)]
+    assert width[0] < 1.1 * width[1] < width[2]
+
+
+def test_draws_of_train_images_are_noise_too():
+    generator = np.random.default_rng(0)
+    arms = predictions(np.array([50, 600, 5000]), 1000, generator)
+    labels = np.zeros(1000, dtype=int)
+    twice = [{n: np.stack([wrong, wrong]) for n, wrong in arm.items()} for arm in arms]
+    one, two = break_even(*arms, labels=labels), break_even(*twice, labels=labels)
+    assert two == one
+    unlike = [twice[0], {n: np.stack([wrong, wrong | (generator.random(1000) < 0.1)]) for n, wrong in arms[1].items()}]
+    spread = break_even(*unlike, labels=labels)
+    assert math.log(spread.high / spread.low) > 1.2 * math.log(one.high / one.low)
 
 
 @pytest.mark.parametrize(("tuned", "leads"), [(0.6, "frozen"), (0.9, "tuned")])
@@ -70,7 +112,38 @@ def test_no_crossing_is_said_and_not_extrapolated(tuned, leads):
     assert found.n is None
     assert found.leads == leads
     assert (found.low, found.high) == ((math.inf, math.inf) if leads == "frozen" else (0.0, 0.0))
-    assert repr(found).startswith("not within the range measured (100 to 1000 images: " + leads)
+    who = {"frozen": "the frozen probe", "tuned": "fine-tuning"}[leads]
+    end = {"frozen": "more than 1,000", "tuned": "fewer than 100"}[leads]
+    expected = f"No break-even between 100 and 1,000 labelled images: {who} is ahead; 95 % interval: {end}"
+    assert repr(found) == expected
+
+
+@pytest.mark.parametrize(
+    ("frozen", "tuned", "leads", "said"),
+    [
+        ((0.5, 0.7), (0.6, 0.6), "tuned, then frozen", "fine-tuning is ahead at first, the frozen probe at the end; "),
+        (
+            (0.6, 0.7),
+            (0.6, 0.7),
+            "level",
+            "nothing tells the two apart; 95 % interval: fewer than 10 to more than",
+        ),
+        ((0.601, 0.7), (0.6, 0.701), "level", "nothing tells the two apart; 95 % interval: fewer than 10 to more than"),
+        (
+            (0.6, 0.7),
+            (0.6, 0.8),
+            "tuned",
+            "fine-tuning is ahead, level with it at 10; 95 % interval: fewer than 10 to",
+        ),
+        ((0.6, 0.7), (0.5, 0.7), "frozen", "the frozen probe is ahead, level with it at 1,000; 95 % interval: "),
+    ],
+)
+def test_who_leads_and_where_the_curves_meet(frozen, tuned, leads, said):
+    found = break_even(*({10: (a, 1000), 1000: (b, 1000)} for a, b in (frozen, tuned)))
+    assert (found.n, found.leads) == (None, leads)
+    assert said in repr(found)
+    assert "to 0" not in repr(found)
+    assert "inf" not in repr(found)
 
 
 def test_a_wider_spread_of_draws_widens_the_interval():
@@ -90,6 +163,16 @@ def test_curves_that_cannot_be_compared():
         break_even(one, LearningCurve((*one.runs, *curve({100: [0.8]}, "knn").runs)))
     with pytest.raises(InputError, match="equally long"):
         representation_gap([0, 1], [0], [0, 1])
+    pairs = {100: (0.8, 1000), 1_000: (0.8, 1000)}
+    with pytest.raises(InputError, match="at 100 images their difference is .0.0000, got None"):
+        break_even(pairs, pairs, gaps={})
+    with pytest.raises(InputError, match="at 100 images their difference is .0.0000, got .10.0 points"):
+        break_even(pairs, pairs, gaps=dict.fromkeys(pairs, Gap(0.1, 0.0, 0.2, 0.1, 1000)))
+    with pytest.raises(InputError, match=r"accuracy in .0, 1., test images., got .80, 1000. at 100"):
+        break_even(pairs, {100: (80, 1000), 1_000: (80, 1000)})
+    for wrong in (one, pairs, {100: [0, 1, 1], 1_000: [0, 1, 1]}):
+        with pytest.raises(InputError, match="`tuned_curve` must map labelled images to 2 predicted classes"):
+            break_even({100: [0, 1], 1_000: [0, 1]}, wrong, labels=[0, 1])
 
 
 def test_what_was_recorded_of_a_curve_is_as_good_as_the_curve():

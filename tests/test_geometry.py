@@ -2,11 +2,20 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from frozenkit import FeatureSet, class_separation, effective_rank, explained_variance, imbalance
+from frozenkit import (
+    CachedFeatures,
+    FeatureSet,
+    class_separation,
+    effective_rank,
+    explained_variance,
+    imbalance,
+    save_features,
+)
 from frozenkit.errors import DataError, InputError
 
 
@@ -26,7 +35,10 @@ def test_separation_by_hand():
     assert found.within == pytest.approx(math.sqrt(2))
     assert found.between == pytest.approx(math.sqrt((36 - 2) / 4))
     assert found.ratio == pytest.approx(found.between / found.within)
-    assert found.explained == pytest.approx(36 / 40)
+    assert found.explained == pytest.approx(1 - (4 / 2) / (40 / 3))  # adjusted like R²: unbiased variances
+    # One standardised direction: S_t = 1, so the plug-in share is .9/1.01, of which 1/1.01 · 1/3 is chance.
+    chance = 1 / 1.01 / 3
+    assert found.linear == pytest.approx((0.9 / 1.01 - chance) / (1 - chance))
     assert found.note == ""
 
 
@@ -35,6 +47,49 @@ def test_separation_of_random_labels_is_about_nothing_however_wide():
     x = gaussian(400, 200)
     labels = torch.randint(4, (400,), generator=torch.Generator().manual_seed(1))
     assert class_separation(feature_set(x, labels, 4)).ratio < 0.05
+
+
+@pytest.mark.parametrize(("n", "d", "k"), [(12, 3, 6), (40, 10, 4), (30, 60, 3)])
+def test_no_share_is_explained_by_random_labels(n, d, k):
+    x, labels = gaussian(n, d), torch.arange(n) % k
+    generator, found = torch.Generator().manual_seed(0), []
+    for _ in range(400):
+        mixed = labels[torch.randperm(n, generator=generator)]
+        separation = class_separation(feature_set(x, mixed, k))
+        found.append((separation.explained, separation.linear))
+    shares = torch.tensor(found)
+    assert (
+        shares.mean(0).abs() < 4 * shares.std(0) / 20
+    ).all()  # four standard errors; a plug-in share is .46 for k = 6
+
+
+def test_what_a_linear_probe_sees_is_not_what_is_far_apart():
+    # A long direction tells class 0 from the rest; three short ones tell all classes apart.
+    labels = torch.arange(400) % 4
+    one_hot = torch.nn.functional.one_hot(labels, 4).double()
+    far = torch.cat([50 * one_hot[:, :1] + gaussian(400, 1), gaussian(400, 5, 1)], 1)
+    short = torch.cat([20 * gaussian(400, 2, 2), 4 * one_hot + gaussian(400, 4, 3)], 1)
+    one, all_of_them = (class_separation(feature_set(x, labels, 4)) for x in (far, short))
+    assert one.ratio > 2 * all_of_them.ratio
+    assert one.explained > all_of_them.explained
+    assert one.linear < 0.4 < 0.7 < all_of_them.linear
+    assert f"whitened {one.linear:.3f}" in repr(one)
+
+
+def test_a_set_on_disk_has_the_geometry_of_one_in_memory(tmp_path):
+    data = feature_set(gaussian(30, 4), torch.arange(30) % 3, 3)
+    save_features(data, tmp_path / "set.h5")
+    left = CachedFeatures(tmp_path / "set.h5")
+    assert class_separation(left) == class_separation(data)
+    assert effective_rank(left) == effective_rank(data) == effective_rank(data.features.numpy())
+    torch.testing.assert_close(explained_variance(left).ratios, explained_variance(data).ratios)
+    for same in (left, data.labels.numpy(), data.labels.tolist()):
+        torch.testing.assert_close(imbalance(same).counts, torch.tensor([10, 10, 10]))
+    assert len(imbalance(data.labels, n_classes=np.int64(5)).counts) == 5
+    bad = feature_set(data.features.index_fill(0, torch.tensor([2]), math.nan), data.labels, 3)
+    for measure in (class_separation, effective_rank, explained_variance):
+        with pytest.raises(DataError, match=r"must be finite, but row 2 \('2'\)"):
+            measure(bad)
 
 
 def test_separation_does_not_depend_on_units_or_rotation():
@@ -126,3 +181,5 @@ def test_what_has_no_geometry():
         imbalance(torch.tensor([0, 2]), n_classes=2)
     with pytest.raises(InputError, match="class indices"):
         imbalance(torch.tensor([0.5]))
+    with pytest.raises(InputError, match="a set that has classes; this one has none"):
+        imbalance(FeatureSet(x.float(), x[:, 0].float(), (), tuple("abcdef"), "pool", ""))

@@ -121,8 +121,16 @@ def test_a_paired_test_and_a_gap_of_the_same_predictions_are_opposite():
 def test_break_even_says_where_or_that_there_is_none():
     ax = plots.plot_break_even(FROZEN, TUNED, break_even(FROZEN, TUNED))
     assert ax.get_title(loc="left") == "Fine-tuning overtakes at about 1,000 labelled images"
-    none = plots.plot_break_even(FROZEN, FROZEN, break_even(FROZEN, curve({100: 0.1, 10_000: 0.1}, "tuned")))
-    assert none.get_title(loc="left") == "No break-even within the range measured"
+    low = curve({100: 0.1, 10_000: 0.1}, "tuned")
+    none = plots.plot_break_even(FROZEN, low, break_even(FROZEN, low))
+    start = "No break-even between 100 and 10,000 labelled images:\n"
+    assert none.get_title(loc="left") == start + "the frozen probe is ahead"
+    assert len(none.patches) == 0
+    meeting = curve({100: 0.8, 10_000: 0.9}, "tuned")
+    edge = plots.plot_break_even(FROZEN, meeting, break_even(FROZEN, meeting))
+    assert edge.get_title(loc="left") == start + "fine-tuning is ahead, level with it at 100"
+    assert len(edge.patches) == 1  # the interval begins below the range and reaches into it
+    assert plots.plot_break_even(FROZEN, TUNED).get_title(loc="left") == ""
 
 
 def test_attention_is_brightest_where_the_weight_is():
@@ -149,7 +157,7 @@ def test_divergences_show_what_may_be_noise_and_their_baseline():
     ax = plots.plot_divergences({"none": NEAR, "shift": FAR})
     colors = [container.lines[0].get_color() for container in ax.containers]
     assert colors[0] != colors[1]
-    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["between halves of the source"]
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["without a shift, about"]
     with pytest.raises(InputError, match="of one kind, got"):
         plots.plot_divergences({"a": NEAR, "b": mmd(TRAIN, TEST, permutations=0)})
 

@@ -129,13 +129,59 @@ def test_repr_says_it_all(predictions):
     assert f"{found.accuracy:.3f}" in found._repr_html_()
 
 
-def test_macro_interval_holds_the_value_and_repeats(predictions):
+@pytest.mark.parametrize("metric", ["balanced_accuracy", "macro_f1"])
+def test_macro_interval_holds_the_value(predictions, metric):
     predicted, labels = predictions
     found = score(predicted, labels, n_classes=4)
-    for metric in ("balanced_accuracy", "macro_f1"):
+    low, high = macro_interval(found, metric=metric)
+    assert low < getattr(found, metric) < high
+    wide = macro_interval(found, metric=metric, confidence=0.99)
+    assert wide[0] < low
+    assert high < wide[1]
+
+
+@pytest.mark.parametrize("metric", ["balanced_accuracy", "macro_f1"])
+def test_macro_interval_of_a_perfect_score_is_wilsons_where_classes_are_equal(metric):
+    labels = np.arange(40) % 4
+    low, high = macro_interval(score(labels, labels, n_classes=4), metric=metric)
+    assert high == 1
+    assert low == pytest.approx(float(wilson_interval(40, 40)[0]))
+    rare = np.array([0] * 37 + [1, 2, 3])
+    assert macro_interval(score(rare, rare, n_classes=4), metric=metric)[0] < low - 0.1
+
+
+@pytest.mark.parametrize("metric", ["balanced_accuracy", "macro_f1"])
+def test_macro_interval_with_few_or_missing_classes(metric):
+    for predicted, labels in (([0], [0]), ([1], [0]), ([0, 1, 2], [0, 0, 0]), ([0, 1, 3], [0, 1, 3])):
+        found = score(predicted, labels, n_classes=4)
         low, high = macro_interval(found, metric=metric)
-        assert low < getattr(found, metric) < high
-        assert (low, high) == macro_interval(found, metric=metric)
+        assert 0 <= low <= getattr(found, metric) <= high <= 1
+        assert low < high
+
+
+def confusions(n_classes, n, recall, *, balanced, generator, draws=1500):
+    """Drawn confusion matrices (draws, k, k) of given class sizes, and the table that they are drawn from."""
+    share = np.ones(n_classes) if balanced else np.geomspace(5, 1, n_classes)
+    support = np.maximum(1, np.round(n * share / share.sum())).astype(int)
+    recalls = recall + min(0.1, 0.8 * (1 - recall)) * np.linspace(1, -1, n_classes)
+    rows = np.diag(recalls) + (1 - recalls)[:, None] * np.roll(np.eye(n_classes), 1, axis=1)
+    drawn = np.stack([generator.multinomial(s, row, size=draws) for s, row in zip(support, rows)], axis=1)
+    return drawn, rows * support[:, None]
+
+
+def as_score(confusion):
+    labels, predicted = (np.repeat(place, confusion.ravel()) for place in np.indices(confusion.shape).reshape(2, -1))
+    return score(predicted, labels, n_classes=len(confusion))
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+@pytest.mark.parametrize("metric", ["balanced_accuracy", "macro_f1"])
+@pytest.mark.parametrize(("n", "recall"), [(100, 0.7), (100, 0.9), (300, 0.95), (300, 0.99), (1000, 0.99)])
+def test_macro_interval_covers(balanced, metric, n, recall):
+    drawn, table = confusions(5, n, recall, balanced=balanced, generator=np.random.default_rng(n))
+    truth = getattr(as_score((1000 * table).round().astype(int)), metric)
+    covered = [low <= truth <= high for low, high in (macro_interval(as_score(c), metric=metric) for c in drawn)]
+    assert 0.92 <= np.mean(covered) <= 0.98
 
 
 def test_confidently_wrong_is_sorted():

@@ -1,11 +1,14 @@
 """Selectivity: zero where the labels say nothing, all of the accuracy above chance where they say everything."""
 
+import numpy as np
 import pytest
 import torch
+from scipy import stats
 
-from frozenkit import FeatureSet, fit_probe, selectivity
+from frozenkit import CachedFeatures, FeatureSet, fit_probe, save_features, selectivity
 from frozenkit.errors import InputError
-from frozenkit.shuffling import shuffled
+from frozenkit.scores import score
+from frozenkit.shuffling import Selectivity, shuffled
 
 CLASSES = ("a", "b", "c", "d")
 
@@ -26,8 +29,46 @@ def test_it_is_the_real_score_less_the_median_of_shuffled_ones():
     assert found.score.accuracy == real.accuracy
     assert [c.accuracy for c in found.controls] == controls
     assert found.value == real.accuracy - controls[1]
-    assert found.p_value == 1 / 4  # better than all three, itself counted in
+    assert found.rank_p_value == 1 / 4  # better than all three, itself counted in
     assert "Selectivity" in repr(found)
+
+
+def test_the_p_value_is_students_and_can_be_small():
+    train, test = make(80, 6, signal=3, seed=0), make(400, 6, signal=3, seed=1)
+    found = selectivity(train, test, strengths=[0.1])
+    values = [c.accuracy for c in found.controls]
+    # A two-sample t-test of one value against eleven, with the spread of the eleven, is the same.
+    expected = stats.ttest_ind([found.score.accuracy], values, alternative="greater").pvalue
+    assert found.p_value == pytest.approx(expected)
+    assert found.p_value < 1e-4
+    assert found.rank_p_value == 1 / 12
+    assert selectivity(train, test, permutations=1, strengths=[0.1]).p_value == 1 / 2
+
+
+def test_p_values_of_labels_that_say_nothing_are_valid():
+    """With nearest class means, which are quick, in the place of the probe: the real labels are one shuffle more."""
+    p = []
+    for seed in range(400):
+        train, test = make(40, 5, signal=0, seed=seed), make(100, 5, signal=0, seed=seed + 1000)
+        scores = []
+        for i in range(12):
+            mixed = shuffled(train, seed=100 * seed + i)
+            means = torch.stack([mixed.features[mixed.labels == k].mean(0) for k in range(4)])
+            scores.append(score(torch.cdist(test.features, means).argmin(1), test.labels, n_classes=4))
+        p.append(Selectivity(scores[0], tuple(sorted(scores[1:], key=lambda s: s.accuracy)), 1.0).p_value)
+    for alpha in (0.01, 0.05, 0.2):
+        assert np.mean(np.array(p) <= alpha) <= alpha + 3 * np.sqrt(alpha * (1 - alpha) / 400)
+    assert np.mean(np.array(p) <= 0.5) > 0.4
+
+
+def test_a_set_on_disk_is_loaded(tmp_path):
+    train, test = make(80, 6, signal=1, seed=0), make(100, 6, signal=1, seed=1)
+    for name, data in (("train", train), ("test", test)):
+        save_features(data, tmp_path / f"{name}.h5")
+    left = [CachedFeatures(tmp_path / f"{name}.h5") for name in ("train", "test")]
+    found, expected = (selectivity(*sets, permutations=np.int64(3)) for sets in (left, (train, test)))
+    assert [c.accuracy for c in found.controls] == [c.accuracy for c in expected.controls]
+    assert found.p_value == expected.p_value
 
 
 def test_noise_has_none_even_where_any_labels_can_be_learnt_by_heart():

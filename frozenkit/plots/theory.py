@@ -104,7 +104,7 @@ def plot_divergences(divergences: Mapping[str, Divergence], *, ax: Axes | None =
         color, mark = (GREY, "s") if found.p_value > 0.05 else (BLUE, "o")
         points(ax, [found.value], [found.low], [found.high], [place], color, mark)
         if not np.isnan(found.baseline):
-            ax.plot(found.baseline, place, "|", color=ORANGE, ms=22, mew=3, label="between halves of the source")
+            ax.plot(found.baseline, place, "|", color=ORANGE, ms=22, mew=3, label="without a shift, about")
         text = f"{found.value:.3g}" + ("" if np.isnan(found.p_value) else f"  p = {found.p_value:.2g}")
         ax.text(1.02, place, text, va="center", ha="left", transform=ax.get_yaxis_transform())
     ax.set_yticks(places, list(divergences))
@@ -128,16 +128,15 @@ def plot_break_even(frozen: Curve, tuned: Curve, found: BreakEven | None = None,
         ax.fill_between(list(draws), low, high, color=color, alpha=0.18, lw=0)
         ax.plot(list(draws), [np.mean([p for p, _ in g]) for g in draws.values()], mark + "-", color=color, label=name)
     ax.set_xscale("log")
-    if found is not None and found.n is not None:
+    if found is not None and found.low <= sizes[-1] and found.high >= sizes[0]:
         ax.axvspan(max(found.low, sizes[0]), min(found.high, sizes[-1]), color=GREY, alpha=0.15, lw=0)
+    if found is not None and found.n is not None:
         ax.axvline(found.n, color=GREY, ls="--")
     ax.set_xticks(sizes, [f"{n:,}" for n in sizes])
     ax.minorticks_off()
     ax.set(xlabel="labelled images", ylabel="test accuracy")
-    title = "No break-even within the range measured"
-    if found is not None and found.n is not None:
-        title = f"Fine-tuning overtakes at about {found.n:,.0f} labelled images"
-    ax.set_title(title)
+    if found is not None:
+        ax.set_title(found.sentence.replace(": ", ":\n"))
     legend_below(ax)
     return ax
 
