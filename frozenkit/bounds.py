@@ -16,7 +16,7 @@ from torch import Tensor
 
 from frozenkit.divergence import proxy_a_distance
 from frozenkit.errors import DataError, InputError
-from frozenkit.features import FeatureSet, feature_rows
+from frozenkit.features import FeatureSet, feature_rows, load_set
 from frozenkit.geometry import effective_rank
 from frozenkit.probes import fit_probe
 from frozenkit.ridge import LinearMap
@@ -147,8 +147,9 @@ def domain_bound(
         "target_train": target_train,
         "target_test": target_test,
     }
+    sets = {name: load_set(data, name) for name, data in sets.items()}
     _check_one_task(sets)
-    source_train, source_test, target_train, target_test = (_loaded(s) for s in sets.values())
+    source_train, source_test, target_train, target_test = sets.values()
     probe = fit_probe(source_train, head=head, seed=seed)
     on_source, on_target = probe.score(source_test), probe.score(target_test)
     joint = fit_probe(_together(source_train, target_train), head=head, seed=seed)
@@ -393,10 +394,6 @@ def _check_one_task(sets: Mapping[str, FeatureSet]) -> None:
                 f"the theorem needs one feature space: `{name}` must be of layer {first.layer!r} with "
                 f"{first.n_features} features, got {data.layer!r} with {data.n_features}."
             )
-
-
-def _loaded(data: Any) -> FeatureSet:
-    return data.load() if hasattr(data, "load") else data
 
 
 def _weights_of(weights: Any) -> Tensor:

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from frozenkit.arrays import as_tensor, whole_number
 from frozenkit.errors import DataError, InputError
-from frozenkit.features import FeatureSet, feature_rows
+from frozenkit.features import FeatureSet, expect_set, feature_rows, load_set
 from frozenkit.rows import feature_scale
 
 PROBE_STRENGTH = 0.01  # λ of the linear probe in `Separation.linear`: small, and enough where n ≤ d
@@ -81,9 +81,10 @@ def class_separation(features: FeatureSet) -> Separation:
         tr(S_t⁻¹·S_b), which is also known as Pillai's trace.
         M. Ezekiel (1930), Methods of correlation analysis: the correction of a share for what chance explains.
     """
-    if features.labels is None or not features.classes:
+    features = load_set(features, "features")
+    if not features.classes:
         raise InputError("`features` must have classes; there is nothing to separate in regression.")
-    x, labels = feature_rows(features), features.labels.cpu()
+    x, labels = feature_rows(features), features.labels
     present, index = labels.unique(return_inverse=True)
     n, k = len(x), len(present)
     if k < 2 or n <= k:
@@ -302,17 +303,17 @@ def imbalance(labels: Any, *, n_classes: int | None = None) -> Imbalance:
     """
     names: tuple[str, ...] = ()
     if hasattr(labels, "ids"):  # a set, in memory or on disk
+        expect_set(labels, "labels")
         names, labels = tuple(labels.classes), labels.labels
         if not names:
             raise InputError("`labels` must be class indices, or a set that has classes; this one has none.")
         n_classes = len(names)
-    if not isinstance(labels, Tensor):
-        labels = torch.from_numpy(np.array(labels)) if len(labels) else torch.empty(0, dtype=torch.int64)
+    labels = as_tensor(labels, "labels") if len(labels) else torch.empty(0, dtype=torch.int64)
     if labels.is_floating_point() or labels.ndim != 1:
         raise InputError("`labels` must be (n,) class indices.")
     if not len(labels):
         raise DataError("`labels` must hold at least one label, got none.")
-    k = int(labels.max()) + 1 if n_classes is None else int(n_classes)
+    k = int(labels.max()) + 1 if n_classes is None else whole_number("n_classes", n_classes)
     if int(labels.min()) < 0 or int(labels.max()) >= k:
         raise InputError(f"`labels` must lie in 0..{k - 1}, got {int(labels.min())}..{int(labels.max())}.")
     counts = torch.bincount(labels.cpu(), minlength=k)

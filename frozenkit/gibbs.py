@@ -16,7 +16,7 @@ from torch import Tensor
 
 from frozenkit.bounds import Bound, check_delta
 from frozenkit.errors import DataError, InputError
-from frozenkit.features import FeatureSet, feature_rows
+from frozenkit.features import FeatureSet, feature_rows, load_set
 from frozenkit.fits import Scaler
 from frozenkit.ridge import LinearMap, RidgePath, ridge_path
 from frozenkit.scores import Score, score
@@ -63,12 +63,12 @@ class GibbsClassifier:
 
     def error(self, test: FeatureSet, *, draws: int = DRAWS, seed: int = 1) -> float:
         """Mean error on other images, over so many draws for each."""
-        test = test.load() if hasattr(test, "load") else test
+        test = load_set(test, "test")
         return self.mistakes(test.features, test.labels, draws=draws, seed=seed) / (len(test) * draws)
 
     def score(self, test: FeatureSet) -> Score:
         """The `Score` of the classifier that always takes the mean weights: what one would use."""
-        test = test.load() if hasattr(test, "load") else test
+        test = load_set(test, "test")
         x = self.basis(test.features)
         return score((x @ self.mean).argmax(1), test.labels, n_classes=len(self.classes), classes=self.classes)
 
@@ -108,7 +108,7 @@ def pac_bayes_bound(train: FeatureSet, *, delta: float = 0.05, seed: int = 0) ->
         J. Langford, R. Caruana (2001), (Not) bounding the true error, NIPS: the price of the draws.
     """
     check_delta(delta)
-    train = train.load() if hasattr(train, "load") else train
+    train = load_set(train, "train")
     if not train.classes or train.features.ndim != 2:
         raise InputError("`train` must hold (n, d) features with classes; there is no such bound for regression here.")
     feature_rows(train, "train")  # NaN and infinity are named

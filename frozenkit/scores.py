@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from frozenkit.arrays import whole_number
 from frozenkit.errors import InputError
 from frozenkit.intervals import mcnemar_p_value, newcombe_interval, normal_quantile, wilson_interval
 
@@ -125,8 +126,7 @@ def score(
     References:
         E. B. Wilson (1927), Probable inference, the law of succession, and statistical inference, JASA 22.
     """
-    if n_classes < 1:
-        raise InputError(f"`n_classes` must be at least 1, got {n_classes}.")
+    n_classes = whole_number("n_classes", n_classes)
     names = tuple(map(str, range(n_classes))) if classes is None else tuple(classes)
     if len(names) != n_classes:
         raise InputError(f"`classes` must hold {n_classes} names, got {len(names)}.")

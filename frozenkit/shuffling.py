@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from frozenkit.errors import FrozenkitWarning, InputError
-from frozenkit.features import FeatureSet
+from frozenkit.features import FeatureSet, load_set
 from frozenkit.probes import fit_probe
 from frozenkit.scores import Score
 
@@ -111,7 +111,7 @@ def selectivity(
     """
     if permutations < 1 or permutations % 2 == 0:
         raise InputError(f"`permutations` must be an odd number of 1 or more, got {permutations}.")
-    train, test = (data.load() if hasattr(data, "load") else data for data in (train, test))
+    train, test = load_set(train, "train"), load_set(test, "test")
     real = fit_probe(train, **kw).score(test)
     found, memorised = [], []
     for i in range(permutations):

@@ -181,5 +181,7 @@ def test_what_has_no_geometry():
         imbalance(torch.tensor([0, 2]), n_classes=2)
     with pytest.raises(InputError, match="class indices"):
         imbalance(torch.tensor([0.5]))
+    with pytest.raises(InputError, match="`features` must be a FeatureSet, or features left on disk"):
+        class_separation(x)
     with pytest.raises(InputError, match="a set that has classes; this one has none"):
         imbalance(FeatureSet(x.float(), x[:, 0].float(), (), tuple("abcdef"), "pool", ""))

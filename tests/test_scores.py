@@ -200,7 +200,7 @@ def test_confidently_wrong_is_sorted():
         (lambda: score([[0.5, 0.5]], [0], n_classes=2), r"Take argmax\(1\)"),
         (lambda: score(["cat"], [0], n_classes=2), "Map names to indices"),
         (lambda: score([0], [0], n_classes=2, confidence=95), "between 0 and 1, got 95"),
-        (lambda: score([0], [0], n_classes=0), "`n_classes` must be at least 1"),
+        (lambda: score([0], [0], n_classes=0), "`n_classes` must be a whole number of at least 1, got 0"),
         (lambda: score([0], [0], n_classes=2, classes=["a"]), "must hold 2 names, got 1"),
         (lambda: compare([0], [0, 1], [0]), "got 1, 2 and 1"),
         (lambda: compare([], [], []), "at least one image"),
