@@ -25,9 +25,11 @@ def as_tensor(values: Any, name: str) -> Tensor:
     and whole numbers int64.
 
     Raises:
-        InputError: If these are no numbers, or rows differ in length.
+        InputError: If these are no numbers, complex or sparse, or rows differ in length.
     """
     if isinstance(values, Tensor):
+        if values.is_complex() or values.layout != torch.strided:
+            raise InputError(f"`{name}` must be real and dense, got a {values.dtype} tensor in layout {values.layout}.")
         return values.detach().cpu()
     if not is_array(values) and not isinstance(values, range):
         raise InputError(f"`{name}` must be an array of numbers, got {described(values)}.")

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from frozenkit.errors import CacheError, CacheMissError, DataError, InputError
-from frozenkit.features import FeatureSet
+from frozenkit.features import FeatureSet, expect_set
 from frozenkit.files import disk_errors, open_regular, written_aside
 from frozenkit.fingerprint import Fingerprint
 from frozenkit.locks import locked
@@ -363,11 +363,12 @@ def save_features(features: FeatureSet, path: str | Path) -> None:
     whole. What is in it is covered by checksums, which `load_features` compares. ``.h5`` holds float32.
 
     Raises:
-        InputError: If `features` is something else, or the suffix another one.
+        InputError: If `features` is something else or has no labels, or the suffix is another one.
         CacheError: If the file cannot be written; what was there is still there.
     """
     if not isinstance(features, FeatureSet):
         raise InputError(f"`features` must be a FeatureSet, got {type(features).__name__}. Stored ones have `.load()`.")
+    expect_set(features, "features")  # with labels
     path = _with_known_suffix(path)
     if path.suffix == ".h5":
         shape = tuple(features.features.shape)

@@ -95,16 +95,16 @@ class FeatureSet:
 
     def _coerce(self) -> None:
         """Brings every field into its form."""
-        x = self.features if isinstance(self.features, Tensor) else as_tensor(self.features, "features")
-        if x.is_complex() or x.layout != torch.strided:
-            raise InputError(f"`features` must be real and dense, got a {x.dtype} tensor in layout {x.layout}.")
-        x = x.detach() if x.requires_grad else x
+        given = self.features
+        x = as_tensor(given, "features")
+        if isinstance(given, Tensor):  # the very tensor, where it is
+            x = given.detach() if given.requires_grad else given
         whole = not x.is_floating_point()
         y = self.labels if self.labels is None or isinstance(self.labels, Tensor) else as_tensor(self.labels, "labels")
         if y is not None:
             y = y.detach().to(torch.float32 if y.is_floating_point() else torch.int64)
         fields = {
-            "features": x.float() if whole or not isinstance(self.features, Tensor) else x,
+            "features": x.float() if whole or not isinstance(given, Tensor) else x,
             "labels": y,
             "classes": texts(self.classes, "classes"),
             "ids": texts(self.ids, "ids"),
@@ -321,7 +321,7 @@ def reduce(
             raise InputError(f"all sets must come from {train.layer!r} like train, got {member.layer!r}.")
         feature_rows(member, name)
     limit = min(train.features.shape) if how == "pca" else train.n_features
-    n_features = whole_number("n_features", n_features)
+    n_features, seed = whole_number("n_features", n_features), whole_number("seed", seed, least=0)
     if not n_features <= limit:
         raise InputError(f"`n_features` must lie in 1..{limit} here, got {n_features}.")
     n_features = int(n_features)  # it may be NumPy's

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from frozenkit.arrays import as_tensor, check_finite, described, is_array
+from frozenkit.arrays import as_tensor, check_finite, described, is_array, whole_number
 from frozenkit.calibration import Reliability, reliability
 from frozenkit.errors import DataError, FrozenkitWarning, InputError, UnknownNameError
 from frozenkit.features import FeatureSet, check_apart, expect_set, load_set
@@ -260,7 +260,7 @@ def fit_probe(
         >>> fit_probe([[0.0], [0.1], [1.0], [1.1]], ["low", "low", "high", "high"], head="prototype").classes
         ('high', 'low')
     """
-    train = _as_set(train, labels, "train")
+    train, seed = _as_set(train, labels, "train"), whole_number("seed", seed, least=0)
     _check_head(head, train)
     name = head if isinstance(head, str) else type(head).__name__
     _check_options(head, strengths=strengths, center=center, normalize=normalize, weights=weights, scale=scale)

@@ -290,7 +290,7 @@ def learning_curve(
     if not train.classes:
         raise InputError("`train` must have classes, since labels are drawn per class; it has numbers, a regression.")
     sizes = whole_numbers("sizes", sizes)
-    repeats, heads = whole_number("repeats", repeats), head_list(heads)
+    repeats, heads, seed = whole_number("repeats", repeats), head_list(heads), whole_number("seed", seed, least=0)
     runs = []
     for shots in sorted(set(sizes)):
         for repeat, rows in enumerate(_draws(train, shots, repeats, seed)):

@@ -108,7 +108,10 @@ def train_head(
     """
     if not isinstance(head, nn.Module):
         raise InputError(f"`head` must be an nn.Module, such as LinearHead(d, k), got {described(head)}.")
-    _check_settings(epochs=epochs, lr=lr, weight_decay=weight_decay, batch_size=batch_size, patience=patience)
+    epochs, batch_size = whole_number("epochs", epochs), whole_number("batch_size", batch_size)
+    patience = None if patience is None else whole_number("patience", patience)
+    seed = whole_number("seed", seed, least=0)
+    _check_rates(lr, weight_decay)
     _check_sets(train, val)
     place = resolve_device(device)
     home = next((p.device for p in head.parameters()), torch.device("cpu"))
@@ -207,10 +210,7 @@ def _loss(output: Tensor, labels: Tensor) -> Tensor:
     return nn.functional.cross_entropy(output, labels)
 
 
-def _check_settings(*, epochs: int, lr: float, weight_decay: float, batch_size: int, patience: int | None) -> None:
-    for name, value in {"epochs": epochs, "batch_size": batch_size, "patience": patience}.items():
-        if name != "patience" or value is not None:
-            whole_number(name, value)
+def _check_rates(lr: float, weight_decay: float) -> None:
     if not 0 < lr < math.inf:
         raise InputError(f"`lr` must be a positive number, got {lr!r}. Try 1e-2.")
     if not 0 <= weight_decay < math.inf:
