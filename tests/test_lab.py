@@ -1,6 +1,9 @@
 """`frozenkit lab`: the course opens, on this machine only, behind a token."""
 
+import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,52 +15,62 @@ import urllib.parse
 import urllib.request
 import venv
 import zipfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from frozenkit.errors import InputError
-from frozenkit.lab import find_notebooks, has_display, lab_command
+from frozenkit import lab as lab_module
+from frozenkit.errors import FrozenkitError, InputError
+from frozenkit.lab import find_notebooks, has_display, lab_command, open_course, run_lab
 
 ROOT = Path(__file__).parents[1]
 
 
+COMMAND = [sys.executable, "-c", "from frozenkit.cli import main; main()", "lab", "--no-browser", "--port"]
+
+
+def records_of(folder):
+    return sorted(folder.glob("jpserver-*.json"))
+
+
+@contextmanager
+def started(records, port, folder=ROOT):
+    """The command in a process of its own; what it started is ended by its process id."""
+    environment = {**os.environ, "JUPYTER_RUNTIME_DIR": str(records), "JUPYTER_CONFIG_DIR": str(records)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*COMMAND, str(port)], cwd=folder, env=environment, **pipes) as command:
+        try:
+            yield command
+        finally:
+            if command.poll() is None:
+                command.send_signal(signal.SIGTERM)
+            try:
+                command.communicate(timeout=30)
+            except subprocess.TimeoutExpired:
+                command.kill()
+            for record in records_of(records):  # of a server that was left behind
+                with suppress(ProcessLookupError):
+                    os.kill(json.loads(record.read_text())["pid"], signal.SIGTERM)
+
+
 @contextmanager
 def lab(records, port):
-    """The address that the command prints; the server is stopped by its process id."""
-    command = [
-        sys.executable,
-        "-c",
-        "from frozenkit.cli import main; main()",
-        "lab",
-        "--no-browser",
-        "--port",
-        str(port),
-    ]
-    environment = {**os.environ, "JUPYTER_RUNTIME_DIR": str(records), "JUPYTER_CONFIG_DIR": str(records)}
-    with subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as server:
-        try:
-            yield next(line.strip() for line in server.stdout if line.strip().startswith("http"))
-        finally:
-            server.send_signal(signal.SIGTERM)
-            for record in records.glob("jpserver-*.json"):
-                pid = int(record.stem.removeprefix("jpserver-"))
-                os.kill(pid, signal.SIGTERM)
-            try:
-                server.wait(20)
-            except subprocess.TimeoutExpired:
-                server.kill()
+    """The address that the command prints; it takes its server along when it is stopped."""
+    with started(records, port) as command:
+        yield next(line.strip() for line in command.stdout if line.strip().startswith("http"))
+    assert records_of(records) == []  # a server that ends takes its record away
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
 
 
 @pytest.fixture
 def address(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    with lab(tmp_path, port) as found:
+    with lab(tmp_path, free_port()) as found:
         yield found
 
 
@@ -85,6 +98,76 @@ def test_lab_serves_the_first_lesson_on_loopback_behind_a_token(address):
         urllib.request.urlopen(contents)
 
 
+CONFIGURATIONS = {
+    "jupyter_server_config.py": "c.NotebookApp.ip = '0.0.0.0'\nc.NotebookApp.allow_origin = '*'",
+    "jupyter_lab_config.py": "c.LabApp.ip = '0.0.0.0'\nc.LabApp.allow_origin_pat = '.*'",
+    "jupyter_server_config.json": '{"ServerApp": {"ip": "0.0.0.0", "allow_origin": "*"}}',
+}
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_lab_stays_on_this_machine_whatever_a_configuration_says(tmp_path, name):
+    (tmp_path / name).write_text(CONFIGURATIONS[name])
+    with lab(tmp_path, free_port()) as found:
+        (record,) = records_of(tmp_path)
+        assert json.loads(record.read_text())["hostname"] == "127.0.0.1"
+        parts = urllib.parse.urlsplit(found)
+        asked = urllib.request.Request(f"http://127.0.0.1:{parts.port}/api", headers={"Origin": "http://evil.example"})
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(asked)
+        with refused.value:
+            assert refused.value.headers["Access-Control-Allow-Origin"] is None
+            assert b"version" not in refused.value.read()
+
+
+def test_a_server_beyond_this_machine_is_refused_and_stopped(tmp_path, monkeypatch):
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path))
+
+    def command(*_, port, **__):
+        ours = lab_command(ROOT, "notebooks/00_start_here.ipynb", port=port, browser=False)
+        return [word.replace("127.0.0.1", "0.0.0.0") for word in ours]
+
+    monkeypatch.setattr(lab_module, "lab_command", command)
+    with pytest.raises(FrozenkitError, match=r"on this machine only.*listen on '0\.0\.0\.0'.*jupyter --paths"):
+        run_lab(ROOT, port=free_port(), announce=pytest.fail)
+    assert records_of(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_the_server_ends_with_the_command(tmp_path, number):
+    with started(tmp_path, free_port()) as command:
+        next(line for line in command.stdout if "http" in line)
+        (record,) = records_of(tmp_path)
+        server = json.loads(record.read_text())["pid"]
+        command.send_signal(number)
+        assert command.wait(30) == 128 + number
+        with pytest.raises(ProcessLookupError):
+            os.kill(server, 0)
+
+
+def test_a_dead_servers_record_is_not_believed(tmp_path, monkeypatch):
+    """Containers give numbers again: here the dead one had the very number of the server that starts."""
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
+    server = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)"])
+    try:
+        record = tmp_path / f"jpserver-{server.pid}.json"
+        record.write_text('{"token": "old", "url": "http://elsewhere/", "hostname": "127.0.0.1"}')
+        with pytest.raises(FrozenkitError, match="must be up within 1 s, and was not"):
+            lab_module._wait_until_up(server, seconds=1)
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_the_address_is_the_first_thing_that_is_shown(tmp_path):
+    with started(tmp_path, free_port()) as command:
+        next(line for line in command.stdout if "http" in line)
+        command.send_signal(signal.SIGTERM)
+        _, said = command.communicate(timeout=30)
+    assert not [line for line in said.splitlines() if re.search(r"\[[IW] .*LabApp\]", line)]
+
+
 def test_find_notebooks_from_the_checkout_its_folder_or_elsewhere(tmp_path, monkeypatch):
     expected = (ROOT, "notebooks/00_start_here.ipynb")
     assert find_notebooks(ROOT) == find_notebooks(ROOT / "notebooks") == expected
@@ -104,6 +187,100 @@ def test_no_display_opens_no_browser(monkeypatch):
     command = lab_command(ROOT, "notebooks/00_start_here.ipynb", port=9000, browser=False)
     assert "--no-browser" in command
     assert "--ServerApp.ip=127.0.0.1" in command
+
+
+# --- copying the course ---
+
+
+@pytest.fixture
+def brought(tmp_path, monkeypatch):
+    """A package that brings a small course along, and a folder to copy it to."""
+    folder = tmp_path / "share" / "notebooks"
+    for name in ("00_start_here.ipynb", "course.json", "exercises/00_start_here.ipynb", "results/gaps.json"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / "notebooks" / name, folder / name)
+    listed = json.loads((folder / "course.json").read_text(encoding="utf-8"))
+    listed["lessons"] = listed["lessons"][:1]
+    (folder / "course.json").write_text(json.dumps(listed))
+    monkeypatch.setattr(lab_module, "_brought", lambda: folder)
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def tree(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("count", range(5))
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_copy_cut_short_after_any_file_is_made_good_at_the_next_start(brought, tmp_path, monkeypatch, count, killed):
+    target, done = tmp_path / "mine", []
+    whole = tree(brought)
+
+    def copy(source, to, **more):
+        if len(done) == count:
+            raise KeyboardInterrupt
+        done.append(source)
+        return shutil.copyfile(source, to)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lab_module, "_copyfile", copy)
+        if killed:
+            patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # nobody is left to clear up
+        if count < len(whole):
+            with pytest.raises(KeyboardInterrupt):
+                open_course(target)
+            assert not (target / "notebooks").exists()
+        else:
+            open_course(target)
+    place, copied = open_course(target)
+    assert (place, copied) == (target, count < len(whole))
+    found = tree(target)
+    assert found.pop("README.md").startswith(b"# Frozen feature transfer")
+    assert {name.removeprefix("notebooks/"): text for name, text in found.items()} == whole
+    assert open_course(target) == (target, False)
+
+
+def test_what_an_older_copy_lacks_is_put_there_and_nothing_else_is_touched(brought, tmp_path):
+    names = sorted(tree(brought))
+    for count in range(1, len(names)):
+        for first in range(len(names)):
+            target = tmp_path / f"{count}-{first}"
+            for name in (names[first:] + names[:first])[:count]:  # a copy that stopped half-way, in any order
+                (target / "notebooks" / name).parent.mkdir(parents=True, exist_ok=True)
+                (target / "notebooks" / name).write_bytes(
+                    b"mine" if name != "course.json" else (brought / name).read_bytes()
+                )
+            before = tree(target)
+            assert open_course(target) == (target, True)
+            after = tree(target)
+            assert {name: after[name] for name in before} == before
+            assert after.keys() == {"README.md", *(f"notebooks/{name}" for name in names)}
+
+
+def test_another_edition_and_a_checkout_are_left_as_they_are(brought, tmp_path):
+    for folder, mark in (("other", "notebooks/course.json"), ("checkout", "pyproject.toml")):
+        (tmp_path / folder / "notebooks").mkdir(parents=True)
+        (tmp_path / folder / "notebooks" / "00_start_here.ipynb").write_text("mine")
+        (tmp_path / folder / mark).write_text("{}")
+        before = tree(tmp_path / folder)
+        assert open_course(tmp_path / folder) == (tmp_path / folder, False)
+        assert tree(tmp_path / folder) == before
+
+
+def test_the_copy_has_no_dead_links(tmp_path, monkeypatch):
+    monkeypatch.setattr(lab_module, "_brought", lambda: ROOT / "notebooks")
+    open_course(tmp_path / "mine")
+    pages = [path for path in (tmp_path / "mine").rglob("*") if path.suffix in (".md", ".ipynb")]
+    links = re.compile(r"\]\(((?!http|#|mailto:)[^)\s]+)\)")
+    dead = []
+    for path in pages:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".ipynb":
+            text = "".join("".join(c["source"]) for c in json.loads(text)["cells"] if c["cell_type"] == "markdown")
+        dead += [(path.name, to) for to in links.findall(text) if not (path.parent / to.split("#")[0]).exists()]
+    assert dead == []
+    assert len(pages) > 20
 
 
 # --- without a checkout: the lessons that the wheel brings along ---
@@ -132,7 +309,9 @@ def from_wheel(tmp_path_factory):
 
 def opened(python, folder, *arguments):
     code = "import sys, frozenkit.lab as l; print(l.__file__); print(*l.open_course(*sys.argv[1:]), sep='\\n')"
-    done = subprocess.run([python, "-c", code, *arguments], cwd=folder, capture_output=True, text=True)
+    installed = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # and no other tree
+    command = [python, "-c", code, *arguments]
+    done = subprocess.run(command, cwd=folder, env=installed, capture_output=True, text=True)
     return done.returncode, (done.stdout + done.stderr).splitlines()
 
 

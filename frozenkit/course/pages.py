@@ -28,7 +28,7 @@ table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular
 th, td { padding: .35rem .8rem; border-bottom: 1px solid var(--line); } th { color: var(--soft); }
 math[display="block"] { margin: 1rem 0; font-size: 1.15em; }
 img { max-width: 100%; } .figure { background: #fff; border-radius: 6px; display: inline-block; padding: .4rem; }
-.anchor-link, details.notes { display: none; } .output { margin: .4rem 0 1.2rem; overflow-x: auto; }
+.anchor-link, details.notes { display: none; } .output { margin-block: .4rem 1.2rem; overflow-x: auto; }
 """
 _DECK = """
 body { font-size: 24px; } main { max-width: none; padding: 0; }
