@@ -1,11 +1,13 @@
 """The ridge and softmax probes as scikit-learn classifiers, for its pipelines and searches."""
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -87,7 +89,7 @@ class SoftmaxProbe(_LinearProbe):
 
     Args:
         strengths: λ > 0 of the mean loss to choose from; None is the grid of `softmax_path`.
-        random_state: Seed of the folds.
+        random_state: Seed of the folds, or what scikit-learn takes for one.
 
     Attributes:
         classes_: (k,) labels.
@@ -97,12 +99,15 @@ class SoftmaxProbe(_LinearProbe):
         choice_score_: Cross-validated accuracy there.
     """
 
-    def __init__(self, strengths: Sequence[float] | None = None, random_state: int = 0) -> None:
+    def __init__(self, strengths: Sequence[float] | None = None, random_state: Any = 0) -> None:
         self.strengths = strengths
         self.random_state = random_state
 
     def _fit(self, x: torch.Tensor, y: torch.Tensor) -> dict[str, Any]:
-        return fit_softmax((x.float(), y), None, self.strengths, None, self.random_state)
+        seed = self.random_state
+        if not isinstance(seed, Integral):
+            seed = check_random_state(seed).randint(2**31 - 1)
+        return fit_softmax((x.float(), y), None, self.strengths, None, int(seed))
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

@@ -202,6 +202,7 @@ class FeatureSet:
         new = as_tensor(labels, "labels")
         digest = hashlib.sha256(new.contiguous().numpy().tobytes()).hexdigest()
         fingerprint = _derive("relabel", [self.fingerprint], labels=digest, classes=list(classes))
+        new = new.to(self.features.device)
         return replace(self, labels=new, classes=tuple(classes), fingerprint=fingerprint)
 
     def numpy(self) -> tuple[np.ndarray, np.ndarray]:

@@ -113,7 +113,11 @@ class Probe:
         test = self._labelled(test, labels)
         self._check_same_task(test)
         return score(
-            self.predict(test), test.labels, n_classes=len(self.classes), confidence=confidence, classes=self.classes
+            self.predict(test),
+            test.labels.cpu(),
+            n_classes=len(self.classes),
+            confidence=confidence,
+            classes=self.classes,
         )
 
     def r_squared(self, test: FeatureSet | Any, labels: Any = None) -> float:
@@ -145,12 +149,12 @@ class Probe:
     def reliability(self, test: FeatureSet, *, bins: int = 10) -> Reliability:
         """Confidence against accuracy of `predict_proba` on `test`, bin by bin."""
         self._check_same_task(test)
-        return reliability(self.predict_proba(test), test.labels, bins=bins)
+        return reliability(self.predict_proba(test), test.labels.cpu(), bins=bins)
 
     def confidently_wrong(self, test: FeatureSet) -> Tensor:
         """Row indices of `test` that are predicted wrong, the most confident mistake first."""
         self._check_same_task(test)
-        return confidently_wrong(self.predict_proba(test), test.labels)
+        return confidently_wrong(self.predict_proba(test), test.labels.cpu())
 
     def __repr__(self) -> str:
         details = [f"{k}={v!r}" for k, v in self.settings.items() if k != "flat"]

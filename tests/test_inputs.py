@@ -14,6 +14,7 @@ from torch.testing import assert_close
 from frozenkit.cache import CachedFeatures, save_features
 from frozenkit.datasets import load_dataset
 from frozenkit.errors import DataError, FrozenkitError, FrozenkitWarning, InputError, UnknownNameError
+from frozenkit.estimators import SoftmaxProbe
 from frozenkit.features import FeatureSet, combine, feature_rows, reduce
 from frozenkit.heads import AttentionHead, LinearHead, MLPHead, select_head
 from frozenkit.nearest import NearestMean, NearestNeighbours
@@ -747,6 +748,10 @@ def test_whole_numbers_of_numpy_are_whole_numbers(kind):
     assert train_head(nn.Linear(5, 3), TRAIN, VAL, epochs=kind(1), batch_size=kind(9), patience=kind(1)).best_epoch == 1
     for head in HEADS:
         fit_probe(TRAIN, head=head, seed=kind(1))
+    x, y = TRAIN.numpy()
+    one, other = (SoftmaxProbe([0.1, 0.01], random_state=seed).fit(x, y) for seed in (1, kind(1)))
+    assert one.choice_score_ == other.choice_score_
+    SoftmaxProbe([0.1, 0.01], random_state=None).fit(x, y)
 
 
 @pytest.mark.parametrize("value", [True, 2.0, "2", None, 0, np.float64(2)])
