@@ -72,8 +72,12 @@ class Race:
         once = {"frozen, cached": self.extraction_seconds}
         return {lane.name: once.get(lane.name, 0.0) + epochs * lane.seconds_per_epoch for lane in self.lanes}
 
-    def break_even(self, name: str = "fine-tuned") -> int | None:
-        """The first number of epochs after which extracting once was the quicker way; None if it never is."""
+    def break_even(self, name: str = "frozen") -> int | None:
+        """The first number of epochs after which extracting once was quicker than lane `name`; None if it never is.
+
+        Extraction is one pass through the backbone, as is an epoch of the lane ``"frozen"``: so against that lane, the
+        one that a cache replaces, it pays from about the second epoch. ``"fine-tuned"`` trains another network.
+        """
         gain = self[name].seconds_per_epoch - self["frozen, cached"].seconds_per_epoch
         return max(1, math.floor(self.extraction_seconds / gain) + 1) if gain > 0 else None
 

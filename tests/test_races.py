@@ -28,8 +28,8 @@ def test_ratios_and_break_even_by_hand():
     assert BY_HAND.ratio() == 20
     assert BY_HAND.ratio("frozen") == 12
     assert BY_HAND.seconds_after(4) == {"fine-tuned": 40.0, "frozen": 24.0, "frozen, cached": 21.0}
-    assert BY_HAND.break_even() == 3  # after two: 20 against 20 s; after three: 30 against 20.5
-    assert BY_HAND.break_even("frozen") == 4
+    assert BY_HAND.break_even("fine-tuned") == 3  # after two: 20 against 20 s; after three: 30 against 20.5
+    assert BY_HAND.break_even() == 4
     slow = Race((*BY_HAND.lanes[:2], Lane("frozen, cached", (11.0,), (2.0,))), 1.0, 100, "some")
     assert slow.break_even() is None
     assert "19 s" in repr(BY_HAND)

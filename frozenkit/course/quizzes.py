@@ -147,13 +147,16 @@ QUIZZES: dict[str, tuple[Question, ...]] = {
             ),
         ),
         Question(
-            "Fine-tuning takes a minute an epoch, extraction ten seconds in all. When does caching pay?",
+            "You train a head on a frozen backbone. From which epoch on does a cache of the features pay?",
             (
-                Option("After ten epochs", "Compare one epoch of fine-tuning with what the cache costs once."),
-                Option("Never", "The cached arm costs ten seconds once and next to nothing an epoch."),
                 Option(
-                    "Within the first epoch",
-                    "Ten seconds once are less than one minute. From then on it only wins.",
+                    "After about ten epochs",
+                    "The cache costs one pass through the backbone, which every epoch without it costs as well.",
+                ),
+                Option("Only for fine-tuning", "Fine-tuning changes the features at every step: nothing can be kept."),
+                Option(
+                    "From about the second",
+                    "Extraction costs one frozen epoch; every epoch after it costs next to nothing.",
                     right=True,
                 ),
             ),

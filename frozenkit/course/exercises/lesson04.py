@@ -24,11 +24,13 @@ def megabytes(answer: Any) -> str | None:
 def pays_from(answer: Any) -> str | None:
     """The first epoch after which extracting once was the quicker way."""
     value = number(answer, "a number of epochs")
-    if value == 3:
-        return None
     if value == 2:
-        return "after two epochs: 30 + 2 × 0.2 = 30.4 s with the cache, 24 s without. Not yet."
-    return f"{value:g} is not it: compare 30 + 0.2·e with 12·e for e = 1, 2, 3, …"
+        return None
+    if value == 1:
+        return "after one epoch: 11.8 + 1 + 0.2 = 13 s with the cache, 12 s without. Not yet."
+    return (
+        f"{value:g} is not it: extraction takes 11.8 s and the file 1 s; then compare both ways for 1, 2, 3 … epochs."
+    )
 
 
 @exercise("04.3")
@@ -37,9 +39,9 @@ def ingredient(answer: Any) -> str | None:
     return choice(
         answer,
         {
-            "another image size": "the features change with it, so it belongs into the key.",
-            "one flipped weight": "the features change with it, so it belongs into the key.",
-            "another batch size": None,
-            "another order of the pictures": "rows are stored in that order, so it belongs into the key.",
+            "another image size": "the features change with it, so it belongs in the key.",
+            "one flipped weight": "the features change with it, so it belongs in the key.",
+            "another batch size": None,  # it changes a last digit at most
+            "another order of the pictures": "rows are stored in that order, so it belongs in the key.",
         },
     )
