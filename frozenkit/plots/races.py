@@ -21,6 +21,7 @@ def plot_race(race: Race, *, ax: Axes | None = None) -> Axes:
         ax.axvline(crossing, color=GREY, ls=":", lw=2)
         note = f"from epoch {crossing} on,\nahead of frozen without a cache"
         ax.text(crossing + 0.02 * epochs[-1], 0.96 * ax.get_ylim()[1], note, va="top", ha="left")
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set(xlabel="epochs", ylabel="seconds", xlim=(0, epochs[-1]), ylim=(0, None))
     ax.set_title(
         f"A cached epoch: {race.ratio('frozen'):.0f} times shorter than frozen, {race.ratio():.0f} than fine-tuned"
