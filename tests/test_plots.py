@@ -109,7 +109,7 @@ def test_scores_stand_where_they_are_with_their_intervals():
     np.testing.assert_allclose(bars.lines[0].get_xdata(), [SCORE.accuracy])
     np.testing.assert_allclose(bars.lines[2][0].get_segments()[0][:, 0], [SCORE.low, SCORE.high])
     assert [t.get_text() for t in ax.get_yticklabels()] == ["probe"]
-    assert [t.get_text() for t in ax.get_legend().get_texts()] == [f"chance {SCORE.chance:.3f}"]
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == [f"commonest class alone {SCORE.chance:.3f}"]
 
 
 def test_the_confusion_writes_its_counts():
@@ -179,7 +179,7 @@ def test_a_notebook_shows_every_figure_not_only_the_first():
 def test_a_figure_says_what_it_shows_and_leaves_out_what_differs_between_machines():
     assert repr(
         plots.plot_scores({"probe": SCORE}).figure
-    ) == "<Figure: accuracy,  % interval, showing chance …>".replace(",  %", ", 95 %")
+    ) == "<Figure: accuracy,  % interval, showing commonest class alone …>".replace(",  %", ", 95 %")
     assert repr(plots.plot_images(Pictures(), columns=5)) == "<Figure: 5 pictures>"
     assert repr(plt.figure()).startswith("<Figure size")  # other figures are left alone
     plt.close("all")

@@ -5,7 +5,7 @@ from frozenkit.widgets.quiz import Option, Question
 QUIZZES: dict[str, tuple[Question, ...]] = {
     "00": (
         Question(
-            "A probe on frozen features gets 65 of 100 emoji right. Which number tells you whether that is good?",
+            "A probe on frozen features gets 67 of 100 emoji right. Which number tells you whether that is good?",
             (
                 Option(
                     "The accuracy on the very pictures that the head was fitted on",

@@ -13,14 +13,14 @@ from frozenkit.scores import Score
 
 @styled
 def plot_score(score: Score, *, ax: Axes | None = None) -> Axes:
-    """Recall of each class as points with their Wilson intervals, the accuracy as a line, chance dotted."""
+    """Recall of each class as points with their Wilson intervals, the accuracy as a line, the share of the commonest class dotted."""
     frame = score.to_frame()
     frame = frame[frame["images"] > 0].sort_values("recall")
     ax = new_axes(ax, (8.5, 1.6 + 0.42 * len(frame)))
     places = np.arange(len(frame))
     ax.axvspan(score.low, score.high, color=SKY, alpha=0.25, lw=0)
     ax.axvline(score.accuracy, color=SKY, label=f"all images {score.accuracy:.3f}")
-    ax.axvline(score.chance, color=GREY, ls=":", label=f"chance {score.chance:.3f}")
+    ax.axvline(score.chance, color=GREY, ls=":", label=f"commonest class alone {score.chance:.3f}")
     points(ax, frame["recall"], frame["low"], frame["high"], places, ORANGE, "o")
     ax.set_yticks(places, frame.index)
     ax.grid(visible=False, axis="y")
@@ -32,14 +32,14 @@ def plot_score(score: Score, *, ax: Axes | None = None) -> Axes:
 
 @styled
 def plot_scores(scores: Mapping[str, Score], *, ax: Axes | None = None) -> Axes:
-    """Accuracies as horizontal points with intervals, the first on top, and the level of chance."""
+    """Accuracies as horizontal points with intervals, the first on top, and what the commonest class alone would score."""
     if not scores:
         raise InputError("`scores` must hold at least one score, got none.")
     ax = new_axes(ax, (9, 1.7 + 0.62 * len(scores)))
     values = list(scores.values())
     places = np.arange(len(values))[::-1]
     accuracy, low, high = ([getattr(s, field) for s in values] for field in ("accuracy", "low", "high"))
-    ax.axvline(values[0].chance, color=GREY, ls=":", label=f"chance {values[0].chance:.3f}")
+    ax.axvline(values[0].chance, color=GREY, ls=":", label=f"commonest class alone {values[0].chance:.3f}")
     points(ax, accuracy, low, high, places, SKY, "o")
     for value, place in zip(values, places):
         ax.text(1.03, place, f"{value.accuracy:.3f}", va="center", ha="left", weight="bold")
