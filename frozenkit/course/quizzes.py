@@ -54,11 +54,11 @@ QUIZZES: dict[str, tuple[Question, ...]] = {
             ),
         ),
         Question(
-            "Which of these is a certificate: true with the stated probability, whatever the data?",
+            "Which of these is a certificate: true with the stated probability, for pictures drawn like those at hand?",
             (
                 Option(
                     "A hold-out bound on pictures used for nothing else",
-                    "The binomial tail is all it needs.",
+                    "The binomial tail is all it needs. Under a shift it is void, as every certificate is.",
                     right=True,
                 ),
                 Option(
