@@ -13,7 +13,7 @@ from frozenkit.scores import Score
 
 @styled
 def plot_score(score: Score, *, ax: Axes | None = None) -> Axes:
-    """Recall of each class as points with their Wilson intervals, the accuracy as a line, the share of the commonest class dotted."""
+    """Recall of each class as points with Wilson intervals, the accuracy as a line, the commonest class alone dotted."""
     frame = score.to_frame()
     frame = frame[frame["images"] > 0].sort_values("recall")
     ax = new_axes(ax, (8.5, 1.6 + 0.42 * len(frame)))
@@ -32,7 +32,7 @@ def plot_score(score: Score, *, ax: Axes | None = None) -> Axes:
 
 @styled
 def plot_scores(scores: Mapping[str, Score], *, ax: Axes | None = None) -> Axes:
-    """Accuracies as horizontal points with intervals, the first on top, and what the commonest class alone would score."""
+    """Accuracies as horizontal points with intervals, the first on top, and what the commonest class alone scores."""
     if not scores:
         raise InputError("`scores` must hold at least one score, got none.")
     ax = new_axes(ax, (9, 1.7 + 0.62 * len(scores)))
