@@ -13,7 +13,7 @@ from frozenkit.scores import Score
 
 @styled
 def plot_score(score: Score, *, ax: Axes | None = None) -> Axes:
-    """Recall of each class as points with Wilson intervals, the accuracy as a line, the commonest class alone dotted."""
+    """Recall of each class as points with Wilson intervals, the accuracy as a line, the commonest class dotted."""
     frame = score.to_frame()
     frame = frame[frame["images"] > 0].sort_values("recall")
     ax = new_axes(ax, (8.5, 1.6 + 0.42 * len(frame)))
