@@ -215,7 +215,13 @@ function keepButtons(name, svg, csv) {
   );
 }
 
-const csvOf = (rows) => rows.map((row) => row.map((v) => `"${String(v ?? "").replaceAll('"', '""')}"`).join(",")).join("\n");
+// A spreadsheet takes a cell that begins like this for a formula, quoted or not; an apostrophe keeps it text.
+const csvCell = (value) => {
+  const words = String(value ?? "").replaceAll('"', '""');
+  const formula = /^[=+\-@\t\r]/.test(words) && Number.isNaN(Number(words));
+  return `"${formula ? "'" : ""}${words}"`;
+};
+const csvOf = (rows) => rows.map((row) => row.map(csvCell).join(",")).join("\n");
 
 /** A sheet of equally large thumbnails, sent as one picture: the `i`-th as a node, or as an SVG pattern's image. */
 function thumbnails(model, name) {

@@ -7,6 +7,8 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image
 
+from frozenkit import widgets
+
 LABS = {
     "layerlab": "from frozenkit import LayerLab\nlab = LayerLab()\nlab",
     "shiftlab": "from frozenkit import ShiftLab\nlab = ShiftLab()\nlab",
@@ -320,6 +322,15 @@ def test_pictures_and_numbers_can_be_kept(labs, name):
     lines = kept["CSV"].decode().splitlines()
     assert len(lines) >= 2
     assert len({line.count(",") for line in lines}) <= 2
+
+
+def test_a_name_in_a_csv_is_never_a_formula(chromium):
+    script = (Path(widgets.__file__).parent / "base.js").read_text(encoding="utf-8")
+    page = chromium.new_page()
+    rows = [["=1+1", "+a", "-b", "@c", "\t=d", 'say "hi"', -0.5, "-3e-4", "plain", None]]
+    made = page.evaluate("([script, rows]) => new Function(`${script}; return csvOf`)()(rows)", [script, rows])
+    page.close()
+    assert made == '"\'=1+1","\'+a","\'-b","\'@c","\'\t=d","say ""hi""","-0.5","-3e-4","plain",""'
 
 
 @IN_JUPYTERLAB
