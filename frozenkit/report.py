@@ -1,5 +1,6 @@
 """`frozenkit probe`: every stage of a backbone probed on some pictures, beside its controls, as one result."""
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ from frozenkit.errors import FrozenkitWarning, InputError, UnknownNameError
 from frozenkit.extraction import extract
 from frozenkit.features import FeatureSet
 from frozenkit.images import FileSource
-from frozenkit.intervals import wilson_interval
+from frozenkit.intervals import newcombe_interval, wilson_interval
 from frozenkit.probes import Probe, fit_probe
 from frozenkit.scores import Score, confidently_wrong, score
 from frozenkit.shuffling import shuffled
@@ -50,6 +51,8 @@ class ProbeReport:
         score: The answer. On test, at the chosen layer; or cross-validated over train and test together, the choice of
             layer and strength repeated in each fold.
         controls: Name to `Score` at the chosen layer, measured as `score` is.
+        leads: Name of a control to (difference, low, high): by how much `score` is ahead of it, with its interval;
+            image by image where it is cross-validated.
         probabilities: (m, k) behind `score`: of test, or of train and then test.
         folds: Number of folds; 0 where `score` is on test.
         held_out: Where `score` is cross-validated: what fitting on train and reporting on test would have said.
@@ -69,6 +72,7 @@ class ProbeReport:
     layer_scores: dict[str, Score]
     score: Score
     controls: dict[str, Score]
+    leads: dict[str, tuple[float, float, float]]
     probabilities: Tensor
     seconds: float
     from_cache: bool
@@ -128,23 +132,29 @@ class ProbeReport:
         return words
 
     @property
-    def rival(self) -> tuple[str, Score]:
-        """The best control."""
-        best = max(self.controls, key=lambda name: self.controls[name].accuracy)
-        return best, self.controls[best]
+    def rival(self) -> str:
+        """The control that `score` is least surely ahead of."""
+        return min(self.leads, key=lambda name: self.leads[name][1])
 
     @property
     def verdict(self) -> str:
         """One sentence: do frozen features beat what needs no pretraining, by more than chance explains?"""
-        (best, rival), mine = self.rival, self.score
-        if mine.low > rival.high:
-            return f"Frozen features beat every control; the best of them, {best}, reaches {rival.accuracy:.1%}."
-        if mine.accuracy > rival.accuracy:
+        best = max(self.controls, key=lambda name: self.controls[name].accuracy)
+        if self.leads[self.rival][1] > 0:
             return (
-                f"Frozen features are ahead of every control, but the intervals overlap with {best} at "
-                f"{rival.accuracy:.1%}: more pictures would tell."
+                f"Frozen features beat every control; the best of them, {best}, reaches "
+                f"{self.controls[best].accuracy:.1%} (they lead by {_points(self.leads[best])})."
             )
-        return f"Frozen features do not beat {best} at {rival.accuracy:.1%}: here they bring nothing beyond it."
+        if self.controls[best].accuracy >= self.score.accuracy:
+            return (
+                f"Frozen features do not beat {best} at {self.controls[best].accuracy:.1%}: here they bring nothing "
+                "beyond it."
+            )
+        reached = f"{self.controls[self.rival].accuracy:.1%} (by {_points(self.leads[self.rival])})"
+        return (
+            f"Frozen features are ahead of every control, but not surely of {self.rival} at {reached}: more pictures "
+            "would tell."
+        )
 
     @property
     def advice(self) -> Advice:
@@ -162,16 +172,20 @@ class ProbeReport:
             similarity=self.similarity,
             gpu=self.gpu,
         )
-        name, rival = self.rival
-        if advice.choice != "freeze" or self.score.low > rival.high:
+        lead = self.leads[self.rival]
+        if advice.choice != "freeze" or lead[1] > 0:
             return advice
-        finding = f"{self.score!r} against {rival!r} of {name}"
         return replace(
             advice,
             choice="look at the data first",
-            reasons=(*advice.reasons, Reason("beats its controls?", finding, "")),
-            next_step=f"The intervals of frozen features and of {name} overlap: label more pictures before deciding.",
+            reasons=(*advice.reasons, Reason("beats its controls?", f"{self.rival} by {_points(lead)}", "")),
+            next_step=f"Frozen features are not surely ahead of {self.rival}: label more pictures before deciding.",
         )
+
+
+def _points(lead: tuple[float, float, float]) -> str:
+    difference, low, high = (100 * value for value in lead)
+    return f"{difference:+.1f} points, {low:+.1f} to {high:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
 def is_folder(target: str) -> bool:
@@ -310,6 +324,7 @@ def probe_pictures(
             layer_scores=report.scores,
             score=report.scores[report.chosen],
             controls=controls,
+            leads={name: _lead(report.scores[report.chosen], control) for name, control in controls.items()},
             probabilities=report.probe.predict_proba(pair[1]),
             copies=tuple(map(tuple, copies or ())),
             **about,
@@ -344,6 +359,7 @@ def probe_pictures(
         layer_scores={name: cross_validated_score(p.argmax(1), labels, train.classes) for name, p in by_layer.items()},
         score=cross_validated_score(whole.argmax(1), labels, train.classes),
         controls={name: cross_validated_score(p, labels, train.classes) for name, p in blindly.items()},
+        leads={name: _paired_lead(whole.argmax(1), p, labels) for name, p in blindly.items()},
         probabilities=whole,
         folds=len(folds),
         held_out=once.scores[once.chosen],
@@ -388,6 +404,22 @@ def cross_validated_score(predictions: Tensor, labels: Tensor, classes: Sequence
     found = score(predictions, labels, n_classes=len(classes), classes=classes)
     low, high = wilson_interval(found.n_correct / SHARED, found.n / SHARED)
     return replace(found, low=float(low), high=float(high))
+
+
+def _paired_lead(predictions: Tensor, other: Tensor, labels: Tensor) -> tuple[float, float, float]:
+    """Difference in accuracy of two cross-validations on the same folds, with Newcombe's paired interval for n/1.5."""
+    right, other_right = predictions == labels, other == labels
+    counts = [int((a & b).sum()) / SHARED for a in (right, ~right) for b in (other_right, ~other_right)]
+    difference, low, high = newcombe_interval(*counts)
+    return float(difference), float(low), float(high)
+
+
+def _lead(mine: Score, other: Score) -> tuple[float, float, float]:
+    """Difference in accuracy with Newcombe's interval for two samples; a paired one would be narrower."""
+    difference = mine.accuracy - other.accuracy
+    down = math.hypot(mine.accuracy - mine.low, other.high - other.accuracy)
+    up = math.hypot(mine.high - mine.accuracy, other.accuracy - other.low)
+    return difference, difference - down, difference + up
 
 
 def _out_of_fold(

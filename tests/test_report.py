@@ -195,15 +195,39 @@ def test_the_smallest_folders(backbone, folder, tmp_path, each):
 
 
 def test_advice_never_contradicts_the_verdict(report):
-    name, rival = report.rival
-    apart = replace(report, score=replace(report.score, accuracy=0.9, low=0.85, high=0.95))
+    apart = replace(report, leads=dict.fromkeys(report.controls, (0.3, 0.1, 0.5)))
     assert "beat every control" in apart.verdict
-    assert apart.advice.choice != "look at the data first"
-    near = replace(report, score=replace(report.score, accuracy=0.9, low=rival.high - 0.01, high=0.95))
-    assert f"the intervals overlap with {name}" in near.verdict
+    assert apart.advice.choice == "freeze"
+    near = replace(report, leads=apart.leads | {"random weights": (0.08, -0.02, 0.18)})
+    assert near.rival == "random weights"
+    assert "ahead of every control, but not surely of random weights at " in near.verdict
+    assert "(by +8.0 points, −2.0 to +18.0): more pictures would tell." in near.verdict
     assert near.advice.choice == "look at the data first"
-    assert f"of {name}" in near.advice.next_step
+    assert near.advice.next_step.startswith("Frozen features are not surely ahead of random weights")
     assert "<b>Freeze.</b>" not in to_html(near)
+    beaten = replace(
+        near,
+        controls=near.controls | {"raw pixels": replace(near.score, accuracy=0.99)},
+        leads=near.leads | {"raw pixels": (-0.3, -0.4, -0.2)},
+    )
+    assert "do not beat raw pixels at 99.0%" in beaten.verdict
+    assert beaten.advice.choice == "look at the data first"
+
+
+def test_leads_are_paired_and_of_the_right_sign(report):
+    for name, (difference, low, high) in report.leads.items():
+        assert difference == pytest.approx(report.score.accuracy - report.controls[name].accuracy, abs=1e-12)
+        assert low < difference < high
+
+
+def test_an_unpaired_lead_is_that_of_newcombe():
+    """His example (1998, II): 56/70 against 48/80 gives 0.2000 with 0.0524 to 0.3339 (method 10)."""
+    from frozenkit.report import _lead
+
+    def of(right, n):
+        return score([0] * right + [1] * (n - right), [0] * n, n_classes=2)
+
+    np.testing.assert_allclose(_lead(of(56, 70), of(48, 80)), (0.2, 0.0524, 0.3339), rtol=0, atol=5e-5)
 
 
 def test_the_page_names_the_files_that_are_wrong(report):
