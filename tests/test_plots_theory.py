@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from frozenkit import (
+    CachedFeatures,
     FeatureSet,
     compare,
     domain_bound,
@@ -20,6 +21,7 @@ from frozenkit import (
     holdout_bound,
     mmd,
     plots,
+    save_features,
     score,
     train_head,
 )
@@ -145,6 +147,16 @@ def test_attention_is_brightest_where_the_weight_is():
     assert np.asarray(axes[2].images[1].get_array())[..., 3].max() == 0
     with pytest.raises(InputError, match="t a square number"):
         plots.plot_attention(Image.new("RGB", (30, 30)), torch.ones(1, 8))
+
+
+def test_clouds_of_sets_on_disk_and_arrays(tmp_path):
+    save_features(TRAIN, tmp_path / "train.h5")
+    drawn = []
+    for given in (TRAIN, CachedFeatures(tmp_path / "train.h5"), TRAIN.features.numpy()):
+        drawn.append(plots.plot_clouds({"a": given, "b": TEST}).lines[0].get_xydata())
+        plt.close("all")
+    for other in drawn[1:]:
+        np.testing.assert_allclose(other, drawn[0])
 
 
 def test_nothing_to_draw_is_said():

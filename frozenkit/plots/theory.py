@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from frozenkit.bounds import Bound
 from frozenkit.divergence import Divergence
 from frozenkit.errors import InputError
+from frozenkit.features import feature_rows
 from frozenkit.gaps import BreakEven, Curve, Gap, curve_points
 from frozenkit.geometry import ExplainedVariance
 from frozenkit.intervals import wilson_interval
@@ -165,10 +166,10 @@ def plot_clouds(clouds: Mapping[str, Any], *, ax: Axes | None = None) -> Axes:
     """Features of several samples in the plane of the first two principal directions of all of them.
 
     Args:
-        clouds: Name to (n, d) features, or a `FeatureSet`.
+        clouds: Name to (n, d) features: an array, a `FeatureSet`, or a set on disk.
         ax: Where to draw.
     """
-    rows = {name: np.asarray(getattr(x, "features", x), dtype=float) for name, x in clouds.items()}
+    rows = {name: feature_rows(x, name).numpy() for name, x in clouds.items()}
     if not rows or len({x.shape[1:] for x in rows.values()}) != 1:
         raise InputError("`clouds` must hold (n, d) features, all equally wide.")
     ax = new_axes(ax, (7.6, 6.2))
