@@ -175,10 +175,20 @@ class ProbeReport:
         lead = self.leads[self.rival]
         if advice.choice != "freeze" or lead[1] > 0:
             return advice
+        if self.target_accuracy is not None and self.score.accuracy >= self.target_accuracy:
+            if lead[0] <= 0:  # said already
+                return advice
+            but = f" But {self.rival} may do as well without pretraining, and would be simpler."
+            return replace(advice, next_step=advice.next_step + but)
+        doubt = Reason("beats its controls?", f"not surely: {self.rival} by {_points(lead)}", "")
+        reasons: list[Reason] = []
+        for reason in advice.reasons:
+            asked = reason.criterion == "can these data tell?"
+            reasons += [reason._replace(finding="no"), doubt] if asked else [reason]
         return replace(
             advice,
             choice="look at the data first",
-            reasons=(*advice.reasons, Reason("beats its controls?", f"{self.rival} by {_points(lead)}", "")),
+            reasons=tuple(reasons),
             next_step=f"Frozen features are not surely ahead of {self.rival}: label more pictures before deciding.",
         )
 

@@ -204,7 +204,13 @@ def test_advice_never_contradicts_the_verdict(report):
     assert "(by +8.0 points, −2.0 to +18.0): more pictures would tell." in near.verdict
     assert near.advice.choice == "look at the data first"
     assert near.advice.next_step.startswith("Frozen features are not surely ahead of random weights")
+    found = {reason.criterion: reason.finding for reason in near.advice.reasons}
+    assert found["can these data tell?"] == "no"
+    assert found["beats its controls?"] == "not surely: random weights by +8.0 points, −2.0 to +18.0"
     assert "<b>Freeze.</b>" not in to_html(near)
+    enough = replace(near, target_accuracy=0.2).advice
+    assert enough.choice == "freeze"
+    assert "But random weights may do as well without pretraining" in enough.next_step
     beaten = replace(
         near,
         controls=near.controls | {"raw pixels": replace(near.score, accuracy=0.99)},
