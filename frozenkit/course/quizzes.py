@@ -183,11 +183,12 @@ QUIZZES: dict[str, tuple[Question, ...]] = {
                 Option("The labels are wrong", "Pixels found something in them: they are hardly random."),
                 Option(
                     "Fine-tuning the whole network is the only way out",
-                    "Look first: an earlier layer may have kept it.",
+                    "Look first: an earlier layer or another pooling may have what the task needs.",
                 ),
                 Option(
-                    "What the task needs was dropped on the way",
-                    "Pretraining keeps what helps to name things. An earlier layer may still hold the rest.",
+                    "Something is lost between the two; look where",
+                    "Wrong preprocessing, train mode, a stale cache, the average over positions, too few labels for so many "
+                    "features, or training that taught the network to ignore it: a control tells them apart.",
                     right=True,
                 ),
             ),
