@@ -187,8 +187,8 @@ QUIZZES: dict[str, tuple[Question, ...]] = {
                 ),
                 Option(
                     "Something is lost between the two; look where",
-                    "Wrong preprocessing, train mode, a stale cache, the average over positions, too few labels for so many "
-                    "features, or training that taught the network to ignore it: a control tells them apart.",
+                    "Wrong preprocessing, train mode, a stale cache, the average over positions, too few labels for so "
+                    "many features, or training that taught the network to ignore it: a control tells them apart.",
                     right=True,
                 ),
             ),

@@ -2,6 +2,7 @@
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from frozenkit.plots.style import BLUE, GREY, ORANGE, SKY, legend_below, new_axes, styled
 from frozenkit.races import LANES, Race
@@ -21,7 +22,7 @@ def plot_race(race: Race, *, ax: Axes | None = None) -> Axes:
         ax.axvline(crossing, color=GREY, ls=":", lw=2)
         note = f"from epoch {crossing} on,\nahead of frozen without a cache"
         ax.text(crossing + 0.02 * epochs[-1], 0.96 * ax.get_ylim()[1], note, va="top", ha="left")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="epochs", ylabel="seconds", xlim=(0, epochs[-1]), ylim=(0, None))
     ax.set_title(
         f"A cached epoch: {race.ratio('frozen'):.0f} times shorter than frozen, {race.ratio():.0f} than fine-tuned"
