@@ -12,9 +12,42 @@ def diagnosis():
     return doctor()
 
 
-def test_this_machine_is_fit_to_run_the_course(diagnosis):
-    assert [check.name for check in diagnosis.checks if check.status == "to do"] == []
-    assert diagnosis.ok
+def test_every_check_says_what_was_found_in_words_of_its_own(diagnosis):
+    """Whether this machine has all that it needs is the machine's affair; that each thing was looked at is ours."""
+    names = [check.name for check in diagnosis.checks]
+    assert len(set(names)) == len(names) == len(doctor_module._CHECKS)
+    assert {check.status for check in diagnosis.checks} <= {"OK", "note", "to do"}
+    assert all(check.found for check in diagnosis.checks)
+    assert diagnosis.ok == ("to do" not in {check.status for check in diagnosis.checks})
+
+
+@pytest.mark.parametrize(("status", "ok"), [("OK", True), ("note", True), ("to do", False)])
+def test_only_what_is_to_do_counts(status, ok):
+    assert Diagnosis((Check("a", "there"), Check("b", "something", status, "Do it."))).ok is ok
+
+
+@pytest.mark.parametrize(
+    ("found", "advised"),
+    [({"torch": "1"}, "pip install nowhere-to-be-found"), ({}, "pip install torch nowhere-to-be-found")],
+)
+def test_a_missing_package_is_to_do(monkeypatch, found, advised):
+    def version(package):
+        if package not in found:
+            raise doctor_module.PackageNotFoundError(package)
+        return found[package]
+
+    monkeypatch.setattr(doctor_module, "version", version)
+    check = doctor_module._versions("torch", "nowhere-to-be-found")("PyTorch")
+    assert (check.status, check.advice) == ("to do", advised)
+
+
+def test_little_memory_and_many_threads_are_notes(monkeypatch):
+    monkeypatch.setattr(doctor_module, "available_memory", lambda: (2**30, 2**33))
+    monkeypatch.setattr(doctor_module, "available_cores", lambda: 0)
+    for look in (doctor_module._memory, doctor_module._threads):
+        check = look("x")
+        assert check.status == "note"
+        assert check.advice
 
 
 def test_whatever_is_not_ok_says_what_to_do(diagnosis):

@@ -249,7 +249,13 @@ def test_a_new_browser_and_the_downloaded_file_bring_everything_back(course, tmp
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("{", "this file is damaged"), ('{"cells": []}', "does not hold progress"), ("[1]", "does not hold progress")],
+    [
+        ("{", "this file is damaged"),
+        ('{"cells": []}', "does not hold progress"),
+        ("[1]", "does not hold progress"),
+        ('{"frozenkit": 2, "digest": "of another kind"}', "a newer frozenkit wrote this file"),
+        ('{"frozenkit": 1, "checks": {"00.2": 1}, "digest": "00000000"}', "it is not what was written"),
+    ],
 )
 def test_a_foreign_file_changes_nothing(course, tmp_path, text, words):
     file = tmp_path / "progress.json"
@@ -288,6 +294,30 @@ def test_damaged_storage_is_put_aside_and_said(course):
         assert notebook.page.evaluate(f"localStorage.getItem('{STORED}-damaged')") == "{damaged"
         write(notebook, "sol3", "answer_3 = 1")
         until_kept(notebook, lambda found: "02" in found.get("answers", {}))
+
+
+def test_what_is_put_aside_stays_and_a_newer_format_is_called_newer(course):
+    first = {STORED: "{second", f"{STORED}-damaged": "{first"}
+    with course(storage=first) as notebook:
+        panel(notebook).get_by_text("What this browser had kept is damaged").wait_for()
+        stored = "Object.fromEntries(Object.entries(localStorage).filter(([name]) => name.includes('-damaged')))"
+        expected = {f"{STORED}-damaged": "{first", f"{STORED}-damaged-2": "{second"}
+        assert notebook.page.evaluate(stored) == expected
+    newer = '{"frozenkit": 2, "marks": []}'
+    with course(storage={STORED: newer}) as notebook:
+        panel(notebook).get_by_text("was written by a newer frozenkit").wait_for()
+        assert notebook.page.evaluate(f"localStorage.getItem('{STORED}-newer')") == newer
+
+
+def test_one_changed_letter_in_what_was_kept_is_seen(course):
+    with course() as notebook:
+        write(notebook, "sol3", "answer_3 = 12345")
+        until_kept(notebook, lambda found: "02" in found.get("answers", {}))
+        text = notebook.page.evaluate(f"localStorage.getItem('{STORED}')")
+    with course(storage={STORED: text}) as notebook:
+        panel(notebook).get_by_role("button", name="Put back 1 answer from this browser").wait_for()
+    with course(storage={STORED: text.replace("12345", "12346")}) as notebook:
+        panel(notebook).get_by_text("What this browser had kept is damaged").wait_for()
 
 
 def test_what_was_typed_last_survives_the_closing_of_the_notebook(course):

@@ -21,6 +21,9 @@ export interface Progress {
 const KEY = "frozenkit-progress";
 const OLDER = 5; // versions of an answer that are kept beside the latest
 
+/** The file is sound, and of a format that this version does not know. */
+class NewerError extends Error {}
+
 const nothing = (): Progress => ({ frozenkit: 1, checks: {}, run: {}, cells: {}, hints: {}, answers: {}, last: null, downloaded: null });
 
 const isRecord = (value: unknown): value is Record<string, unknown> =>
@@ -34,6 +37,18 @@ const isNames = (value: unknown): value is string[] => Array.isArray(value) && v
 const isAnswer = (value: unknown): value is Answer =>
   isRecord(value) && typeof value.source === "string" && isNumber(value.at) && isNames(value.older);
 
+/** FNV-1a, 32 bits: changes with every single character. It tells damage, not malice. */
+function digestOf(text: string): string {
+  let hash = 0x811c9dc5;
+  for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193);
+  return (hash >>> 0).toString(16).padStart(8, "0");
+}
+
+/** Progress as a text that carries a digest of itself; `parsed` reads it back. */
+export function written(progress: Progress, indent?: number): string {
+  return JSON.stringify({ ...progress, digest: digestOf(JSON.stringify(progress)) }, null, indent);
+}
+
 /** Progress out of a text that anybody may have written; what does not fit is left out. */
 export function parsed(text: string): Progress {
   let value: unknown;
@@ -42,7 +57,11 @@ export function parsed(text: string): Progress {
   } catch {
     throw new Error("this file is damaged: it is not JSON");
   }
-  if (!isRecord(value) || value.frozenkit !== 1) throw new Error("this file does not hold progress in frozenkit's course");
+  if (!isRecord(value) || !isNumber(value.frozenkit)) throw new Error("this file does not hold progress in frozenkit's course");
+  if (value.frozenkit > 1) throw new NewerError("a newer frozenkit wrote this file: update frozenkit to read it");
+  const { digest, ...content } = value; // a text without one was written by hand, or by the first edition
+  if (digest !== undefined && digest !== digestOf(JSON.stringify(content))) throw new Error("this file is damaged: it is not what was written");
+  if (value.frozenkit !== 1) throw new Error("this file does not hold progress in frozenkit's course");
   const last = value.last;
   const named = isRecord(last) && [last.lesson, last.kind, last.cell].every((part) => typeof part === "string") && isNumber(last.at);
   return {
@@ -99,7 +118,7 @@ export class ProgressStore {
       // While nothing could be stored, what this page remembers is ahead.
       return text === null || this.trouble ? merged(this.memory, text === null ? nothing() : parsed(text)) : parsed(text);
     } catch (error) {
-      if (text !== null) this.putAside(text);
+      if (text !== null) this.putAside(text, error instanceof NewerError);
       return this.memory;
     }
   }
@@ -109,7 +128,7 @@ export class ProgressStore {
     edit(progress);
     this.memory = progress;
     try {
-      localStorage.setItem(KEY, JSON.stringify(progress));
+      localStorage.setItem(KEY, written(progress));
       this.trouble = "";
     } catch {
       this.trouble = "This browser keeps nothing more: its storage is full or closed. Download your progress before you leave.";
@@ -136,7 +155,7 @@ export class ProgressStore {
   download(): void {
     this.change((progress) => (progress.downloaded = Date.now()));
     const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([JSON.stringify(this.now, null, 1)], { type: "application/json" }));
+    link.href = URL.createObjectURL(new Blob([written(this.now, 1)], { type: "application/json" }));
     link.download = `frozenkit-progress-${new Date().toISOString().slice(0, 10)}.json`;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
@@ -148,13 +167,18 @@ export class ProgressStore {
     this.change((progress) => Object.assign(progress, merged(progress, found)));
   }
 
-  private putAside(text: string): void {
+  private putAside(text: string, newer: boolean): void {
+    const place = `${KEY}-${newer ? "newer" : "damaged"}`;
     try {
-      localStorage.setItem(`${KEY}-damaged`, text);
+      // Beside what was put aside before, never over it.
+      let name = place;
+      for (let i = 2; localStorage.getItem(name) !== null; i++) name = `${place}-${i}`;
+      localStorage.setItem(name, text);
       localStorage.removeItem(KEY);
     } catch {
       // a browser that lets us read and not write: it stays where it is
     }
-    this.trouble = "What this browser had kept is damaged. It was put aside, and the course begins anew; a downloaded file brings it back.";
+    const what = newer ? "was written by a newer frozenkit" : "is damaged";
+    this.trouble = `What this browser had kept ${what}. It was put aside, and the course begins anew; a downloaded file brings it back.`;
   }
 }
