@@ -305,3 +305,21 @@ def test_the_guard_refuses_every_way_out():
     command = [sys.executable, "-c", BLOCKED]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | guard, check=True)
     assert done.stdout.strip() == str([True] * 6)
+
+
+def bars(notebook):
+    """Cells that keep a progress bar: it would say 0 % for ever."""
+    outputs = [(cell.id, output) for cell in notebook.cells for output in cell.get("outputs", [])]
+    texts = [(name, f"{o.get('text', '')}{o.get('data', {}).get('text/plain', '')}") for name, o in outputs]
+    return [name for name, text in texts if re.search(r"\d+%\|", text)]
+
+
+@pytest.mark.parametrize("path", EXECUTED, ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_no_notebook_keeps_a_progress_bar(path):
+    assert bars(nbformat.read(path, as_version=4)) == []
+
+
+def test_a_kept_bar_would_be_seen():
+    data = {"text/plain": "efficientnet-lite0:   0%|          | 0/600 [00:00<?, ? images/s]"}
+    cell = nbformat.v4.new_code_cell("extract()", outputs=[nbformat.v4.new_output("display_data", data)])
+    assert bars(nbformat.v4.new_notebook(cells=[cell])) == [cell.id]
