@@ -11,11 +11,12 @@ import pytest
 import torch
 from nbclient import NotebookClient
 
-from frozenkit import course
+from frozenkit import advise, course
 from frozenkit.cli import main
 from frozenkit.course.checks import exercises
 from frozenkit.course.student import build_exercises, build_zip, student_version
 from frozenkit.errors import DataError, InputError, UnknownNameError
+from frozenkit.gaps import Gap
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 SOLUTIONS = sorted((NOTEBOOKS / "solutions").glob("*.ipynb"))
@@ -124,6 +125,27 @@ def test_the_first_thing_wrong_is_said_and_not_the_answer():
     )
     with pytest.raises(UnknownNameError, match="Did you mean '02.3'"):
         course.check("02.33", 1)
+
+
+def test_advice_is_asked_for_its_evidence():
+    case = {"n": 300, "similarity": "far", "gpu": False, "probe_accuracy": 0.63, "target_accuracy": 0.9}
+    sure = {"interval": (0.57, 0.68)}
+    assert "says little without two more numbers" in repr(course.check("06.1", advise(**case)))
+    assert "says little without two more numbers" in repr(course.check("06.1", advise(**case, chance=0.6)))
+    assert "'domain similarity'" in repr(course.check("06.1", advise(n=300, probe_accuracy=0.63)))
+    assert course.check("06.1", advise(**case, **sure, chance=0.6))
+
+    gap = Gap(0.06, 0.02, 0.1, 0.004, 300)
+    rented = advise(**{**case, "gpu": True}, **sure, chance=0.5)
+    assert rented.choice == "fine-tune"  # and yet no reason to
+    assert "no evidence that it helps" in repr(course.check("06.2", rented))
+    assert "half of the x-rays" in repr(course.check("06.2", advise(**case, **sure, chance=0.6, gap=gap)))
+    assert "still 'measure the gap'" in repr(course.check("06.2", advise(**case, **sure, chance=0.5)))
+    assert "still 'improve the probe'" in repr(
+        course.check("06.2", advise(**case, chance=0.5, gap=Gap(0.02, -0.02, 0.06, 0.4, 300)))
+    )
+    assert course.check("06.2", advise(**case, **sure, chance=0.5, gap=gap))
+    assert "can end below" in repr(course.check("06.3", "every fine-tuning run from below"))
 
 
 def test_a_solution_that_is_marked_wrongly_is_refused():

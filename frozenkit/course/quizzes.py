@@ -201,12 +201,14 @@ QUIZZES: dict[str, tuple[Question, ...]] = {
                 Option("How much it will gain", "Not without trying: the gap can be nothing, or twenty points."),
                 Option(
                     "What it must beat to be worth its cost",
-                    "The baseline costs seconds, and everything later is held against it.",
+                    "The baseline costs seconds, and everything later is compared with it.",
                     right=True,
                 ),
                 Option(
                     "Which of several backbones will be best once tuned",
-                    "The order when frozen tells little about that.",
+                    "Not for sure. Among networks pretrained with ImageNet's labels the two orders mostly agree "
+                    "(Kornblith et al. 2019). Across ways of pretraining they need not: masked autoencoders are the "
+                    "known exception (He et al. 2022).",
                 ),
             ),
         ),
@@ -216,12 +218,32 @@ QUIZZES: dict[str, tuple[Question, ...]] = {
                 Option("Take the majority", "They are rules of thumb, and not equally important to you."),
                 Option(
                     "Fine-tune the whole network, to be on the safe side",
-                    "That is the dearest answer, and with few labels not the safest.",
+                    "That is the most expensive answer, and with few labels not the safest.",
                 ),
                 Option(
                     "Measure the gap on a part of the data",
-                    "One short run with an interval says more than seven rules.",
+                    "A gap measured on your data, with its interval, answers what the rules only guess at.",
                     right=True,
+                ),
+            ),
+        ),
+        Question(
+            "One fine-tuning run ends two points below the frozen probe, on 400 test images. What follows?",
+            (
+                Option(
+                    "Not much yet: look at the interval of the difference, and at how rate and layer were chosen",
+                    "Two points on 400 images are often within the interval, and a rate that was not chosen "
+                    "understates the gap.",
+                    right=True,
+                ),
+                Option(
+                    "There must be a mistake in the code, because the frozen baseline is a lower bound",
+                    "A run can end below it. The better of the two cannot be below the probe, since you may keep the "
+                    "probe.",
+                ),
+                Option(
+                    "Fine-tuning is harmful on this task",
+                    "One run at one setting cannot say that. Is the interval below zero, and was the run a fair one?",
                 ),
             ),
         ),
