@@ -112,8 +112,8 @@ def to_html(report: ProbeReport, *, command: str = "frozenkit probe") -> str:
         _copies(report),
         _skipped(report),
         f"<footer><p>Made by <code>{_text(command)}</code>, frozenkit {__version__}. Intervals: Wilson, 95 %"
-        f"{', counting 1.5 cross-validated pictures as one' if report.folds else ''}. A frozen probe is a lower bound "
-        "on what transfer can reach; it does not tell how much fine-tuning would add.</p></footer>",
+        f"{', counting 1.5 cross-validated pictures as one' if report.folds else ''}. The frozen probe can always "
+        "be kept, so transfer reaches at least that; a given fine-tuning run may end above it or below.</p></footer>",
     ]
     title = _text(f"{report.train.name}: frozen features")
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>'
