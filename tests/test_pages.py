@@ -1,5 +1,6 @@
 """Handouts and decks: whole without a network, notes left out, one section a slide."""
 
+import json
 import re
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from frozenkit.cli import main
 from frozenkit.course.pages import build_pages, handout, slides
-from frozenkit.errors import InputError
+from frozenkit.errors import DataError, InputError
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 LESSONS = sorted(NOTEBOOKS.glob("*.ipynb"))
@@ -83,6 +84,29 @@ def test_text_from_a_notebook_stays_text(tmp_path):
     page = handout(tmp_path / "x.ipynb")
     assert "<img src=x" not in page
     assert "a &lt; b" in page
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda cell: cell["outputs"][0]["data"].update({"image/png": "abc"}), "outputs that are none"),
+        (lambda cell: cell["outputs"].append("x"), "outputs that are none"),
+        (lambda cell: cell.update(source=3), "no source"),
+        (lambda cell: cell.update(metadata=None), "no metadata"),
+        (lambda cell: cell["metadata"].update(tags=[1]), "tags that are not words"),
+        (lambda cell: cell["metadata"].update(slideshow=1), "no slide type"),
+        (lambda cell: cell.update(cell_type="poem"), "neither code nor prose"),
+    ],
+)
+def test_a_damaged_lesson_is_named(tmp_path, damage, reason):
+    notebook = json.loads(LESSONS[0].read_text(encoding="utf-8"))
+    place, cell = next((i, c) for i, c in enumerate(notebook["cells"]) if "image/png" in str(c.get("outputs")))
+    damage(cell)
+    (tmp_path / "00.ipynb").write_text(json.dumps(notebook))
+    with pytest.raises(
+        DataError, match=rf"00\.ipynb is damaged: cell {place} has {reason}|is {reason}.*Put back the file"
+    ):
+        handout(tmp_path / "00.ipynb")
 
 
 def test_the_command_makes_what_it_is_asked_for(tmp_path, monkeypatch, capsys):

@@ -4,6 +4,7 @@ What is made carries a digest of itself: a notebook in its metadata, a page or a
 differs from its digest, or has none, is somebody's, and is left alone.
 """
 
+import base64
 import json
 import os
 import re
@@ -77,7 +78,16 @@ def _is_output(output: Any) -> bool:
         return isinstance(part, list) and all(isinstance(line, str) for line in part)
     if output["output_type"] == "stream":
         return _is_text(part)
-    return _is_table(part) and all(_is_text(value) or "json" in kind for kind, value in part.items())
+    return _is_table(part) and all(_is_shown(kind, value) for kind, value in part.items())
+
+
+def _is_shown(kind: str, value: Any) -> bool:
+    if kind == "image/png":
+        try:
+            return _is_text(value) and bool(base64.b64decode("".join(value)))
+        except ValueError:
+            return False
+    return _is_text(value) or "json" in kind
 
 
 def _is_table(value: Any) -> bool:
