@@ -31,9 +31,8 @@ from frozenkit.studies import LayerReport, layer_report
 ENOUGH_TEST = 385
 FOLDS = (10, 5)  # for folders of fewer than 400 pictures, which need most of them to learn from, and for larger ones
 # Predictions of one cross-validation are not independent: probes share nine tenths of their pictures, and the probe
-# in the end is itself a draw. Simulated with this very procedure, a Wilson interval of n pictures covers that probe's
-# accuracy in 85 to 88 of 100 cases, one of n/1.5 in 93 to 95: Fashion-MNIST, n = 60 and 180 (300 draws each) and 600
-# (60 draws), and emoji, n = 180 (150 draws).
+# in the end is itself a draw. Simulated with this very procedure (clothes, 60 to 600 pictures; emoji, 180), a Wilson
+# interval of n pictures covers that probe's accuracy in 85 to 88 of 100 cases, one of n/1.5 in 93 to 95.
 SHARED = 1.5
 
 
