@@ -76,6 +76,7 @@ class RidgePath:
     _mean: Tensor  # (d,) of the raw features
     _target_mean: Tensor  # (k,)
     _row_weights: Tensor  # (n,) of mean 1
+    _rotated: Tensor | None = None  # (n, r) rows in that basis, where n < d: float32 would cost too many digits
 
     @property
     def _n(self) -> int:
@@ -103,9 +104,12 @@ class RidgePath:
         left_out = torch.empty_like(coded)  # filled in place: pieces kept between the chunks would keep their holes
         for start, x in source.chunks():
             rows = slice(start, start + len(x))
-            z = torch.zeros(len(x), len(shrink), dtype=torch.float64)
-            for part in torch.arange(source.d).split(1024):  # of a wide basis no second copy is made
-                z.addmm_(x[:, part] - self._mean[part], self._basis[part].double())
+            if self._rotated is not None:
+                z = self._rotated[rows]
+            else:
+                z = torch.zeros(len(x), len(shrink), dtype=torch.float64)
+                for part in torch.arange(source.d).split(1024):  # of a wide basis no second copy is made
+                    z.addmm_(x[:, part] - self._mean[part], self._basis[part].double())
             fitted, leverage = fit(z, self._row_weights[rows].unsqueeze(1))
             left = (coded[rows] - fitted.squeeze(1)) / (1 - leverage).clamp_min(1e-12)
             left_out[rows] = coded[rows] - left
@@ -132,7 +136,8 @@ def ridge_path(
     """Fits ridge regression at every strength, and scores each by leave-one-out.
 
     Leave-one-out is exact for ``scale="none"`` and ``"unit"``; otherwise it is exact but for the scale, which stays
-    that of all rows (`RidgePath.self_scaled` counts those that decide their own).
+    that of all rows (`RidgePath.self_scaled` counts those that decide their own). Directions with less than 10⁻¹² of
+    the variance of the largest are left out: they would be lost in its rounding.
 
     Args:
         features: (n, d) tensor, or `CachedFeatures`, which is read in chunks so that memory does not grow with n.
@@ -191,7 +196,7 @@ def _solve(
     target_mean = row_weights @ coded / n
     residual = coded - target_mean
     root, are_weighted = row_weights.sqrt().unsqueeze(1), float(row_weights.min()) < 1
-    self_scaled = 0
+    self_scaled, rotated = 0, None
 
     if d <= n:
         gram = torch.zeros(d, d, dtype=torch.float64)
@@ -201,7 +206,7 @@ def _solve(
             products.addmm_(x.T, row_weights[rows].unsqueeze(1) * residual[rows])
             if are_weighted:
                 x = x * root[rows]
-            self_scaled += _decide_their_scale(x, n, source.scale)
+            self_scaled += _decide_their_scale(x, n, scale, source.scale)
             for first in range(0, d, block := -(-d // 4)):  # the lower triangle by blocks, which is all that eigh reads
                 gram[first:, first : first + block].addmm_(x[:, first:].T, x[:, first : first + block])
         eigenvalues, basis = eigenpairs(gram)
@@ -211,7 +216,7 @@ def _solve(
         for start, x in source.scaled(mean, scale):
             rows = slice(start, start + len(x))
             torch.mul(x, root[rows], out=whole[rows])
-            self_scaled += _decide_their_scale(whole[rows], n, source.scale)
+            self_scaled += _decide_their_scale(whole[rows], n, scale, source.scale)
         eigenvalues, left = eigenpairs(whole @ whole.T)
         # X·B is at hand as U·√s, so no row is needed again, and B, which is wide, only for the weights, in float32.
         raw = torch.empty(d, len(eigenvalues))
@@ -226,7 +231,8 @@ def _solve(
     fit = _Fit(basis, shrink, coefficients, target_mean, n)
     total = torch.zeros(len(grid), dtype=torch.float64)
     chunk = min(source.chunk, max(64, 20_000_000 // coefficients.shape[1]))
-    for start, x in source.scaled(mean, scale, chunk) if d <= n else zip(range(0, n, chunk), rotated.split(chunk)):
+    pieces = source.scaled(mean, scale, chunk) if rotated is None else zip(range(0, n, chunk), rotated.split(chunk))
+    for start, x in pieces:
         rows = slice(start, start + len(x))
         w = row_weights[rows].unsqueeze(1)
         if is_classification:
@@ -244,18 +250,21 @@ def _solve(
     if d <= n:
         raw = basis.div_(scale.unsqueeze(1)).float()
     parts = raw, eigenvalues, projected, mean, target_mean, row_weights
-    return RidgePath(grid, scores, best, source.scale, self_scaled, *parts)
+    return RidgePath(grid, scores, best, source.scale, self_scaled, *parts, rotated)
 
 
-def _decide_their_scale(x: Tensor, n: int, scale: str) -> int:
+def _decide_their_scale(x: Tensor, n: int, divisor: Tensor, scale: str) -> int:
     """How many of these scaled rows make up more than half of the squared scale of some feature."""
-    # In these units the squared scale is 1, and leaving row i out takes x_ij²/(n−1) from the variance, which is all of
-    # the squared scale if standardised, and enters a soft one by half.
-    return (
-        0
-        if scale in ("none", "unit")
-        else int((x.square().amax(1) > (n - 1) * (0.5 if scale == "standard" else 1)).sum())
-    )
+    if scale in ("none", "unit"):
+        return 0
+    # In these units the squared scale is 1, and leaving row i out takes x_ij²/(n−1) from the variance: all of the
+    # squared scale if standardised. A soft one is half that, and half the mean variance, in which the row has a part.
+    part = x.square()
+    if scale == "soft":
+        squared = divisor.square()
+        varying = (divisor != 1).sum().clamp_min(1)
+        part.add_(((part @ squared) / varying).unsqueeze(1) / squared).div_(2)
+    return int((part.amax(1) > (n - 1) / 2).sum())
 
 
 class _Fit(NamedTuple):

@@ -4,13 +4,15 @@ How features are scaled decides what a strength means and how much a single imag
 
 * ``"soft"`` centres each feature j and divides it by √((var_j + v̄)/2), v̄ being the mean variance of all that vary: the
   standard deviation, shrunk half way to what is usual among its neighbours. Features of equal variance come out
-  standardised, and one that hardly ever occurs cannot explode, for no scale is smaller than √(v̄/2).
+  standardised, and one that hardly ever occurs cannot explode, for no scale is smaller than √(v̄/2). But one that is
+  10⁴ times as large as the others, or more, leaves next to nothing of them: then there is a warning.
 * ``"unit"`` brings each row to length 1 and centres; no other row has a say in what becomes of one.
 * ``"none"`` only centres.
 * ``"standard"`` divides by the standard deviation alone. A feature that is active in one image of n reaches at most
   √(n−1) there, but on a new image thousands: kept for comparison, not for use.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,10 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from frozenkit.arrays import as_tensor, is_array
-from frozenkit.errors import DataError, InputError, UnknownNameError
+from frozenkit.errors import DataError, FrozenkitWarning, InputError, UnknownNameError
 from frozenkit.features import expect_set
 
 SCALES = ("soft", "unit", "none", "standard")
+LEAST_SHARE = 1e-8  # of the mean variance; with less, most features lie below the smallest strengths
 _CHUNK = 2**20  # values: 8 MB; their float64 copies are made over and over in the same warm memory
 
 
@@ -110,8 +113,23 @@ def feature_scale(variance: Tensor, mean: Tensor, kind: str) -> Tensor:
     # Rounding leaves a constant feature a tiny deviation, which is no scale to divide by.
     constant = variance.sqrt() <= 1e-7 * mean.abs().clamp_min(1e-30)
     if kind == "soft":
-        variance = (variance + variance[~constant].mean()) / 2  # a constant feature more or less changes nothing
+        usual = variance[~constant].mean()  # a constant feature more or less changes nothing
+        _warn_of_giants(variance[~constant], usual)
+        variance = (variance + usual) / 2
     return torch.where(constant, 1.0, variance.sqrt())
+
+
+def _warn_of_giants(variance: Tensor, usual: Tensor) -> None:
+    """Warn if the mean variance is that of so few giants that most features are scaled to nothing."""
+    if len(variance) and float(variance.median()) < LEAST_SHARE * float(usual):
+        times = float((variance.max() / variance.median()).sqrt())
+        warnings.warn(
+            f"the largest of {len(variance)} features is {times:.0e} times "
+            "as large as the median one, so that scale='soft' leaves next to nothing of most. Divide it, leave it out, "
+            "or use scale='standard'.",
+            FrozenkitWarning,
+            stacklevel=5,
+        )
 
 
 def coded_targets(targets: Tensor, n_classes: int | None) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch.testing import assert_close
 
 from frozenkit.cache import load_features, save_features
-from frozenkit.errors import DataError, InputError
+from frozenkit.errors import DataError, FrozenkitWarning, InputError
 from frozenkit.features import FeatureSet
 from frozenkit.heads import LinearHead, MLPHead
 from frozenkit.solvers import ridge_path, softmax_path, train_head
@@ -514,3 +514,38 @@ class TestTraining:
             train_head(head, train, as_set(spoilt, val.labels, k=3, name="c"))
         with pytest.raises(DataError, match="loss must stay finite"):
             train_head(head, as_set(train.features * 1e38, train.labels, k=3), val, lr=1e30)
+
+
+@pytest.mark.parametrize("strength", [1e-9, 1e-6, 1e-3])
+def test_leave_one_out_logits_are_those_of_refits_where_there_are_more_features_than_rows(strength):
+    generator = torch.Generator().manual_seed(0)
+    x, labels = torch.randn(30, 200, generator=generator).relu(), torch.arange(30) % 3
+    path = ridge_path(x, labels, [strength], scale="none")
+    coded, rows = 2.0 * torch.nn.functional.one_hot(labels).double() - 1, []
+    for i in range(30):
+        keep = torch.arange(30) != i
+        mean, centre = x[keep].double().mean(0), coded[keep].mean(0)
+        z = x[keep].double() - mean
+        dual = torch.linalg.solve(z @ z.T + strength * 30 * torch.eye(29), coded[keep] - centre)
+        rows.append((x[i] - mean) @ z.T @ dual + centre)
+    assert_close(path.leave_one_out(x, labels, strength), torch.stack(rows), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("d", [1, 20])
+def test_a_row_that_is_huge_throughout_decides_every_scale(d):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(100, d, generator=generator)
+    x[0] = 1000.0
+    assert ridge_path(x, torch.arange(100) % 2, [0.1]).self_scaled == 1
+    assert ridge_path(x[1:], torch.arange(99) % 2, [0.1]).self_scaled == 0
+
+
+def test_a_giant_among_the_features_is_named():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(100, 10, generator=generator)
+    giant = torch.cat([x, 1e7 * torch.randn(100, 1, generator=generator)], 1)
+    with pytest.warns(FrozenkitWarning, match="the largest of 11 features is .* as large as the median one"):
+        ridge_path(giant, torch.arange(100) % 2, [0.1])
+    for scale in ("none", "standard", "unit"):
+        ridge_path(giant, torch.arange(100) % 2, [0.1], scale=scale)
+    ridge_path(torch.cat([x, 100 * x], 1), torch.arange(100) % 2, [0.1])
