@@ -192,17 +192,18 @@ def linear_probe_bound(weights: Any, features: Any) -> Bound:
     of any feature, and a constant one adds nothing to the first term.
 
     `details` has the second term once more with the effective rank in the place of d. That is the rank of this sample
-    of m images, at most m − 1: it grows with m until m is many times d.
+    of m images in their own units, so it does depend on them; it is at most m − 1, and grows with m until m is many
+    times d.
 
     Args:
         weights: (d, k), or what ``RidgePath.at`` gives; for features in their raw units.
-        features: (m, d) that the weights were fitted on.
+        features: (m, d) that the weights were fitted on; rows of length 1 are made of them where the map does so too.
 
     Raises:
         InputError: If the widths differ.
         DataError: If a row is not finite, or there are fewer than two images that differ.
     """
-    w, x = _weights_of(weights).double(), feature_rows(features)
+    w, x = _weights_of(weights).double(), _as_mapped(weights, feature_rows(features))
     _check_width(w, x)
     m, d = x.shape
     variances = x.var(0, correction=0)
@@ -218,7 +219,7 @@ def linear_probe_bound(weights: Any, features: Any) -> Bound:
         assumptions=(
             "The constants of the published expression, which are not known, are set to 1.",
             "Features are in units of their standard deviation in these images.",
-            "The effective rank is that of these images, at most m − 1.",
+            "The effective rank is that of these images in their own units, at most m − 1.",
         ),
         is_certificate=False,
         name="linear-probe bound",
@@ -255,7 +256,8 @@ def margin_bound(
 
     Args:
         weights: (d, k), or what ``RidgePath.at`` gives (its intercept becomes a weight on a feature that is 1).
-        features: (m, d) train features, as they are: scaling fitted on these images would break the proof.
+        features: (m, d) train features, as they are: scaling fitted on these images would break the proof. Length 1,
+            which is no matter of other images, they get where the map gives it to them.
         labels: (m,) class indices; not needed for a `FeatureSet` or a set on disk.
         margins: ρ > 0 to take the best of, in units of the features; chosen without looking at these images.
         delta: Probability of failure, in (0, 1).
@@ -274,7 +276,7 @@ def margin_bound(
     rho = [float(r) for r in margins]
     if not rho or not all(0 < r < math.inf for r in rho):
         raise InputError(f"`margins` must be numbers above 0, got {rho}. For instance 2.0 ** torch.arange(-8, 4).")
-    x, w = feature_rows(features), _weights_of(weights).double()
+    x, w = _as_mapped(weights, feature_rows(features)), _weights_of(weights).double()
     y = labels if labels is not None else getattr(features, "labels", None)
     if y is None or len(y) != len(x):
         raise InputError(f"`labels` must hold one class index for each of {len(x)} images.")
@@ -401,6 +403,11 @@ def _weights_of(weights: Any) -> Tensor:
     if not w.isfinite().all():
         raise DataError("`weights` must be finite, got NaN or infinity.")
     return w
+
+
+def _as_mapped(weights: Any, x: Tensor) -> Tensor:
+    """The rows that the weights are multiplied with: of length 1, if the map brings them there first."""
+    return torch.nn.functional.normalize(x, dim=1) if isinstance(weights, LinearMap) and weights.unit else x
 
 
 def _check_width(w: Tensor, x: Tensor) -> None:

@@ -392,3 +392,20 @@ def test_how_a_bound_reads():
         "(estimate, no certificate; vacuous: an error is never above 1)"
     )
     assert "&lt;b&gt;this&lt;/b&gt;" in bound._repr_html_()
+
+
+def test_bounds_of_a_map_that_brings_rows_to_length_one_are_of_those_rows():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(200, 5, generator=generator) * torch.randn(200, 1, generator=generator).mul(2).exp()
+    labels = (x[:, 0] > 0).long()
+    found = ridge_path(x, labels, scale="unit").at(1e-3)
+    unit = torch.nn.functional.normalize(x.double(), dim=1)
+    margins = 2.0 ** torch.arange(-8, 4)
+    by_hand = margin_bound(
+        torch.cat([found.weights, found.intercept[None]]),
+        torch.cat([unit, torch.ones(200, 1)], 1),
+        labels,
+        margins=margins,
+    )
+    assert margin_bound(found, x, labels, margins=margins).value == pytest.approx(by_hand.value)
+    assert linear_probe_bound(found, x).value == pytest.approx(linear_probe_bound(found.weights, unit).value)
