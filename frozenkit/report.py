@@ -279,7 +279,7 @@ def probe_pictures(
 
     Reported on test; or, where a folder is so small that its test part would decide by the draw, cross-validated over
     train and test together, in ten or five stratified folds: layer and strength are chosen anew without each of them,
-    and the controls are measured in the same way. The interval allows for what the folds share.
+    and the controls that are fitted are measured in the same way. The interval allows for what the folds share.
 
     Args:
         train: Fitted and chosen on.
@@ -356,7 +356,8 @@ def probe_pictures(
     random = [extract(blind, p, layers=[final.chosen], cache=cache, progress=progress)[final.chosen] for p in parts]
     seeds = iter(range(seed, seed + len(folds)))
     blindly = {
-        "majority": _out_of_fold(every[wanted[0]], folds, _commonest),
+        # Of all images: what is commonest without a fold is rare in it, so that five classes of five would score 0.
+        "majority": torch.bincount(labels).argmax().expand(len(labels)),
         "shuffled labels": _out_of_fold(
             every[final.chosen], folds, lambda fitted: fit_probe(shuffled(fitted, seed=next(seeds))).predict
         ),
@@ -445,11 +446,6 @@ def _out_of_fold(
             predict = fit(rest) if fit is not None else fit_probe(rest).predict
             found[fold] = predict(features.subset(fold))
     return found
-
-
-def _commonest(fitted: FeatureSet) -> Callable[[FeatureSet], Tensor]:
-    label = torch.bincount(fitted.labels).argmax()
-    return lambda other: label.expand(len(other))
 
 
 def _fitted(train: FeatureSet) -> Probe:

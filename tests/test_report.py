@@ -57,6 +57,7 @@ def test_a_small_folder_is_judged_by_all_its_images(report):
     assert (len(report.train) + len(report.test), report.score.n, report.folds) == (120, 120, 10)
     assert {s.n for s in [*report.controls.values(), *report.layer_scores.values()]} == {120}
     assert list(report.controls) == ["majority", "shuffled labels", "raw pixels", "random weights"]
+    assert report.controls["majority"].accuracy == report.score.chance
     assert report.held_out.n == len(report.test)
     assert len(set(report.ids)) == len(report.labels) == len(report.probabilities) == 120
     assert report.score.low < report.score.accuracy < report.score.high
