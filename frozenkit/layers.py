@@ -164,8 +164,8 @@ def _classifiers(
     if len(linear) > 1 and shapes[linear[-2]] == shapes[linear[-1]]:
         first, second = modules[linear[-2]], modules[linear[-1]]
         between = list(shapes)[list(shapes).index(linear[-2]) + 1 : list(shapes).index(linear[-1])]
-        alike = first.in_features == second.in_features != first.out_features
-        if alike and all(isinstance(modules[name], _TRIVIAL) for name in between):
+        apart = second.in_features != first.out_features  # the one cannot feed the other
+        if apart and all(isinstance(modules[name], _TRIVIAL) for name in between):
             return (linear[-2], linear[-1])
     return (linear[-1],)
 

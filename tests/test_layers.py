@@ -128,3 +128,15 @@ def test_prefix_tokens_are_known_by_the_names_of_parameters():
     own.embeddings.class_embedding = nn.Parameter(torch.zeros(8))
     own.embeddings.mask_token = nn.Parameter(torch.zeros(1, 1, 8))
     assert prefix_tokens(own) == 6
+
+
+def test_heads_side_by_side_are_read_together_though_their_widths_differ():
+    import timm
+
+    trace = trace_layers(timm.create_model("crossvit_tiny_240"), 240)
+    assert (trace.classifiers, trace.outputs[trace.penultimate]) == (("head.0", "head.1"), (96 + 192,))
+
+
+def test_a_layer_that_feeds_the_classifier_is_no_second_one():
+    net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 10), nn.Linear(10, 10))
+    assert trace_layers(net, 32).classifiers == ("3",)
