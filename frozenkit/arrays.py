@@ -45,6 +45,8 @@ def as_tensor(values: Any, name: str) -> Tensor:
         ) from error
     if array.dtype.kind not in "fiub":
         raise InputError(f"`{name}` must be an array of numbers, got {described(values)} of {array.dtype}.")
+    if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
+        array = array.astype(np.float64)  # as int64 these would come out negative
     wide = {"f": np.float64 if array.itemsize >= 8 else np.float32, "i": np.int64, "u": np.int64, "b": np.bool_}
     return torch.from_numpy(np.array(array, dtype=wide[array.dtype.kind], order="C"))
 
@@ -94,6 +96,8 @@ def coded_labels(labels: Any, classes: tuple[str, ...] | None) -> tuple[Tensor, 
     """
     if not is_array(labels):
         raise InputError(f"`labels` must be an array of names or numbers, or None, got {described(labels)}.")
+    if isinstance(labels, list | tuple) and any(isinstance(v, str) for v in labels):
+        labels = np.array(labels, dtype=object)  # or NumPy would make names of numbers and of NaN
     if not isinstance(labels, Tensor) and (array := np.asarray(labels)).dtype.kind not in "fiub":
         values = array.ravel().tolist()
         named = [isinstance(v, str) for v in values]

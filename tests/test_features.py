@@ -136,3 +136,15 @@ def test_frame_and_torch_dataset_carry_the_same_values():
     x, y = fs.to_torch()[3]
     assert_close(x, fs.features[3])
     assert y.item() == 1
+
+
+def test_a_list_of_names_with_something_else_among_them_is_named_row_by_row():
+    x = np.eye(4)
+    for odd in (float("nan"), None, 1):
+        with pytest.raises(DataError, match="names throughout, but row 1"):
+            FeatureSet.from_arrays(x, ["a", odd, "a", "b"])
+
+
+def test_unsigned_numbers_keep_their_sign():
+    features = FeatureSet.from_arrays(np.full((2, 1), 2**63, dtype=np.uint64)).features
+    assert features.tolist() == [[2.0**63]] * 2
