@@ -28,6 +28,7 @@ from frozenkit.fingerprint import (
     probe_preprocess,
     stable_repr,
 )
+from frozenkit.images import ImageDataset
 from frozenkit.layers import in_eval_mode
 from frozenkit.progress import progress_bar
 from frozenkit.storage import PartFile, round_through
@@ -110,6 +111,8 @@ def extract(
         raise InputError("`lazy=True` leaves features on disk, so it needs `cache=FeatureCache()`.")
     resolved = _resolve_precision(precision, backbone.device.type)
     storage = cache.storage if cache else "float32"
+    if isinstance(dataset, ImageDataset):
+        dataset = dataset.pinned()  # one digest from here on, even if another thread takes a newer one meanwhile
     try:
         prints = _fingerprints(backbone, dataset, names, pooling, resolved, storage, cache)
     except _NoFingerprintError:

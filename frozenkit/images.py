@@ -1,6 +1,7 @@
 """`ImageDataset`: labelled pictures that are decoded when asked for, and a digest of what they are."""
 
 import base64
+import copy
 import hashlib
 import html
 import io
@@ -67,12 +68,21 @@ class FileSource:
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = tuple(paths)
         self._digests: dict[int, tuple[_Stamp, bytes]] = {}
+        self._expected: dict[int, bytes] = {}
+        self._told = [self._expected]
+
+    def pinned(self) -> "FileSource":
+        """The same files; what is digested here later changes nothing there. What is known of them is shared."""
+        other = FileSource(self.paths)
+        other._digests = self._digests
+        other._told += self._told
+        return other
 
     def open(self, index: int) -> Image.Image:
         """One RGB image; raises `DataError` naming the file if it cannot be read, or changed since it was digested."""
         path = self.paths[index]
         content = _read(path)
-        if index in self._digests and self._digests[index][1] != hashlib.sha256(content).digest():
+        if index in self._expected and self._expected[index] != hashlib.sha256(content).digest():
             raise DataError(f"{shown(path)} has changed since the dataset was digested. Load the dataset again.")
         return _decode(content, path)
 
@@ -83,11 +93,14 @@ class FileSource:
             now = _stamp(path.stat())
         except OSError as error:
             raise DataError(f"{shown(path)} can no longer be read: {error.strerror}.") from error
-        if index not in self._digests or self._digests[index][0] != now:
+        known = self._digests.get(index)
+        if known is None or known[0] != now:
             # Clocks of file systems tick slowly: a file that changed just now could change again within the tick.
             settled = time.time_ns() - max(now[1], now[2]) > 2_000_000_000
-            self._digests[index] = (now if settled else None, hashlib.sha256(_read(path)).digest())
-        return self._digests[index][1]
+            known = self._digests[index] = (now if settled else None, hashlib.sha256(_read(path)).digest())
+        for expected in self._told:
+            expected[index] = known[1]
+        return known[1]
 
 
 _Stamp = tuple[int, int, int, int, int] | None
@@ -157,6 +170,13 @@ class ImageDataset:
         for row in self._rows.tolist():
             total.update(self.source.digest(row))
         return total.hexdigest()
+
+    def pinned(self) -> "ImageDataset":
+        """The same pictures, held to the digest taken here, whoever digests the original, or a subset, later."""
+        other, pinned = copy.copy(self), getattr(self.source, "pinned", None)
+        if pinned is not None:
+            other.source = pinned()
+        return other
 
     def subset(self, indices: Sequence[int] | Tensor | np.ndarray) -> "ImageDataset":
         """Those pictures, in that order; nothing is copied."""

@@ -95,6 +95,9 @@ class _Shifted:
         self.dataset, self.kind, self.severity = dataset, kind, severity
         self.source: Source = dataset.source
 
+    def pinned(self) -> "_Shifted":
+        return _Shifted(self.dataset.pinned(), self.kind, self.severity)
+
     def open(self, index: int) -> Image.Image:
         name = self.dataset.ids[index].encode(errors="surrogateescape")  # file names need not be UTF-8
         seed = int.from_bytes(hashlib.sha256(name).digest()[:4], "little")

@@ -19,7 +19,8 @@ from frozenkit.backbones import Backbone, Preprocess
 from frozenkit.datasets import ImageDataset
 from frozenkit.errors import DataError, InputError
 from frozenkit.extraction import fingerprint_of
-from frozenkit.images import ArraySource
+from frozenkit.images import ArraySource, FileSource
+from frozenkit.shifts import shift
 
 SIDE = 32
 
@@ -454,3 +455,24 @@ def test_long_form_each_ingredient_by_the_smallest_amount(tmp_path):
     n = len(made)
     print(f"\n{n * (n - 1)} ordered pairs of different pipelines: {wrong} shared; {hits} of {n} found again")
     assert (wrong, hits) == (0, n)
+
+
+@pytest.mark.parametrize("through", ["itself", "a subset", "shifted"])
+def test_a_digest_taken_while_extraction_runs_does_not_let_a_changed_image_in(folder, tmp_path, monkeypatch, through):
+    """Seen to fail: the new image's features went under the old digest. The digest may be taken by another thread."""
+    cache, file, seen = FeatureCache(tmp_path / "cache"), folder / "dog" / "1.bmp", []
+    dataset = image_folder(folder)
+    given = shift(dataset, "noise", 1) if through == "shifted" else dataset
+    read = FileSource.open
+
+    def open_and_edit(source, index):
+        seen.append(index)
+        if len(seen) == 2:
+            repaint(file, (9, 9, 9))
+            _ = (dataset.subset(range(len(dataset))) if through == "a subset" else given).digest
+        return read(source, index)
+
+    monkeypatch.setattr(FileSource, "open", open_and_edit)
+    with pytest.raises(DataError, match=r"dog/1\.bmp has changed"):
+        features(pipeline(), cache, given, batch_size=1)
+    assert not list(cache.root.glob("*.h5"))
