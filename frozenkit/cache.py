@@ -39,9 +39,10 @@ class CachedFeatures(torch.utils.data.Dataset):
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()  # workers may start elsewhere
         self._file: FeatureFile | None = None
         self._owner = -1
+        self._seen: tuple[Any, ...] | None = None
         header = self._open().header
         labels, about = self._open().about()
         blank = _feature_set(self.path, torch.empty(len(labels), 0), labels, about, header.fingerprint)
@@ -79,7 +80,13 @@ class CachedFeatures(torch.utils.data.Dataset):
         index = np.asarray(indices, dtype=np.int64)
         if len(index) and (index.min() < 0 or index.max() >= len(self)):
             raise InputError(f"`indices` must lie in 0..{len(self) - 1}, got {index.min()}..{index.max()}.")
-        file, out = self._open(), torch.empty(len(index), *self.shape[1:])
+        file = self._open()
+        try:
+            out = torch.empty(len(index), *self.shape[1:])
+        except RuntimeError as error:  # of torch's, where others have a MemoryError
+            raise CacheError(
+                f"{len(index)} rows of {self.path} do not fit into memory. Read fewer at a time, as `batches` does."
+            ) from error
         for start in range(0, len(index), block := 1 + 2**20 // max(1, file.header.row_bytes)):
             # A megabyte at a time is read, compared with its checksums and converted while it lies in the cache.
             out[start : start + block] = file.rows(index[start : start + block])
@@ -109,7 +116,12 @@ class CachedFeatures(torch.utils.data.Dataset):
 
     def _open(self) -> FeatureFile:
         if self._file is None or self._owner != os.getpid():  # after a fork: open again
-            self._file, self._owner = FeatureFile(self.path), os.getpid()
+            file = FeatureFile(self.path)
+            seen = (file.header.fingerprint, file.header.shape, file.header.digest)
+            if seen != (self._seen or seen):  # these are the rows of other labels
+                file.close()
+                raise CacheError(f"{self.path} holds other features than when it was opened. Open it again.")
+            self._file, self._owner, self._seen = file, os.getpid(), seen
         return self._file
 
 
@@ -218,7 +230,12 @@ class FeatureCache:
         path = self.path(fingerprint)
         if not self.root.is_dir():
             return
-        with disk_errors(path), locked(path.with_suffix(".lock"), wait=False) as state:
+        lock, state = path.with_suffix(".lock"), "alone"
+        with disk_errors(path), ExitStack() as stack:
+            try:
+                state = stack.enter_context(locked(lock, wait=False))
+            except CacheError:  # a full disk may have no room for a lock; it must be possible to empty it all the same
+                state = "busy" if os.path.lexists(lock) else "alone"
             for file in (path, *(parts if state != "busy" else ())):
                 if _is_file(file) or file.is_symlink():
                     file.unlink(missing_ok=True)

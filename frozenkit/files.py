@@ -104,6 +104,8 @@ def sync_folder(folder: Path) -> None:
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turns what the system says about a write into a `CacheError`."""
+    if "\0" in str(path):
+        raise CacheError(f"cannot write {str(path)!r}: a file's name holds no NUL. Choose another name.")
     try:
         yield
     except OSError as error:

@@ -108,15 +108,17 @@ class Header:
                 raise ValueError(values["labels_type"])
             shapes = {name: tuple(values[name]) for name in ("shape", "labels_shape")}
             header = cls(**{**values, **shapes})
+            _checksum(header.fingerprint, 0, b"")  # half a surrogate has no bytes
             numbers = [*header.shape, *header.labels_shape, *(n for pair in header.blocks.values() for n in pair)]
             fits = (
                 len(header.shape) in (2, 3)
                 and header.labels_shape[:1] == header.shape[:1]
+                and len(header.labels_shape) <= 32  # of NumPy's arrays
                 and isinstance(header.fingerprint, str)
                 and all(type(number) is int and number >= 0 for number in [header.batch_size, header.size, *numbers])
                 and all(at + length <= header.size for at, length in header.blocks.values())
             )
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
+        except (LookupError, TypeError, ValueError, RecursionError) as error:
             raise CacheError(f"{path} is not a feature file: its header is none of ours ({error!r}).") from error
         if not fits:
             raise CacheError(f"{path} is not a feature file: its header names what the file cannot hold.")

@@ -1,5 +1,7 @@
 """The store: what is written comes back bit for bit, or an error says why not."""
 
+import errno
+import hashlib
 import json
 import os
 import pickle
@@ -842,3 +844,61 @@ def test_a_part_that_someone_removed_is_said(cache):
     with pytest.raises(CacheError, match="cannot write .*No such file or directory"):
         part.finish()
     part.close()
+
+
+def test_a_worker_never_reads_a_file_that_took_the_place_of_the_one_opened(tmp_path):
+    """Seen to fail: rows of the new file came with the labels of the old one."""
+    save_features(a_set(), path := tmp_path / "x.h5")
+    cached = CachedFeatures(path)
+    rows, sent = cached.rows([3]), pickle.dumps(cached)
+    assert_close(pickle.loads(sent).rows([3]), rows, rtol=0, atol=0)
+    save_features(a_set(seed=1, fingerprint="another"), path)
+    assert_close(cached.rows([3]), rows, rtol=0, atol=0)
+    with pytest.raises(CacheError, match="holds other features than when it was opened. Open it again"):
+        pickle.loads(sent).rows([3])
+
+
+def test_a_disk_without_room_for_a_lock_can_be_emptied(cache, monkeypatch):
+    store(cache, a_set())
+    real = os.open
+
+    def full(path, flags, *rest, **more):
+        if flags & os.O_CREAT:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(path, flags, *rest, **more)
+
+    monkeypatch.setattr(os, "open", full)
+    assert cache.clear() == 1
+    assert not list(cache.root.iterdir())
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"shape": []}, {"labels_shape": [50] + [1] * 70}, {"fingerprint": "\udcff"}],
+    ids=["shape", "axes", "surrogate"],
+)
+def test_a_sealed_header_of_odd_values_is_refused(tmp_path, odd):
+    save_features(a_set(), path := tmp_path / "x.h5")
+    raw = path.read_bytes()
+    text = json.dumps(json.loads(raw[:4096].partition(b"\n")[0]) | odd).encode()
+    head = text + b"\n" + hashlib.sha256(text).hexdigest().encode() + b"\n"
+    path.write_bytes(head.ljust(4096, b"\0") + raw[4096:])
+    with pytest.raises(CacheError, match="is not a feature file: its header"):
+        load_features(path)
+
+
+def test_more_rows_than_memory_holds_are_refused(cache, monkeypatch):
+    store(cache, a_set())
+    cached = cache.open(PRINT.digest)
+
+    def none_left(*_, **__):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("frozenkit.cache.torch.empty", none_left)
+    with pytest.raises(CacheError, match="50 rows of .* do not fit into memory. Read fewer at a time"):
+        cached.rows(range(50))
+
+
+def test_a_name_with_nul_is_refused(tmp_path):
+    with pytest.raises(CacheError, match="a file's name holds no NUL"):
+        save_features(a_set(), tmp_path / "a\0b.h5")
