@@ -279,6 +279,30 @@ def test_teachlab_clears_an_old_error_when_something_succeeds(teachlab, tmp_path
     assert (teachlab.error, teachlab.said) == ("", f"saved 1 pictures' features to {tmp_path / 'x.h5'}")
 
 
+def _no_probe(teachlab):
+    """Fits what was taught, and nothing else."""
+    known = len(teachlab.features)
+
+    def fit(features, **more):
+        if len(features) > known + 1:
+            raise InputError("`x` must be something else.")
+        return fit_probe(features, **more)
+
+    return fit
+
+
+def test_teachlab_takes_all_pictures_or_none(teachlab):
+    with pytest.raises(InputError, match="`pictures` must be PIL images, got int. Open files with open_image"):
+        teachlab.add("red", [Image.new("RGB", (9, 9)), 5])
+    assert (teachlab._features, teachlab._labels, teachlab._small) == ([], [], [])
+
+
+def test_teachlab_says_when_a_name_is_too_long(teachlab):
+    for act in (teachlab.save, teachlab.load):
+        with pytest.raises(InputError, match="`path` must name a file, got 'x"):
+            act("x" * 300)
+
+
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
@@ -290,9 +314,11 @@ def test_teachlab_clears_an_old_error_when_something_succeeds(teachlab, tmp_path
         ("many rows", "at most 2,000 pictures"),
         ("another layer", "this file holds elsewhere"),
         ("another width", "with 7 features"),
+        ("tokens", "token by token"),
+        ("no probe", "`x` must be"),
     ],
 )
-def test_teachlab_keeps_what_was_taught_when_it_refuses_a_file(teachlab, tmp_path, fault, message):
+def test_teachlab_keeps_what_was_taught_when_it_refuses_a_file(teachlab, tmp_path, monkeypatch, fault, message):
     for k, colour in enumerate(("red", "blue")):
         teachlab._told(teachlab, {"add": k}, [encoded(colour)])
     before, rows = teachlab.features, 2_001 if fault == "many rows" else 50
@@ -308,6 +334,10 @@ def test_teachlab_keeps_what_was_taught_when_it_refuses_a_file(teachlab, tmp_pat
         classes, labels = (), torch.rand(rows)
     if fault == "NaN":
         x[3, 3] = torch.nan
+    if fault == "tokens":
+        x = x[:, None].repeat(1, 2, 1)
+    if fault == "no probe":
+        monkeypatch.setattr("frozenkit.widgets.teachlab.fit_probe", _no_probe(teachlab))
     save_features(FeatureSet(x, labels, classes, tuple(map(str, range(rows))), layer, ""), tmp_path / "odd.h5")
     with pytest.raises(FrozenkitError, match=message):
         teachlab.load(tmp_path / "odd.h5")

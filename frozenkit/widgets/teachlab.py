@@ -103,11 +103,12 @@ class TeachLab(Lab):
             raise InputError(f"`name` must be one of {', '.join(self.classes)}; got {name!r}.")
         if len(self._labels) + len(pictures) > _MOST_PICTURES:
             raise InputError(f"TeachLab holds at most {_MOST_PICTURES:,} pictures. `frozenkit probe` takes any number.")
-        for picture in pictures:
-            small = to_rgb(picture)
-            self._features.append(self._read(small))
-            self._labels.append(self.classes.index(name))
-            self._small.append(ImageOps.fit(small, (_KEPT_SIDE, _KEPT_SIDE)))
+        if odd := [picture for picture in pictures if not isinstance(picture, Image.Image)]:
+            raise InputError(f"`pictures` must be PIL images, got {type(odd[0]).__name__}. Open files with open_image.")
+        smalls = [to_rgb(picture) for picture in pictures]
+        self._features += [self._read(small) for small in smalls]  # all of them, or none
+        self._labels += [self.classes.index(name)] * len(smalls)
+        self._small += [ImageOps.fit(small, (_KEPT_SIDE, _KEPT_SIDE)) for small in smalls]
         self._fit()
 
     def remove(self, index: int) -> None:
@@ -171,11 +172,19 @@ class TeachLab(Lab):
             raise InputError(f"TeachLab holds at most {_MOST_PICTURES:,} pictures; this file holds {len(found):,}.")
         if not found.features.isfinite().all():
             raise DataError("this file holds features that are not finite. Teach the pictures anew.")
+        if found.features.ndim != 2:
+            raise InputError("this file holds features token by token, and TeachLab takes one row per picture.")
+        before = self._features, self._labels, self._small, list(self.classes)
         self._features = list(found.features)
         self._labels = found.labels.tolist()
         self._small = [Image.new("RGB", (_KEPT_SIDE, _KEPT_SIDE), "#999999") for _ in self._labels]
-        self.classes = classes
-        self._fit()
+        try:
+            self.classes = classes
+            self._fit()
+        except Exception:  # no probe can be fitted to it
+            self._features, self._labels, self._small, self.classes = before
+            self._fit()
+            raise
 
     # --- from the browser ---
 
@@ -300,7 +309,8 @@ def _file(path: str | Path) -> Path:
     text = str(path).strip()
     try:
         file = Path(text).expanduser()
-    except RuntimeError as error:  # ~nobody
+        file.is_dir()
+    except (RuntimeError, OSError) as error:  # ~nobody; a name that is too long
         raise InputError(f"`path` must name a file, got {text!r}: {error} Try 'taught.h5'.") from error
     if not text or text.endswith("/") or not file.name or file.name == ".." or file.is_dir():
         raise InputError(f"`path` must name a file, got {text!r}. Try 'taught.h5'.")
