@@ -123,7 +123,6 @@ def probe(
         similarity=similarity,
         copies=pictures.copies,
     )
-    _print_report(report)
     given = {
         "backbone": None if backbone == "efficientnet-lite0" else backbone,
         "layers": layers,
@@ -142,7 +141,10 @@ def probe(
         *(["--skip-bad"] if skip_bad else []),
     ]
     words += [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
-    _write_aside(page, to_html(report, command=shlex.join(words)))
+    try:
+        _write_aside(page, to_html(report, command=shlex.join(words)))
+    finally:  # after the page, which is whole even where nobody reads on, as in `| head`; and even without one
+        _print_report(report)
     print(f"\nreport: {printable(page)}")
     if show:
         typer.launch(str(page))

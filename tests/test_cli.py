@@ -156,6 +156,15 @@ def test_an_old_report_is_replaced_whole_or_not_at_all(capsys, pictures, monkeyp
     assert "`--report` must be a file that can be written, got" in err
 
 
+def test_the_page_is_written_even_where_nobody_reads_the_table(capsys, pictures, monkeypatch):
+    def closed(*_, **__):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("frozenkit.cli._print_report", closed)
+    assert run(capsys, "probe", str(pictures), "--image-size", "64", "--layers", "blocks.6")[0] == 1
+    assert "<html" in (pictures.parent / "frozenkit-report.html").read_text()
+
+
 def test_the_page_says_how_it_was_made_and_not_where(capsys, pictures):
     spaced = pictures.rename(pictures.with_name("my pictures"))
     words = ("--image-size", "64", "--layers", "blocks.6", "--seed", "3")
