@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,10 @@ def open_course(folder: str | os.PathLike[str] | None = None) -> tuple[Path, boo
     try:
         _copy(brought, target)
     except OSError as error:
+        with suppress(InputError):  # somebody else, who started at the same time, has put them there
+            find_notebooks(target)
+            _complete(target.resolve(), brought)
+            return target.resolve(), True
         raise InputError(
             f"the lessons could not be copied to {target}: {error.strerror or error}. Try --dir."
         ) from error
@@ -153,6 +157,9 @@ Type `frozenkit lab` in this folder, or in the one above it, to open it. Which c
 {lessons}"""
 
 
+_NAMES = ("ServerApp", "LabApp", "NotebookApp")
+
+
 def has_display() -> bool:
     """Whether a browser can show up here: always on Windows and macOS, with an X or Wayland display on Linux."""
     return sys.platform in ("win32", "darwin") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
@@ -168,8 +175,9 @@ def lab_command(root: Path, notebook: str, *, port: int, browser: bool) -> list[
         "from frozenkit.lab import serve; serve()",
         f"--ServerApp.root_dir={root}",
         f"--LabApp.default_url=/lab/tree/{notebook}",
-        # What a configuration says in the old application's name would come before what is said in the new one's.
-        *(f"--{name}.{trait}={value}" for name in ("ServerApp", "NotebookApp") for trait, value in here.items()),
+        # What a configuration says in another application's name would come before what is said in the new one's.
+        *(f"--{name}.{trait}={value}" for name in _NAMES for trait, value in here.items()),
+        "--ServerKernelManager.ip=127.0.0.1",  # kernels listen as well
         f"--ServerApp.port={port}",
         "--ServerApp.log_level=WARN",
         "--LabApp.log_level=WARN",
@@ -242,7 +250,7 @@ def serve() -> None:
 
     from jupyterlab.labapp import main
 
-    logging.getLogger("LabApp").addFilter(lambda record: "has moved from NotebookApp" not in record.getMessage())
+    logging.getLogger("LabApp").addFilter(lambda record: "has moved from" not in record.getMessage())
     main()
 
 

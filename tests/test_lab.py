@@ -101,6 +101,7 @@ def test_lab_serves_the_first_lesson_on_loopback_behind_a_token(address):
 CONFIGURATIONS = {
     "jupyter_server_config.py": "c.NotebookApp.ip = '0.0.0.0'\nc.NotebookApp.allow_origin = '*'",
     "jupyter_lab_config.py": "c.LabApp.ip = '0.0.0.0'\nc.LabApp.allow_origin_pat = '.*'",
+    "jupyter_config.py": "c.KernelManager.ip = '0.0.0.0'",
     "jupyter_server_config.json": '{"ServerApp": {"ip": "0.0.0.0", "allow_origin": "*"}}',
 }
 
@@ -110,8 +111,14 @@ def test_lab_stays_on_this_machine_whatever_a_configuration_says(tmp_path, name)
     (tmp_path / name).write_text(CONFIGURATIONS[name])
     with lab(tmp_path, free_port()) as found:
         (record,) = records_of(tmp_path)
-        assert json.loads(record.read_text())["hostname"] == "127.0.0.1"
+        told = json.loads(record.read_text())
+        assert told["hostname"] == "127.0.0.1"
         parts = urllib.parse.urlsplit(found)
+        allowed = {"Authorization": f"token {told['token']}", "Content-Type": "application/json"}
+        kernels = f"http://127.0.0.1:{parts.port}/api/kernels"
+        urllib.request.urlopen(urllib.request.Request(kernels, b"{}", allowed, method="POST")).close()
+        (kernel,) = tmp_path.glob("kernel-*.json")
+        assert json.loads(kernel.read_text())["ip"] == "127.0.0.1"
         asked = urllib.request.Request(f"http://127.0.0.1:{parts.port}/api", headers={"Origin": "http://evil.example"})
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(asked)
@@ -239,6 +246,21 @@ def test_a_copy_cut_short_after_any_file_is_made_good_at_the_next_start(brought,
     assert found.pop("README.md").startswith(b"# Frozen feature transfer")
     assert {name.removeprefix("notebooks/"): text for name, text in found.items()} == whole
     assert open_course(target) == (target, False)
+
+
+def test_two_that_copy_at_once_leave_one_course(brought, tmp_path, monkeypatch):
+    """The one that comes second finds its folder gone, or the place taken."""
+    target, whole = tmp_path / "mine", tree(brought)
+
+    def copy(source, to, **more):
+        monkeypatch.setattr(lab_module, "_copyfile", shutil.copyfile)
+        open_course(target)
+        return shutil.copyfile(source, to)
+
+    monkeypatch.setattr(lab_module, "_copyfile", copy)
+    assert open_course(target) == (target, True)
+    found = tree(target / "notebooks")
+    assert found == whole
 
 
 def test_what_an_older_copy_lacks_is_put_there_and_nothing_else_is_touched(brought, tmp_path):
