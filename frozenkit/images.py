@@ -173,9 +173,10 @@ class ImageDataset:
 
     def pinned(self) -> "ImageDataset":
         """The same pictures, held to the digest taken here, whoever digests the original, or a subset, later."""
-        other, pinned = copy.copy(self), getattr(self.source, "pinned", None)
-        if pinned is not None:
-            other.source = pinned()
+        if not hasattr(self.source, "pinned"):  # a source that never takes a newer digest
+            return self
+        other = copy.copy(self)
+        other.source = self.source.pinned()
         return other
 
     def subset(self, indices: Sequence[int] | Tensor | np.ndarray) -> "ImageDataset":
