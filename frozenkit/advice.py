@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from frozenkit.arrays import described, real_number, whole_number
 from frozenkit.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def advise(
         An `Advice`.
 
     Raises:
-        InputError: If a number is out of range.
+        InputError: If something is no number or out of range, or `interval` does not hold `probe_accuracy`.
         UnknownNameError: If `similarity` is unknown.
 
     Example:
@@ -145,12 +146,14 @@ def advise(
     """
     check_advice(similarity=similarity, target_accuracy=target_accuracy)
     shares = {"probe_accuracy": probe_accuracy, "chance": chance}
-    _check_shares(**shares, best_control=None if best_control is None else best_control[1])
-    if n < 1:
-        raise InputError(f"`n` must be at least 1, got {n}.")
-    if interval is not None and not 0 <= interval[0] <= interval[1] <= 1:
-        raise InputError(f"`interval` must be (low, high) in [0, 1], got {interval!r}.")
-    low, high = interval or (probe_accuracy, probe_accuracy)
+    if best_control is not None and not (isinstance(best_control, tuple | list) and len(best_control) == 2):
+        raise InputError(f"`best_control` must be (name, accuracy), got {described(best_control)}.")
+    real_number("probe_accuracy", probe_accuracy)
+    _check_shares(**shares, best_control=None if best_control is None else real_number("best_control", best_control[1]))
+    n, n_classes = whole_number("n", n), None if n_classes is None else whole_number("n_classes", n_classes)
+    if gap is not None and not (hasattr(gap, "value") and hasattr(gap, "low") and hasattr(gap, "high")):
+        raise InputError(f"`gap` must be a Gap, got {described(gap)}. Measure one with representation_gap.")
+    low, high = (probe_accuracy, probe_accuracy) if interval is None else _ends(interval, probe_accuracy)
     doubts = _doubts(n, n_classes, probe_accuracy, low, high, chance, best_control)
     published = _published(
         n, similarity, probe_accuracy, target_accuracy, gpu, rapid, fine_grained, memory_for_backprop
@@ -232,6 +235,21 @@ def advise(
         return decided("fine-tune", step)
     slow = " Without a GPU, time one epoch first." if gpu is False else ""
     return decided("measure the gap", f"{improve}; then `finetune` for what is left of the gap.{slow}{overfit}")
+
+
+def _ends(interval: Any, accuracy: float) -> tuple[float, float]:
+    """(low, high) of the accuracy, checked."""
+    if not hasattr(interval, "__len__") or isinstance(interval, str) or len(interval) != 2:
+        raise InputError(f"`interval` must be (low, high) in [0, 1], got {described(interval)}.")
+    low, high = (real_number("interval", end) for end in interval)
+    if not 0 <= low <= high <= 1:
+        raise InputError(f"`interval` must be (low, high) in [0, 1], got {interval!r}.")
+    if not low - 1e-9 <= accuracy <= high + 1e-9:  # the ends are rounded
+        raise InputError(
+            f"`interval` must hold `probe_accuracy`, got {accuracy:.4g} outside [{low:.4g}, {high:.4g}]. Give both of "
+            "the same images and metric."
+        )
+    return low, high
 
 
 def _published(
@@ -357,5 +375,5 @@ def check_advice(*, similarity: str | None, target_accuracy: float | None) -> No
 
 def _check_shares(**shares: float | None) -> None:
     for name, value in shares.items():
-        if value is not None and not 0 <= value <= 1:
+        if value is not None and not 0 <= real_number(name, value) <= 1:
             raise InputError(f"`{name}` must lie in [0, 1], got {value!r}. Per cent? Divide by 100.")

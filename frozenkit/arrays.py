@@ -1,7 +1,7 @@
 """What people hand in, checked and brought into one form: numbers, labels, names."""
 
 from collections.abc import Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -108,6 +108,8 @@ def coded_labels(labels: Any, classes: tuple[str, ...] | None) -> tuple[Tensor, 
             raise DataError(f"`labels` must be names or numbers, but row {odd[0]} has {values[odd[0]]!r}.")
         labels = values
     y = as_tensor(labels, "labels")
+    if y.is_floating_point() and not isinstance(labels, Tensor) and np.asarray(labels).dtype == np.uint64:
+        raise DataError("`labels` must be class indices from 0 on, got whole numbers above 2⁶³. Give names instead.")
     if y.is_floating_point():
         if not y.isfinite().all():
             raise DataError(f"`labels` must be finite, but row {first_row(~y.isfinite())} has NaN or infinity.")
@@ -141,6 +143,19 @@ def whole_number(name: str, value: object, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise InputError(f"`{name}` must be a whole number of at least {least}, got {value!r}.")
     return int(value)
+
+
+def real_number(name: str, value: object) -> float:
+    """The argument `name` as a float: any real number, also NumPy's or a tensor of a single one, but no bool.
+
+    Raises:
+        InputError: If it is something else.
+    """
+    if isinstance(value, Tensor | np.ndarray | np.generic) and value.ndim == 0:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise InputError(f"`{name}` must be a number, got {described(value)}.")
+    return float(value)
 
 
 def _looked_up(values: list[Any], named: list[bool], classes: tuple[str, ...] | None) -> tuple[Tensor, tuple[str, ...]]:

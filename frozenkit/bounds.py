@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from frozenkit.arrays import as_tensor, is_array, real_number
 from frozenkit.divergence import proxy_a_distance
 from frozenkit.errors import DataError, InputError
 from frozenkit.features import FeatureSet, feature_rows, load_set
@@ -63,7 +64,7 @@ class Bound:
             InputError: If no error is given and none was measured, or it lies outside [0, 1].
         """
         error = measured.error if isinstance(measured, Score) else self.measured if measured is None else measured
-        if error is None or not 0 <= error <= 1:
+        if error is None or not 0 <= real_number("measured", error) <= 1:
             raise InputError(f"`measured` must be an error in [0, 1], or a Score, got {error!r}.")
         return self.value - error
 
@@ -273,12 +274,12 @@ def margin_bound(
         A. Maurer (2016), A vector-contraction inequality for Rademacher complexities, ALT, corollary 4.
     """
     check_delta(delta)
-    rho = [float(r) for r in margins]
+    rho = as_tensor(margins, "margins").flatten().tolist()
     if not rho or not all(0 < r < math.inf for r in rho):
         raise InputError(f"`margins` must be numbers above 0, got {rho}. For instance 2.0 ** torch.arange(-8, 4).")
     x, w = _as_mapped(weights, feature_rows(features)), _weights_of(weights).double()
     y = labels if labels is not None else getattr(features, "labels", None)
-    if y is None or len(y) != len(x):
+    if y is None or not is_array(y) or len(y) != len(x):
         raise InputError(f"`labels` must hold one class index for each of {len(x)} images.")
     _check_width(w, x)
     if isinstance(weights, LinearMap):
@@ -339,7 +340,7 @@ def holdout_bound(n_errors: int, n: int, *, delta: float = 0.05) -> Bound:
 
     check_delta(delta)
     for name, count in (("n_errors", n_errors), ("n", n)):
-        if not math.isfinite(count) or count != int(count):
+        if not math.isfinite(real_number(name, count)) or count != int(count):
             raise InputError(
                 f"`{name}` must be a whole number of images, got {count!r}. For a rate, give rate times n."
             )
@@ -399,7 +400,7 @@ def _check_one_task(sets: Mapping[str, FeatureSet]) -> None:
 
 
 def _weights_of(weights: Any) -> Tensor:
-    w = weights.weights if isinstance(weights, LinearMap) else torch.as_tensor(weights)
+    w = weights.weights if isinstance(weights, LinearMap) else as_tensor(weights, "weights")
     if not w.isfinite().all():
         raise DataError("`weights` must be finite, got NaN or infinity.")
     return w
@@ -419,5 +420,5 @@ def _check_width(w: Tensor, x: Tensor) -> None:
 
 def check_delta(delta: float) -> None:
     """δ is a probability strictly between 0 and 1."""
-    if not 0 < delta < 1:
+    if not 0 < real_number("delta", delta) < 1:
         raise InputError(f"`delta` must lie between 0 and 1, got {delta!r}. 0.05 is usual.")

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from frozenkit.arrays import whole_number
 from frozenkit.errors import DataError, InputError
 from frozenkit.features import feature_rows
 from frozenkit.rows import feature_scale
@@ -94,7 +95,7 @@ def proxy_a_distance(
     x, n = _pair(source, target, least=2 * folds)
     if folds < 2 or permutations < 0:
         raise InputError(f"`folds` must be at least 2 and `permutations` 0 or more, got {folds} and {permutations}.")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(whole_number("seed", seed, least=0))
     fold = _folds(source, target, folds, generator)
     # One column a labelling, the true one first: +1 is the target. A permutation keeps the size of either sample.
     true = torch.ones(len(x), dtype=torch.float64)
@@ -135,7 +136,7 @@ def mmd(
         A. Gretton et al. (2012), A kernel two-sample test, JMLR 13, equation 3.
     """
     x, n = _pair(source, target, least=3)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(whole_number("seed", seed, least=0))
     parts = [p[torch.randperm(len(p), generator=generator)[:LARGEST_SAMPLE]] for p in (x[:n], x[n:])]
     x, n = torch.cat(parts), len(parts[0])
     m = len(x) - n
@@ -188,7 +189,7 @@ def frechet_distance(source: Features, target: Features, *, permutations: int = 
         D. C. Dowson, B. V. Landau (1982), The Fréchet distance between multivariate normal distributions.
     """
     x, n = _pair(source, target, least=4)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(whole_number("seed", seed, least=0))
     values = [_frechet(x[:n], x[n:])]
     for _ in range(permutations):
         order = torch.randperm(len(x), generator=generator)

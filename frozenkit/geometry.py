@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from frozenkit.arrays import as_tensor, whole_number
+from frozenkit.arrays import as_tensor, real_number, whole_number
 from frozenkit.errors import DataError, InputError
 from frozenkit.features import FeatureSet, expect_set, feature_rows, load_set
 from frozenkit.rows import feature_scale
@@ -206,7 +206,7 @@ class ExplainedVariance:
 
     def n_for(self, share: float) -> int:
         """The fewest directions that together hold at least this share of the variance."""
-        if not 0 < share <= 1:
+        if not 0 < real_number("share", share) <= 1:
             raise InputError(f"`share` must lie in (0, 1], got {share!r}.")
         enough = (self.cumulative >= share - 1e-9).nonzero()
         return int(enough[0]) + 1
@@ -308,11 +308,12 @@ def imbalance(labels: Any, *, n_classes: int | None = None) -> Imbalance:
         if not names:
             raise InputError("`labels` must be class indices, or a set that has classes; this one has none.")
         n_classes = len(names)
-    labels = as_tensor(labels, "labels") if len(labels) else torch.empty(0, dtype=torch.int64)
-    if labels.is_floating_point() or labels.ndim != 1:
-        raise InputError("`labels` must be (n,) class indices.")
-    if not len(labels):
+    labels = as_tensor(labels, "labels")
+    if not labels.numel():
         raise DataError("`labels` must hold at least one label, got none.")
+    if labels.is_floating_point() or labels.ndim != 1:
+        raise InputError(f"`labels` must be (n,) class indices, got {labels.dtype} of shape {tuple(labels.shape)}.")
+    labels = labels.long()  # booleans count as 0 and 1
     k = int(labels.max()) + 1 if n_classes is None else whole_number("n_classes", n_classes)
     if int(labels.min()) < 0 or int(labels.max()) >= k:
         raise InputError(f"`labels` must lie in 0..{k - 1}, got {int(labels.min())}..{int(labels.max())}.")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from frozenkit.arrays import whole_number
 from frozenkit.bounds import Bound, check_delta
 from frozenkit.errors import DataError, InputError
 from frozenkit.features import FeatureSet, feature_rows, load_set
@@ -108,6 +109,7 @@ def pac_bayes_bound(train: FeatureSet, *, delta: float = 0.05, seed: int = 0) ->
         J. Langford, R. Caruana (2001), (Not) bounding the true error, NIPS: the price of the draws.
     """
     check_delta(delta)
+    seed = whole_number("seed", seed, least=0)
     train = load_set(train, "train")
     if not train.classes or train.features.ndim != 2:
         raise InputError("`train` must hold (n, d) features with classes; there is no such bound for regression here.")

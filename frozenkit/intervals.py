@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from frozenkit.arrays import real_number
 from frozenkit.errors import InputError
 
 
@@ -89,6 +90,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def normal_quantile(confidence: float) -> float:
     """z so that a standard normal variable lies in [−z, z] with this probability."""
-    if not 0 < confidence < 1:
+    if not 0 < real_number("confidence", confidence) < 1:
         raise InputError(f"`confidence` must lie between 0 and 1, got {confidence}.")
     return NormalDist().inv_cdf(0.5 + confidence / 2)

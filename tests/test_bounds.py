@@ -347,6 +347,32 @@ def test_delta_is_a_probability(delta):
             call()
 
 
+def test_what_is_no_number_is_named():
+    data, w = clouds(60, 0), torch.ones(6, 3)
+    for odd in ("1", None, True, [1]):
+        for call, name in (
+            (lambda odd=odd: holdout_bound(odd, 10), "n_errors"),
+            (lambda odd=odd: holdout_bound(1, odd), "n"),
+            (lambda odd=odd: holdout_bound(1, 10, delta=odd), "delta"),
+            (lambda odd=odd: pac_bayes_bound(data, delta=odd), "delta"),
+        ):
+            with pytest.raises(InputError, match=f"`{name}` must be a number, got"):
+                call()
+    with pytest.raises(InputError, match="`measured` must be a number, got str"):
+        holdout_bound(1, 10).slack("0.1")
+    for margins in (None, "a", ["a"], 1.0):
+        with pytest.raises(InputError, match="`margins` must be an array of numbers"):
+            margin_bound(w, data, margins=margins)
+    with pytest.raises(InputError, match="`labels` must hold one class index for each of 60 images"):
+        margin_bound(w, data.features, 5, margins=[1.0])
+    for weights in (None, "w", [["a"]]):
+        with pytest.raises(InputError, match="`weights` must be an array of numbers"):
+            linear_probe_bound(weights, data)
+    for seed in ("a", None, 1.5):
+        with pytest.raises(InputError, match="`seed` must be a whole number"):
+            pac_bayes_bound(data, seed=seed)
+
+
 def test_other_inputs_out_of_range():
     data = clouds(60, 0)
     with pytest.raises(InputError, match=r"`n_errors` must lie in 0\.\.n"):

@@ -255,6 +255,9 @@ def test_settings_out_of_range():
     x = gaussian(30, 4, 0)
     with pytest.raises(InputError, match="`bandwidth` must be above 0, got -1"):
         mmd(x, x, bandwidth=-1)
+    for measure in (mmd, proxy_a_distance, frechet_distance):
+        with pytest.raises(InputError, match="`seed` must be a whole number of at least 0, got 1.5"):
+            measure(x, x, seed=1.5)
     with pytest.raises(InputError, match="`folds` must be at least 2"):
         proxy_a_distance(x, x, folds=1)
     with pytest.raises(InputError, match="their ids differ"):

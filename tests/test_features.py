@@ -148,3 +148,5 @@ def test_a_list_of_names_with_something_else_among_them_is_named_row_by_row():
 def test_unsigned_numbers_keep_their_sign():
     features = FeatureSet.from_arrays(np.full((2, 1), 2**63, dtype=np.uint64)).features
     assert features.tolist() == [[2.0**63]] * 2
+    with pytest.raises(DataError, match="class indices from 0 on, got whole numbers above 2⁶³. Give names instead"):
+        FeatureSet.from_arrays(np.eye(2), np.array([2**63, 2**63 + 9], dtype=np.uint64))

@@ -178,3 +178,9 @@ def test_curves_that_cannot_be_compared():
 def test_what_was_recorded_of_a_curve_is_as_good_as_the_curve():
     recorded = break_even({100: (0.8, 1000), 10_000: (0.8, 1000)}, {100: (0.7, 1000), 10_000: (0.9, 1000)})
     assert recorded == break_even(curve({100: [0.8], 10_000: [0.8]}), curve({100: [0.7], 10_000: [0.9]}, "tuned"))
+
+
+@pytest.mark.parametrize("confidence", ["0.95", None])
+def test_a_confidence_that_is_no_number(confidence):
+    with pytest.raises(InputError, match="`confidence` must be a number, got"):
+        representation_gap([1, 0], [1, 1], [1, 1], confidence=confidence)

@@ -181,6 +181,13 @@ def test_what_has_no_geometry():
         imbalance(torch.tensor([0, 2]), n_classes=2)
     with pytest.raises(InputError, match="class indices"):
         imbalance(torch.tensor([0.5]))
+    for odd in (None, 3, FeatureSet):
+        with pytest.raises(InputError, match="`labels` must be"):
+            imbalance(odd)
+    assert imbalance([True, False, True, True]).counts.tolist() == [1, 3]
+    for share in ("a", None):
+        with pytest.raises(InputError, match="`share` must be a number"):
+            explained_variance(x).n_for(share)
     with pytest.raises(InputError, match="`features` must be a FeatureSet, or features left on disk"):
         class_separation(x)
     with pytest.raises(InputError, match="a set that has classes; this one has none"):
