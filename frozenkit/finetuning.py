@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from frozenkit.activations import pooled_shape
+from frozenkit.arrays import as_tensor, described, real_number, whole_number
 from frozenkit.backbones import Backbone
 from frozenkit.cache import FeatureCache
 from frozenkit.checkpoints import Checkpoint
@@ -186,8 +187,12 @@ def finetune(
     References:
         A. Kumar et al. (2022), Fine-tuning can distort pretrained features and underperform out-of-distribution, ICLR.
     """
-    rates = [float(r) for r in ([lr] if isinstance(lr, (int, float)) else lr)]
+    given = lr if isinstance(lr, str | bytes) or hasattr(lr, "__len__") else [real_number("lr", lr)]
+    rates = [float(rate) for rate in as_tensor(given, "lr").flatten()]
+    seed = whole_number("seed", seed, least=0)
     _check_settings(rates, epochs, batch_size, batch_norm, augment, precision, patience)
+    if not isinstance(backbone, Backbone):
+        raise InputError(f"`backbone` must be a Backbone, got {described(backbone)}. See load_backbone.")
     _check_sets(train, val)
     layer = backbone.check_layer(layer or backbone.default_layer)
     head = _first_head(backbone, train, val, start, layer, seed, cache)
@@ -304,7 +309,7 @@ def _first_head(
     cache: FeatureCache | None,
 ) -> LinearHead:
     shape = pooled_shape(backbone.trace(), layer, "mean")
-    if isinstance(start, str) and start not in STARTS:
+    if not isinstance(start, Probe) and (not isinstance(start, str) or start not in STARTS):
         raise UnknownNameError("start", start, STARTS, hint="Or give a fitted linear probe.")
 
     def features_of(images: ImageDataset) -> FeatureSet:
@@ -375,8 +380,7 @@ def _check_settings(
         raise InputError(f"`lr` must be positive numbers, got {rates}. Try {LEARNING_RATES}.")
     least_one = {"epochs": epochs, "batch_size": batch_size, "patience": 1 if patience is None else patience}
     for name, value in least_one.items():
-        if value < 1:
-            raise InputError(f"`{name}` must be at least 1, got {value!r}.")
+        whole_number(name, value)
     for name, got, known in (
         ("batch_norm", batch_norm, ("eval", "train")),
         ("augment", augment, AUGMENTATIONS),
@@ -387,6 +391,9 @@ def _check_settings(
 
 
 def _check_sets(train: ImageDataset, val: ImageDataset) -> None:
+    for name, images in (("train", train), ("val", val)):
+        if not hasattr(images, "digest") or not hasattr(images, "classes"):
+            raise InputError(f"`{name}` must be an ImageDataset, got {described(images)}. See image_folder.")
     if len(train) < 2 or not len(val):
         raise DataError(f"`train` and `val` must hold images, at least two and one, got {len(train)} and {len(val)}.")
     if tuple(train.classes) != tuple(val.classes):

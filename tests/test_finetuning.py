@@ -334,8 +334,16 @@ def test_augmentation_flips_half_and_shifts_within_an_eighth():
     [
         ({"lr": 0.0}, "`lr` must be positive numbers, got .0.0."),
         ({"lr": []}, "`lr` must be positive"),
-        ({"epochs": 0}, "`epochs` must be at least 1, got 0"),
-        ({"batch_size": 0}, "`batch_size` must be at least 1"),
+        ({"lr": "1e-3"}, "`lr` must be an array of numbers, got str"),
+        ({"lr": None}, "`lr` must be a number, got None"),
+        ({"lr": True}, "`lr` must be a number, got bool"),
+        ({"epochs": 0}, "`epochs` must be a whole number of at least 1, got 0"),
+        ({"epochs": "2"}, "`epochs` must be a whole number"),
+        ({"batch_size": 0}, "`batch_size` must be a whole number of at least 1"),
+        ({"batch_size": 2.0}, "`batch_size` must be a whole number"),
+        ({"patience": 0}, "`patience` must be a whole number of at least 1"),
+        ({"seed": "a"}, "`seed` must be a whole number"),
+        ({"start": None}, "`start` must be a known name, got None. Choose from 'probe'"),
         ({"unfreeze": 99}, r"`unfreeze` must be 'all' or a number of stages in 0\.\.9, got 99"),
         ({"unfreeze": "some"}, "`unfreeze` must be 'all'"),
         ({"batch_norm": "off"}, "`batch_norm` must be a known name"),
@@ -356,6 +364,10 @@ def test_sets_that_do_not_fit(backbone, sets):
         finetune(backbone, sets[0], other, progress=False)
     with pytest.raises(InputError, match="`val` must hold other images than train"):
         finetune(backbone, sets[0], sets[0], progress=False)
+    with pytest.raises(InputError, match="`val` must be an ImageDataset, got list of length 1. See image_folder"):
+        finetune(backbone, sets[0], [1], progress=False)
+    with pytest.raises(InputError, match="`backbone` must be a Backbone, got str 'efficientnet-lite0'. See load_backb"):
+        finetune("efficientnet-lite0", *sets[:2], progress=False)
     with pytest.raises(DataError, match="must hold images, at least two and one"):
         finetune(backbone, sets[0].subset([0]), sets[1], progress=False)
     features = extract(backbone, sets[0], layers=["blocks.6"], precision="exact", progress=False)["blocks.6"]
