@@ -248,7 +248,7 @@ def _solve(
         scores = share_explained(total, (row_weights @ residual.square()).sum(), (row_weights @ coded.square()).sum())
     best = float(grid[scores >= scores.max() - 1e-12].max())
     if d <= n:
-        raw = basis.div_(scale.unsqueeze(1)).float()
+        raw = basis.div_(scale.unsqueeze(1))  # float64: what a row is in this basis decides what is left out of it
     parts = raw, eigenvalues, projected, mean, target_mean, row_weights
     return RidgePath(grid, scores, best, source.scale, self_scaled, *parts, rotated)
 

@@ -131,7 +131,22 @@ class TestRidge:
                 weights, intercept = refitted(z[keep], coded[keep], strength * len(x))
                 rows.append(z[i] @ weights + intercept)
             assert found == pytest.approx(float((torch.stack(rows).argmax(1) == labels).double().mean()), abs=1e-9)
-            assert_close(path.leave_one_out(x, labels, strength), torch.stack(rows), rtol=1e-2, atol=1e-3)
+            assert_close(path.leave_one_out(x, labels, strength), torch.stack(rows), rtol=1e-5, atol=1e-5)
+
+    @pytest.mark.parametrize("scale", ["none", "unit"])
+    @pytest.mark.parametrize("n", [12, 13])
+    def test_left_out_logits_keep_their_digits_where_n_is_about_d(self, n, scale):
+        x, labels = blobs(n, 12, 2, spread=0.5)
+        x = x - 5
+        z = torch.nn.functional.normalize(x.double(), dim=1) if scale == "unit" else x.double()
+        coded = 2.0 * torch.nn.functional.one_hot(labels).double() - 1
+        rows = []
+        for i in range(n):
+            keep = torch.arange(n) != i
+            weights, intercept = refitted(z[keep], coded[keep], 1e-7 * n)
+            rows.append(z[i] @ weights + intercept)
+        path = ridge_path(x, labels, [1e-7], scale=scale)
+        assert_close(path.leave_one_out(x, labels, 1e-7), torch.stack(rows), rtol=1e-3, atol=1e-3)
 
     def test_rows_that_decide_their_own_scale_are_counted(self):
         # Features 6 and 7 are active in one row each: rows 3 and 9 make up all of their variance.
