@@ -1,5 +1,6 @@
 """The results that lessons show as recorded: they agree with themselves and name what they came from."""
 
+import copy
 import json
 import statistics
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from frozenkit.fits import SELF_SCALED
 from frozenkit.heads import HEAD_RULES
 from frozenkit.intervals import wilson_interval
+from tests.benchmarks.heads import verdicts
 
 RESULTS = Path(__file__).parents[1] / "notebooks" / "results"
 
@@ -81,9 +83,32 @@ def test_every_published_rule_has_a_verdict():
     rules = {(rule, row) for rule, table in HEAD_RULES.items() for row in range(len(table))}
     assert {(v["rule"], v["row"]) for v in verdicts} == rules
     for verdict in verdicts:
-        refuted = any(not case["holds"] for case in verdict["cases"])
-        expected = "not measured" if not verdict["cases"] else "no" if refuted else "yes"
-        assert verdict["holds"] == expected
+        refuted = any(case["better"] for case in verdict["cases"])
+        expected = "not measured" if not verdict["cases"] else "refuted" if refuted else "not refuted"
+        assert verdict["verdict"] == expected
+
+
+def test_verdicts_follow_from_the_recorded_rows():
+    found = recorded("heads")
+    for judged, kept in zip(verdicts(found["rows"]), found["verdicts"], strict=True):
+        assert judged["verdict"] == kept["verdict"]
+        assert [c["better"] for c in judged["cases"]] == [c["better"] for c in kept["cases"]]
+
+
+def test_a_rule_is_refuted_by_a_head_that_beats_each_of_its_own():
+    """Over all draws, and corrected: a lead over the weakest of the named, or in one draw alone, refutes nothing."""
+    rows = [copy.deepcopy(row) for row in recorded("heads")["rows"]]
+
+    def better(p_over_ridge, p_over_softmax):
+        for row in rows:
+            if row["shots"] == 5 and row["head"] in ("ridge", "softmax", "linear"):
+                p = p_over_softmax if row["head"] == "softmax" else p_over_ridge
+                row["against"]["knn"] = {"difference": 0.1, "p": p}
+        return next(v["verdict"] for v in verdicts(rows) if (v["rule"], v["row"]) == ("data-size", 0))
+
+    assert better(1e-6, 1e-6) == "refuted"
+    assert better(1e-6, 0.5) == "not refuted"
+    assert better(0.01, 0.01) == "not refuted"  # 0.01 before the correction for all comparisons of the row
 
 
 def test_the_soft_scale_beats_the_standard_deviation_and_does_not_flatter():
