@@ -55,6 +55,7 @@ def decision_regions(
     heads: Sequence[str | nn.Module] = ("ridge",),
     resolution: int = 160,
     seed: int = 0,
+    normalize: bool = False,
 ) -> list[Regions]:
     """Fits each head on a plane of the features and asks it about every point of a grid.
 
@@ -67,6 +68,8 @@ def decision_regions(
         heads: Heads as in `fit_probe`, for two features.
         resolution: Points of the grid a side.
         seed: As in `fit_probe`.
+        normalize: Prototype and knn: scale points to length 1. In two dimensions that leaves only the angle, so that
+            every boundary becomes a ray through one point; hence not the default of `fit_probe`.
 
     Returns:
         One `Regions` a head, all on the same plane and grid.
@@ -108,7 +111,7 @@ def decision_regions(
     grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).reshape(-1, 2)
     found: list[Regions] = []
     for head in head_list(heads):
-        probe: Any = fit_probe(flat, head=head, seed=seed)
+        probe: Any = fit_probe(flat, head=head, seed=seed, normalize=normalize)
         found.append(
             Regions(
                 head=probe.head,

@@ -32,6 +32,24 @@ def test_the_grid_says_what_the_head_says():
     assert len(ridge.x) == 80
 
 
+def with_one_between(n, seed):
+    """Four classes, the last of them in the middle of the others."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % 4
+    centres = torch.cat([8 * torch.eye(3, 8), 8 / 3 * torch.ones(1, 8) * (torch.arange(8) < 3)])
+    x = torch.randn(n, 8, generator=generator) + centres[labels]
+    return FeatureSet(x, labels, ("a", "b", "c", "between"), tuple(f"{seed}-{i}" for i in range(n)), "pool", "")
+
+
+@pytest.mark.parametrize("head", ["prototype", "knn"])
+def test_neighbours_and_means_keep_their_distance_in_the_plane(head):
+    """Scaled to length one, a point of the plane keeps only its angle: all boundaries were rays through one point."""
+    both = with_one_between(120, 0), with_one_between(80, 1)
+    (by_distance,) = decision_regions(*both, heads=[head], resolution=20)
+    (by_angle,) = decision_regions(*both, heads=[head], resolution=20, normalize=True)
+    assert by_distance.score.accuracy > 0.95 > 0.9 > by_angle.score.accuracy
+
+
 def test_the_plane_knows_train_alone():
     train = clouds(90, 0)
     one, other = (decision_regions(train, clouds(60, seed), resolution=5)[0] for seed in (1, 2))
