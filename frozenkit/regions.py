@@ -111,7 +111,8 @@ def decision_regions(
     grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).reshape(-1, 2)
     found: list[Regions] = []
     for head in head_list(heads):
-        probe: Any = fit_probe(flat, head=head, seed=seed, normalize=normalize)
+        by_distance: dict[str, Any] = {"normalize": normalize} if head in ("prototype", "knn") else {}
+        probe: Any = fit_probe(flat, head=head, seed=seed, **by_distance)
         found.append(
             Regions(
                 head=probe.head,
