@@ -295,7 +295,8 @@ def reduce(
         train: (n, d); what the projection is fitted on. Sets on disk are loaded, here and among the others.
         others: Further sets of the same layer and width, projected the same way.
         n_features: Width of the result; at most d, and for ``"pca"`` at most n.
-        how: ``"pca"``: principal axes of the centred train features, largest variance first.
+        how: ``"pca"``: principal axes of the centred train features, largest variance first; 0 where none is left that
+            varies beyond rounding.
             ``"random"``: a seeded Gaussian projection scaled by 1/√n_features (Johnson and Lindenstrauss, 1984).
         seed: For ``"random"``.
 
@@ -328,7 +329,10 @@ def reduce(
     n_features = int(n_features)  # it may be NumPy's
     if how == "pca":
         mean = train.features.double().mean(0)
-        axes = torch.linalg.svd(train.features.double() - mean, full_matrices=False).Vh[:n_features].T
+        spectrum = torch.linalg.svd(train.features.double() - mean, full_matrices=False)
+        # Below what float32 rounds off the features, a direction is noise: it becomes 0 rather than a feature.
+        rounding = torch.finfo(torch.float32).eps * train.features.double().norm()
+        axes = torch.where(spectrum.S[:, None] > rounding, spectrum.Vh, 0.0)[:n_features].T
     elif how == "random":
         mean = torch.zeros(train.n_features, dtype=torch.float64)
         generator = torch.Generator().manual_seed(seed)

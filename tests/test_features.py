@@ -150,3 +150,11 @@ def test_unsigned_numbers_keep_their_sign():
     assert features.tolist() == [[2.0**63]] * 2
     with pytest.raises(DataError, match="class indices from 0 on, got whole numbers above 2⁶³. Give names instead"):
         FeatureSet.from_arrays(np.eye(2), np.array([2**63, 2**63 + 9], dtype=np.uint64))
+
+
+def test_a_principal_axis_that_is_only_rounding_gives_no_feature():
+    x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)) @ torch.randn(3, 8) + 5  # rank 3 in 8 columns
+    fs = FeatureSet.from_arrays(x, torch.arange(50) % 2)
+    (few,) = reduce(fs, n_features=6)
+    assert few.features[:, :3].std(0).min() > 0.1
+    torch.testing.assert_close(few.features[:, 3:], torch.zeros(50, 3), rtol=0, atol=0)
