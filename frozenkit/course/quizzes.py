@@ -75,7 +75,7 @@ QUIZZES: dict[str, tuple[Question, ...]] = {
             (
                 Option(
                     "The last one: it is the deepest, and has learned the most",
-                    "On the digits it was four points behind a middle layer, and elsewhere no better. Measure.",
+                    "On the digits it was four points behind a middle layer, elsewhere level as far as we could tell.",
                 ),
                 Option(
                     "The best by leave-one-out on train",
