@@ -92,7 +92,7 @@ def test_layerlab_shows_the_picture_under_the_pointer(labs):
 @IN_JUPYTERLAB
 def test_layerlab_keeps_its_marks_inside_the_frame(labs):
     page = labs("layerlab").page
-    frame = page.locator(".fk-map").bounding_box()
+    frame = page.locator("rect.fk-map").bounding_box()
     for mark in page.locator(".fk-mark").all()[:400]:
         box = mark.bounding_box()
         assert box["x"] >= frame["x"]
