@@ -20,7 +20,7 @@ import math
 import os
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -244,7 +244,7 @@ class PartFile:
             **at,
         )
         ends = [start + length for start, length in header.blocks.values()]
-        header = _replace(header, size=max(structure.end, _HEADER_BYTES, *ends))
+        header = replace(header, size=max(structure.end, _HEADER_BYTES, *ends))
         part = _part_path(path) if alone else unique_part(path)
         with disk_errors(path):
             part.parent.mkdir(parents=True, exist_ok=True)
@@ -255,7 +255,7 @@ class PartFile:
                 _allocate(descriptor, header.size)
                 for offset, data in structure:
                     write_all(descriptor, data, offset)
-                header = _replace(header, digest=_static_digest(descriptor, header, part))
+                header = replace(header, digest=_static_digest(descriptor, header, part))
                 write_all(descriptor, header.to_bytes(), 0)
             except BaseException:
                 os.close(descriptor)
@@ -305,7 +305,7 @@ class PartFile:
         """Marks the file complete and gives it its name; from here on it is visible to readers."""
         with disk_errors(self.path):
             os.fsync(self._descriptor)  # the rows are on the disk before the mark is
-            self.header = _replace(self.header, complete=True)
+            self.header = replace(self.header, complete=True)
             write_all(self._descriptor, self.header.to_bytes(), 0)
             os.fsync(self._descriptor)
             try:
@@ -496,7 +496,3 @@ def _static_digest(descriptor: int, header: Header, path: Path) -> str:
 
 def _part_path(path: Path) -> Path:
     return path.with_suffix(".part")
-
-
-def _replace(header: Header, **changes: Any) -> Header:
-    return Header(**{**header.__dict__, **changes})

@@ -95,11 +95,6 @@ def test_an_import_from_below_is_noticed(source: str):
     assert wrong_way("controls", source) == set()
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_modules_stay_readable(path: Path):
-    assert len(path.read_text().splitlines()) <= 500
-
-
 def test_no_module_is_called_helpers():
     assert not {path.stem for path in SOURCES} & {"utils", "util", "helpers", "helper", "common", "misc"}
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -505,7 +506,7 @@ def sealed(path, **changes):
     save_features(a_set(fingerprint="f"), path)
     content = bytearray(path.read_bytes())
     header = storage_module.Header.from_bytes(bytes(content[:4096]), path)
-    content[:4096] = storage_module._replace(header, **changes).to_bytes()
+    content[:4096] = replace(header, **changes).to_bytes()
     path.write_bytes(content)
     return path
 
