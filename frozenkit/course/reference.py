@@ -33,7 +33,7 @@ report.score                 # with its interval"""
 _TRAPS = (
     ("Choosing on test", "The winner of many is partly lucky. Choose by leave-one-out; report once."),
     ("Train mode", "Batch norm reads the batch and writes its buffers. `assert_frozen` sees it."),
-    ("A stale cache", "Weights, preprocessing, size, layer, pooling, precision and data belong into the key."),
+    ("A stale cache", "Weights, preprocessing, size, layer, pooling, precision and data belong in the key."),
     ("No control", "Raw pixels and random weights may do as well. `control_scores` asks them."),
     ("Overlapping intervals", "They do not show that two probes are equal. `compare` tests picture by picture."),
     ("A bound above one", "It is vacuous: true, and empty. Read its terms."),
