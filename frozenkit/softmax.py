@@ -337,5 +337,9 @@ def _intercept_shift(logits: Tensor, coded: Tensor, w: Tensor) -> Tensor:
             break
         by_strength = p.transpose(0, 1)  # (s, n, k)
         hessian = pinned + torch.diag_embed(mean) - by_strength.mT @ (by_row * p).transpose(0, 1) / n
-        shift = shift - torch.linalg.solve(hessian, slope.unsqueeze(2)).squeeze(2).clamp(-2, 2)
+        # LDLᵀ because the Hessian is symmetric, and because MKL's batched LU fails on several threads beyond 150 columns
+        # (pytorch/pytorch#142815).
+        factors, pivots = torch.linalg.ldl_factor(hessian)
+        step = torch.linalg.ldl_solve(factors, pivots, slope.unsqueeze(2)).squeeze(2)
+        shift = shift - step.clamp(-2, 2)
     return shift
