@@ -9,18 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from frozenkit.arrays import (
-    as_tensor,
-    check_finite,
-    coded_labels,
-    described,
-    first_row,
-    is_array,
-    texts,
-    whole_number,
-)
+from frozenkit._arrays import as_tensor, check_finite, coded_labels, described, first_row, is_array, texts, whole_number
 from frozenkit.errors import DataError, InputError
 
 
@@ -350,44 +341,6 @@ def reduce(
             )
         )
     return tuple(reduced)
-
-
-class LayerMix(nn.Module):
-    """A learned convex mix of layers: softmax weights over layer-normalised, projected features.
-
-    Each layer is normalised per row, mapped to the widest layer's width where it is narrower, and the results are
-    averaged with weights softmax(w). The weights start equal and read as "how much does the task want this layer".
-    (The scalar mix of Peters et al., 2018, ELMo, equation 1.)
-
-    Args:
-        dims: Widths of the layers, in order.
-
-    Example:
-        >>> mix = LayerMix([3, 5])
-        >>> mix([torch.randn(2, 3), torch.randn(2, 5)]).shape, mix.weights.tolist()
-        (torch.Size([2, 5]), [0.5, 0.5])
-    """
-
-    def __init__(self, dims: Sequence[int]) -> None:
-        super().__init__()
-        if not dims or min(dims) < 1:
-            raise InputError(f"`dims` must be positive widths, one a layer, got {list(dims)}.")
-        self.output_dim = max(dims)
-        self.logits = nn.Parameter(torch.zeros(len(dims)))
-        self.norms = nn.ModuleList(nn.LayerNorm(d, elementwise_affine=False) for d in dims)
-        self.maps = nn.ModuleList(
-            nn.Identity() if d == self.output_dim else nn.Linear(d, self.output_dim, bias=False) for d in dims
-        )
-
-    @property
-    def weights(self) -> Tensor:
-        """(layers,) softmax weights, detached."""
-        return self.logits.detach().softmax(0)
-
-    def forward(self, layers: Sequence[Tensor]) -> Tensor:
-        """Mix one (b, d_i) tensor a layer into (b, max d)."""
-        mapped = [m(norm(x)) for m, norm, x in zip(self.maps, self.norms, layers, strict=True)]
-        return torch.einsum("l,l...->...", self.logits.softmax(0), torch.stack(mapped))
 
 
 def _derive(operation: str, parents: Sequence[str], **settings: Any) -> str:

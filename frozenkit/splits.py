@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frozenkit.arrays import described, is_array, whole_number
+from frozenkit._arrays import described, is_array, whole_number
 from frozenkit.errors import DataError, InputError
 
 

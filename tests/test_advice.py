@@ -5,9 +5,9 @@ import itertools
 import pytest
 
 from frozenkit import advise
-from frozenkit.advice import CHOICES, CRITERIA, Reason
+from frozenkit.comparison.advice import CHOICES, CRITERIA, Reason
+from frozenkit.comparison.gaps import Gap
 from frozenkit.errors import InputError, UnknownNameError
-from frozenkit.gaps import Gap
 
 FROZEN = {
     "n": 500,

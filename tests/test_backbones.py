@@ -12,8 +12,7 @@ from PIL import Image
 from torch import nn
 from torch.testing import assert_close
 
-from frozenkit import backbones, extract, from_torch, zero_shot, zoo
-from frozenkit.backbones import Backbone, Preprocess, assert_frozen, layer_table, list_backbones, load_backbone
+from frozenkit import extract, from_torch, zero_shot
 from frozenkit.errors import (
     ActivationError,
     DataError,
@@ -23,6 +22,10 @@ from frozenkit.errors import (
     NotAvailableError,
     UnknownNameError,
 )
+from frozenkit.networks import backbone as backbones
+from frozenkit.networks import zoo
+from frozenkit.networks.backbone import Backbone, assert_frozen, layer_table, load_backbone
+from frozenkit.networks.zoo import Preprocess, list_backbones
 
 # First logits for torch.rand(2, 3, size, size) · 2 − 1 with seed 0, computed by the original implementation that the
 # weights were published with (package efficientnet-lite-pytorch), not by ours.

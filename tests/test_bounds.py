@@ -20,9 +20,9 @@ from frozenkit import (
     ridge_path,
     save_features,
 )
-from frozenkit.bounds import Bound
 from frozenkit.errors import DataError, InputError
-from frozenkit.gibbs import DRAWS, SCALES, STRENGTHS, binary_kl, kl_inverse
+from frozenkit.theory.bounds import Bound
+from frozenkit.theory.pac_bayes import DRAWS, SCALES, STRENGTHS, binary_kl, kl_inverse
 
 CLASSES = ("a", "b", "c")
 

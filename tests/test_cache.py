@@ -19,12 +19,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from frozenkit import storage as storage_module
-from frozenkit.cache import CachedFeatures, FeatureCache, load_features, save_features
 from frozenkit.errors import CacheError, CacheMissError, FrozenkitWarning, InputError
+from frozenkit.extraction import _file as storage_module
+from frozenkit.extraction._file import PartFile
+from frozenkit.extraction.cache import CachedFeatures, FeatureCache, load_features, round_through, save_features
 from frozenkit.features import FeatureSet
 from frozenkit.fingerprint import Fingerprint
-from frozenkit.storage import PartFile, round_through
 
 PRINT = Fingerprint({"dataset": "noise", "backbone": "none", "layer": "l", "pooling": "mean"})
 
@@ -330,7 +330,7 @@ def test_full_disk_says_so_before_any_work(tmp_path):
 
 WRITER = """
 import sys, time, torch
-from frozenkit.cache import FeatureCache
+from frozenkit.extraction.cache import FeatureCache
 from tests.test_cache import PRINT, a_set
 cache, fs = FeatureCache(sys.argv[1]), a_set(n=400)
 with cache.writing([PRINT.digest]):
@@ -658,7 +658,7 @@ def fuzzed_abouts():
 @pytest.mark.parametrize("suffix", [".h5", ".npz", ".safetensors"])
 def test_whatever_a_file_says_about_itself_it_is_loaded_or_refused(tmp_path, monkeypatch, suffix):
     """Signed nonsense: an error of ours, never a KeyError or TypeError."""
-    from frozenkit import cache as cache_module
+    from frozenkit.extraction import cache as cache_module
 
     fs = FeatureSet(torch.randn(6, 2), torch.arange(6) % 3, ("a", "b", "c"), tuple(map(str, range(6))), "l", "f")
     path, real = tmp_path / f"x{suffix}", json.dumps
@@ -895,7 +895,7 @@ def test_more_rows_than_memory_holds_are_refused(cache, monkeypatch):
     def none_left(*_, **__):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr("frozenkit.cache.torch.empty", none_left)
+    monkeypatch.setattr("frozenkit.extraction.cache.torch.empty", none_left)
     with pytest.raises(CacheError, match="50 rows of .* do not fit into memory. Read fewer at a time"):
         cached.rows(range(50))
 

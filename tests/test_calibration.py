@@ -5,8 +5,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from frozenkit.calibration import reliability
 from frozenkit.errors import InputError
+from frozenkit.probes.calibration import reliability
 
 
 def sure(confidence, n=10):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from frozenkit.checkpoints import Checkpoint
+from frozenkit.comparison._checkpoint import Checkpoint
 from frozenkit.errors import CacheError
 
 
@@ -53,7 +53,7 @@ def test_what_carries_no_seal_is_refused(tmp_path):
 
 
 def test_a_sealed_bomb_is_refused(tmp_path):
-    from frozenkit.checkpoints import _SEAL, _sha256
+    from frozenkit.comparison._checkpoint import _SEAL, _sha256
 
     with zipfile.ZipFile(tmp_path / "x", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x/data.pkl", bytes(10**6))

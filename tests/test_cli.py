@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from frozenkit.cli import main
+from frozenkit.app.cli import main
 
 
 @pytest.fixture(autouse=True)
@@ -139,7 +139,7 @@ def test_an_old_report_is_replaced_whole_or_not_at_all(capsys, pictures, monkeyp
     page = pictures.parent / "r.html"
     page.write_text("the old one")
     words = ("probe", str(pictures), "--image-size", "64", "--layers", "blocks.6", "--report", "r.html")
-    monkeypatch.setattr("frozenkit.page.to_html", lambda *_, **__: "half a page \udcff")  # cannot be encoded
+    monkeypatch.setattr("frozenkit.app.report_page.to_html", lambda *_, **__: "half a page \udcff")  # cannot be encoded
     assert run(capsys, *words)[0] == 1
     assert page.read_text() == "the old one"
     monkeypatch.undo()
@@ -160,7 +160,7 @@ def test_the_page_is_written_even_where_nobody_reads_the_table(capsys, pictures,
     def closed(*_, **__):
         raise BrokenPipeError
 
-    monkeypatch.setattr("frozenkit.cli._print_report", closed)
+    monkeypatch.setattr("frozenkit.app.cli._print_report", closed)
     assert run(capsys, "probe", str(pictures), "--image-size", "64", "--layers", "blocks.6")[0] == 1
     assert "<html" in (pictures.parent / "frozenkit-report.html").read_text()
 
@@ -310,7 +310,7 @@ def test_escapes_in_names_do_not_reach_the_terminal(capsys, tmp_path):
 
 
 def test_a_terminal_that_lacks_a_letter_gets_it_written_out():
-    script = "from frozenkit.cli import main; print(end=''); main(['cache', 'clear']); print('\u2190 \U0001f98a')"
+    script = "from frozenkit.app.cli import main; print(end=''); main(['cache', 'clear']); print('\u2190 \U0001f98a')"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}
     )

@@ -3,13 +3,14 @@ import torch
 from torch import nn
 from torchvision.transforms.functional import pil_to_tensor
 
-from frozenkit.backbones import Backbone, load_backbone
-from frozenkit.controls import _ridge_score, control_scores, randomized, raw_pixels
-from frozenkit.datasets import from_torch, load_dataset
+from frozenkit.comparison.controls import _ridge_score, control_scores, randomized, raw_pixels
 from frozenkit.errors import InputError
-from frozenkit.extraction import extract
+from frozenkit.extraction.extract import extract
 from frozenkit.features import FeatureSet
-from frozenkit.shuffling import shuffled
+from frozenkit.images.catalog import load_dataset
+from frozenkit.images.dataset import from_torch
+from frozenkit.networks.backbone import Backbone, load_backbone
+from frozenkit.probes.selectivity import shuffled
 
 TRAIN = load_dataset("digits", limit=200)
 TEST = load_dataset("digits", split="test", limit=200)

@@ -12,8 +12,8 @@ import torch
 from nbval.plugin import get_sanitize_patterns
 
 from frozenkit import FrozenkitError, course
+from frozenkit._outputs import Line
 from frozenkit.errors import InputError, UnknownNameError
-from frozenkit.outputs import Line
 
 PATTERNS = get_sanitize_patterns((Path(__file__).parent / "nbval_sanitize.cfg").read_text())
 SCORE = SimpleNamespace(accuracy=0.8431, low=0.8, high=0.88)

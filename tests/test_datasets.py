@@ -15,9 +15,8 @@ import torch
 from PIL import Image
 
 from frozenkit import FrozenkitWarning, datasets, from_torch, image_folder, list_datasets, load_dataset, shift
-from frozenkit.datasets import ImageDataset, open_image
 from frozenkit.errors import DataError, InputError, NotAvailableError, UnknownNameError
-from frozenkit.images import ArraySource
+from frozenkit.images.dataset import ArraySource, ImageDataset, open_image
 
 KINDS = ("rotate", "blur", "noise", "invert", "contrast", "resolution")
 BUNDLED = ("emoji-google", "emoji-twitter", "fashion-mnist")
@@ -580,9 +579,9 @@ def test_the_digest_is_read_again_only_where_a_file_changed(folder, monkeypatch)
     ds = image_folder(folder)
     for file in folder.rglob("*.png"):
         os.utime(file, (1e9, 1e9))
-    monkeypatch.setattr("frozenkit.images.time.time_ns", lambda: 1 << 62)  # much later
+    monkeypatch.setattr("frozenkit.images.dataset.time.time_ns", lambda: 1 << 62)  # much later
     kept, read = ds.digest, []
-    monkeypatch.setattr("frozenkit.images._read", lambda path: read.append(path.name) or b"")
+    monkeypatch.setattr("frozenkit.images.dataset._read", lambda path: read.append(path.name) or b"")
     assert ds.digest == kept
     assert not read
     os.utime(folder / "dog" / "1.png", (2e9, 2e9))

@@ -2,8 +2,8 @@
 
 import pytest
 
-from frozenkit import doctor as doctor_module
-from frozenkit.doctor import Check, Diagnosis, doctor
+from frozenkit.app import doctor as doctor_module
+from frozenkit.app.doctor import Check, Diagnosis, doctor
 from frozenkit.errors import NotAvailableError
 
 

@@ -12,11 +12,11 @@ import torch
 from nbclient import NotebookClient
 
 from frozenkit import advise, course
-from frozenkit.cli import main
+from frozenkit.app.cli import main
+from frozenkit.comparison.gaps import Gap
 from frozenkit.course.checks import exercises
 from frozenkit.course.student import build_exercises, build_zip, student_version
 from frozenkit.errors import DataError, InputError, UnknownNameError
-from frozenkit.gaps import Gap
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 SOLUTIONS = sorted((NOTEBOOKS / "solutions").glob("*.ipynb"))

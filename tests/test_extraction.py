@@ -11,12 +11,13 @@ from PIL import Image
 from torch import nn
 from torch.testing import assert_close
 
-from frozenkit.activations import pool, pooled_activations
-from frozenkit.backbones import Backbone, Preprocess, assert_frozen, load_backbone
-from frozenkit.cache import CachedFeatures, FeatureCache
+from frozenkit.classifier import FeatureExtractor
 from frozenkit.errors import ActivationError, FreezeError, FrozenkitWarning, InputError, UnknownNameError
-from frozenkit.extraction import FeatureExtractor, extract
-from frozenkit.layers import PRE_LOGITS, trace_layers
+from frozenkit.extraction.cache import CachedFeatures, FeatureCache
+from frozenkit.extraction.extract import extract
+from frozenkit.networks.backbone import Backbone, assert_frozen, load_backbone
+from frozenkit.networks.layers import PRE_LOGITS, pool, pooled_activations, trace_layers
+from frozenkit.networks.zoo import Preprocess
 
 
 class Noise:

@@ -12,8 +12,8 @@ import torch
 
 from frozenkit import FeatureCache, FeatureSet, extract, load_backbone, load_dataset
 from frozenkit.errors import CacheError
+from frozenkit.extraction._file import PartFile
 from frozenkit.fingerprint import Fingerprint
-from frozenkit.storage import PartFile
 
 PRINT = Fingerprint({"of": "faults"})
 LAYERS = ["blocks.2", "global_pool"]

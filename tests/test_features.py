@@ -6,7 +6,8 @@ import torch
 from torch.testing import assert_close
 
 from frozenkit.errors import DataError, InputError
-from frozenkit.features import FeatureSet, LayerMix, combine, reduce
+from frozenkit.features import FeatureSet, combine, reduce
+from frozenkit.heads.modules import LayerMix
 
 
 def a_set(n=6, d=4, layer="a", seed=0, **changes):

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
+from frozenkit._files import open_regular, read_exactly, write_all, written_aside
 from frozenkit.errors import CacheError
-from frozenkit.files import open_regular, read_exactly, write_all, written_aside
 
 
 def refuse(number):

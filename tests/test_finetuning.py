@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from frozenkit import assert_frozen, extract, finetune, fit_probe, from_torch, load_backbone, load_dataset, split
-from frozenkit.backbones import Backbone, Preprocess
+from frozenkit.comparison._loop import WARM_UP, augmented
+from frozenkit.comparison.finetuning import LEARNING_RATES, LEAST_LOSS, softening
 from frozenkit.errors import CacheError, DataError, InputError, UnknownNameError
-from frozenkit.finetuning import LEARNING_RATES, LEAST_LOSS, softening
-from frozenkit.tuning import WARM_UP, augmented
+from frozenkit.networks.backbone import Backbone
+from frozenkit.networks.zoo import Preprocess
 
 LAYER = "global_pool"
 
@@ -288,8 +289,8 @@ def test_patience_ends_it(backbone, sets):
 
 
 def test_the_schedule_warms_up_and_falls_to_nothing(backbone, sets):
-    from frozenkit.heads import LinearHead
-    from frozenkit.tuning import Tuning
+    from frozenkit.comparison._loop import Tuning
+    from frozenkit.heads.modules import LinearHead
 
     part = sets[0]
     run = Tuning(

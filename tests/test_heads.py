@@ -8,18 +8,11 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from frozenkit.classifier import FrozenClassifier
 from frozenkit.errors import DataError, InputError, UnknownNameError
-from frozenkit.features import FeatureSet, LayerMix
-from frozenkit.heads import (
-    HEAD_RULES,
-    AttentionHead,
-    FrozenClassifier,
-    LayerMixHead,
-    LinearHead,
-    MLPHead,
-    PrototypicalHead,
-    select_head,
-)
+from frozenkit.features import FeatureSet
+from frozenkit.heads.modules import AttentionHead, LayerMix, LayerMixHead, LinearHead, MLPHead, PrototypicalHead
+from frozenkit.heads.rules import HEAD_RULES, select_head
 
 HEADS = {
     "linear": lambda: LinearHead(8, 3, normalize=True, temperature=0.1),

@@ -11,23 +11,23 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.testing import assert_close
 
-from frozenkit.cache import CachedFeatures, save_features
-from frozenkit.datasets import load_dataset
 from frozenkit.errors import DataError, FrozenkitError, FrozenkitWarning, InputError, UnknownNameError
-from frozenkit.estimators import SoftmaxProbe
+from frozenkit.extraction.cache import CachedFeatures, save_features
 from frozenkit.features import FeatureSet, combine, feature_rows, reduce
-from frozenkit.heads import AttentionHead, LinearHead, MLPHead, select_head
-from frozenkit.nearest import NearestMean, NearestNeighbours
-from frozenkit.probes import fit_probe
-from frozenkit.prototypes import PrototypicalHead
-from frozenkit.regions import decision_regions
-from frozenkit.ridge import ridge_path
-from frozenkit.shuffling import selectivity
-from frozenkit.softmax import softmax_path
+from frozenkit.heads.modules import AttentionHead, LinearHead, MLPHead
+from frozenkit.heads.nearest import NearestMean, NearestNeighbours
+from frozenkit.heads.prototypical import PrototypicalHead
+from frozenkit.heads.ridge import ridge_path
+from frozenkit.heads.rules import select_head
+from frozenkit.heads.softmax import softmax_path
+from frozenkit.heads.training import train_head
+from frozenkit.images.catalog import load_dataset
+from frozenkit.probes.estimators import SoftmaxProbe
+from frozenkit.probes.probe import fit_probe
+from frozenkit.probes.regions import decision_regions
+from frozenkit.probes.reports import backbone_report, layer_report, learning_curve, width_curve
+from frozenkit.probes.selectivity import selectivity
 from frozenkit.splits import few_shot, split
-from frozenkit.studies import backbone_report, layer_report, learning_curve
-from frozenkit.training import train_head
-from frozenkit.widths import width_curve
 
 HEADS = ("ridge", "softmax", "prototype", "knn")
 

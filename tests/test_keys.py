@@ -15,12 +15,12 @@ from torch.testing import assert_close
 from torchvision import transforms
 
 from frozenkit import FeatureCache, extract, from_torch, image_folder
-from frozenkit.backbones import Backbone, Preprocess
-from frozenkit.datasets import ImageDataset
 from frozenkit.errors import DataError, InputError
-from frozenkit.extraction import fingerprint_of
-from frozenkit.images import ArraySource, FileSource
-from frozenkit.shifts import shift
+from frozenkit.extraction.extract import fingerprint_of
+from frozenkit.images.dataset import ArraySource, FileSource, ImageDataset
+from frozenkit.images.shifts import shift
+from frozenkit.networks.backbone import Backbone
+from frozenkit.networks.zoo import Preprocess
 
 SIDE = 32
 
@@ -197,7 +197,7 @@ def test_every_change_of_data_layer_pooling_precision_and_storage_misses(tmp_pat
 
     keys = [key(), key(layer="norm"), key(pooling="max"), key(storage="float16"), key(storage="bfloat16")]
     keys += [key(Counted(**change)) for change in DATA.values()]
-    monkeypatch.setattr("frozenkit.extraction.has_native_bfloat16", lambda kind: True)
+    monkeypatch.setattr("frozenkit.extraction.extract.has_native_bfloat16", lambda kind: True)
     keys += [key(precision="fast")]
     assert len(set(keys)) == len(keys) == 12
     assert key(precision="fast") == key(precision="auto")
@@ -232,7 +232,7 @@ import sys
 import torch
 from torch import nn
 from frozenkit import FeatureCache, extract, load_backbone, load_dataset
-from frozenkit.backbones import Backbone
+from frozenkit.networks.backbone import Backbone
 
 def make(shift):
     usual = load_backbone(image_size=64, device="cpu")

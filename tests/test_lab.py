@@ -21,14 +21,14 @@ from pathlib import Path
 
 import pytest
 
-from frozenkit import lab as lab_module
+from frozenkit.app import lab as lab_module
+from frozenkit.app.lab import find_notebooks, has_display, lab_command, open_course, run_lab
 from frozenkit.errors import FrozenkitError, InputError
-from frozenkit.lab import find_notebooks, has_display, lab_command, open_course, run_lab
 
 ROOT = Path(__file__).parents[1]
 
 
-COMMAND = [sys.executable, "-c", "from frozenkit.cli import main; main()", "lab", "--no-browser", "--port"]
+COMMAND = [sys.executable, "-c", "from frozenkit.app.cli import main; main()", "lab", "--no-browser", "--port"]
 
 
 def records_of(folder):
@@ -358,8 +358,8 @@ def test_the_wheel_brings_data_and_extension_along_and_no_sources_of_it(from_whe
     assert (installed / "install.json").is_file()
     (wheel,) = prefix.parent.glob("frozenkit-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert "frozenkit/data/emoji-google.webp" in names
-    assert [name for name in names if name.startswith("frozenkit/labextension") or "node_modules" in name] == []
+    assert "frozenkit/images/bundled/emoji-google.webp" in names
+    assert [name for name in names if name.startswith("labextension") or "node_modules" in name] == []
 
 
 def test_a_course_that_is_there_is_opened_and_never_overwritten(from_wheel, tmp_path):

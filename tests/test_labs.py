@@ -213,7 +213,7 @@ def test_teachlab_takes_a_large_photograph_and_refuses_a_bomb(teachlab, monkeypa
     teachlab._told(teachlab, {"add": 0}, [encoded("red", (8000, 6200), "JPEG")])
     assert teachlab.error == ""
     assert teachlab.answer["counts"] == [1, 0]
-    monkeypatch.setattr("frozenkit.images.MAX_PIXELS", 1000)
+    monkeypatch.setattr("frozenkit.images.dataset.MAX_PIXELS", 1000)
     teachlab._told(teachlab, {"add": 0}, [encoded("red", (100, 100))])
     assert "it has 100×100 pixels, more than 1,000" in teachlab.error
 

@@ -5,7 +5,7 @@ import timm
 import torch
 from torch import nn
 
-from frozenkit.layers import PRE_LOGITS, hooked, in_eval_mode, prefix_tokens, trace_layers
+from frozenkit.networks.layers import PRE_LOGITS, hooked, in_eval_mode, prefix_tokens, trace_layers
 
 ARCHITECTURES = [
     "resnet18",

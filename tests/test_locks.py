@@ -9,7 +9,7 @@ import time
 import pytest
 
 from frozenkit.errors import CacheError
-from frozenkit.locks import locked
+from frozenkit.extraction._locks import locked
 
 
 def test_one_is_alone_and_the_next_finds_it_busy(tmp_path):
@@ -63,7 +63,7 @@ def test_a_full_disk_costs_only_the_number_in_the_lock(tmp_path, monkeypatch):
 LEADER = """
 import os, sys, time
 from pathlib import Path
-from frozenkit.locks import locked
+from frozenkit.extraction._locks import locked
 with locked(Path(sys.argv[1])):
     child = os.fork()
     if not child:

@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from frozenkit.cli import main
+from frozenkit.app.cli import main
 from frozenkit.course.pages import build_pages, handout, slides
 from frozenkit.errors import DataError, InputError
 

@@ -13,9 +13,9 @@ from PIL import Image
 from frozenkit import plots
 from frozenkit.errors import InputError
 from frozenkit.features import FeatureSet
-from frozenkit.probes import fit_probe
-from frozenkit.scores import score
-from frozenkit.studies import layer_report, learning_curve
+from frozenkit.probes.probe import fit_probe
+from frozenkit.probes.reports import layer_report, learning_curve
+from frozenkit.probes.scores import score
 
 
 def make(n, seed):
@@ -161,7 +161,7 @@ def test_a_notebook_shows_every_figure_not_only_the_first():
 
     source = """
         from frozenkit.plots import plot_scores
-        from frozenkit.scores import score
+        from frozenkit.probes.scores import score
         right = score([0, 1, 1], [0, 1, 0], n_classes=2)
         ax = plot_scores({"a": right})
     """

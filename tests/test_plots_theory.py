@@ -25,11 +25,10 @@ from frozenkit import (
     score,
     train_head,
 )
+from frozenkit.comparison.gaps import break_even, representation_gap
 from frozenkit.errors import InputError
-from frozenkit.gaps import break_even, representation_gap
-from frozenkit.regions import decision_regions
-from frozenkit.studies import LearningCurve, Run
-from frozenkit.widths import width_curve
+from frozenkit.probes.regions import decision_regions
+from frozenkit.probes.reports import LearningCurve, Run, width_curve
 
 
 def make(n, seed, shift=0.0):

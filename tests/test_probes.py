@@ -12,13 +12,15 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 from frozenkit.errors import DataError, FrozenkitWarning, InputError, UnknownNameError
-from frozenkit.estimators import RidgeProbe, SoftmaxProbe
 from frozenkit.features import FeatureSet
-from frozenkit.fits import Scaler, fit_temperature, warn_at_edge
-from frozenkit.heads import LinearHead
-from frozenkit.nearest import NearestMean, NearestNeighbours
-from frozenkit.probes import fit_probe
-from frozenkit.studies import backbone_report, layer_report, learning_curve
+from frozenkit.heads.modules import LinearHead
+from frozenkit.heads.nearest import NearestMean, NearestNeighbours
+from frozenkit.heads.scaling import Scaler
+from frozenkit.probes._choose import warn_at_edge
+from frozenkit.probes.calibration import fit_temperature
+from frozenkit.probes.estimators import RidgeProbe, SoftmaxProbe
+from frozenkit.probes.probe import fit_probe
+from frozenkit.probes.reports import backbone_report, layer_report, learning_curve
 
 CLASSES = ("ant", "bee", "cat", "dog")
 

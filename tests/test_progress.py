@@ -4,11 +4,11 @@ import nbformat
 from jupyter_client.manager import start_new_kernel
 from nbclient import NotebookClient
 
-from frozenkit.progress import progress_bar
+from frozenkit._progress import progress_bar
 
 WORK = """
 import time
-from frozenkit.progress import progress_bar
+from frozenkit._progress import progress_bar
 print("before")
 with progress_bar(None, 600, "efficientnet-lite0") as report:
     for _ in range(6):

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from frozenkit import assert_frozen, load_backbone, load_dataset, race
+from frozenkit.comparison.race import LANES, PUBLISHED_RACE, Lane, Race
 from frozenkit.errors import InputError
-from frozenkit.races import LANES, PUBLISHED_RACE, Lane, Race
 
 BY_HAND = Race(
     (

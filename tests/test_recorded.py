@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from frozenkit.fits import SELF_SCALED
-from frozenkit.heads import HEAD_RULES
-from frozenkit.intervals import wilson_interval
+from frozenkit.heads.rules import HEAD_RULES
+from frozenkit.probes._choose import SELF_SCALED
+from frozenkit.probes.intervals import wilson_interval
 from tests.benchmarks.heads import verdicts
 
 RESULTS = Path(__file__).parents[1] / "notebooks" / "results"

@@ -7,7 +7,7 @@ import torch
 
 from frozenkit import FeatureSet
 from frozenkit.errors import DataError, InputError
-from frozenkit.regions import decision_regions, discriminant_plane
+from frozenkit.probes.regions import decision_regions, discriminant_plane
 
 
 def clouds(n, seed):

@@ -9,17 +9,17 @@ import pytest
 import torch
 
 from frozenkit import FeatureSet, fit_probe, load_backbone, load_dataset, score, split
-from frozenkit.errors import FrozenkitWarning, UnknownNameError
-from frozenkit.intervals import wilson_interval
-from frozenkit.page import to_html
-from frozenkit.report import (
+from frozenkit.app.report import (
     ENOUGH_TEST,
     cross_validated,
     cross_validated_score,
-    load_pictures,
-    probe_pictures,
+    load_images,
+    probe_report,
     read_pictures,
 )
+from frozenkit.app.report_page import to_html
+from frozenkit.errors import FrozenkitWarning, UnknownNameError
+from frozenkit.probes.intervals import wilson_interval
 
 LAYERS = ["blocks.2", "blocks.5"]
 
@@ -44,7 +44,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def report(folder, backbone):
-    return probe_pictures(*load_pictures(str(folder), limit=None, seed=0, skip_bad=False), backbone, layers=LAYERS)
+    return probe_report(*load_images(str(folder), limit=None, seed=0, skip_bad=False), backbone, layers=LAYERS)
 
 
 def noise(n, d=12, k=2, seed=0):
@@ -69,15 +69,15 @@ def test_a_small_folder_is_judged_by_all_its_images(report):
 
 
 def test_a_part_of_a_folder_a_data_set_and_a_large_test_stay_held_out(folder, backbone, monkeypatch):
-    train, test = load_pictures(str(folder), limit=None, seed=0, skip_bad=False)
-    part = probe_pictures(train.subset(range(0, 84, 2)), test, backbone, layers=LAYERS[1:])
+    train, test = load_images(str(folder), limit=None, seed=0, skip_bad=False)
+    part = probe_report(train.subset(range(0, 84, 2)), test, backbone, layers=LAYERS[1:])
     assert (part.folds, part.score.n, part.held_out) == (0, len(test), None)
     assert "reported on" in part.method
-    monkeypatch.setattr("frozenkit.report.ENOUGH_TEST", len(test))
-    assert probe_pictures(train, test, backbone, layers=LAYERS[1:]).folds == 0
-    monkeypatch.setattr("frozenkit.report.ENOUGH_TEST", len(test) + 1)
-    assert probe_pictures(train, test, backbone, layers=LAYERS[1:]).folds == 10
-    assert probe_pictures(train, test, backbone, layers=LAYERS[1:], cross_validate=False).folds == 0
+    monkeypatch.setattr("frozenkit.app.report.ENOUGH_TEST", len(test))
+    assert probe_report(train, test, backbone, layers=LAYERS[1:]).folds == 0
+    monkeypatch.setattr("frozenkit.app.report.ENOUGH_TEST", len(test) + 1)
+    assert probe_report(train, test, backbone, layers=LAYERS[1:]).folds == 10
+    assert probe_report(train, test, backbone, layers=LAYERS[1:], cross_validate=False).folds == 0
 
 
 def test_enough_images_hold_every_interval_within_five_points():
@@ -146,7 +146,7 @@ def test_equal_images_stay_on_one_side(folder, backbone, tmp_path):
     assert all(len({name in train.ids for name in group}) == 1 for group in copies)
     counts = [np.bincount(part.labels, minlength=5) / len(part) for part in (train, test)]
     np.testing.assert_allclose(*counts, rtol=0, atol=0.06)  # still stratified
-    report = probe_pictures(train, test, backbone, layers=LAYERS[1:])  # looks for them itself
+    report = probe_report(train, test, backbone, layers=LAYERS[1:])  # looks for them itself
     assert {frozenset(group) for group in report.copies} == {frozenset(group) for group in copies}
     page = to_html(report)
     assert "80 pictures in 40 groups, equal pixel by pixel" in page
@@ -157,7 +157,7 @@ def test_copies_in_every_part_would_flatter():
     """A probe that remembers its images gets none right on noise, unless a copy of each was left on the other side."""
     x = noise(80, d=200)
     twice = FeatureSet(x.features.repeat(2, 1), x.labels.repeat(2), x.classes, tuple(map(str, range(160))), "l", "")
-    from frozenkit.report import _parts
+    from frozenkit.app.report import _parts
 
     groups = [(i, i + 80) for i in range(80)]
     scores = {}
@@ -172,7 +172,7 @@ def test_copies_in_every_part_would_flatter():
 
 
 def test_a_class_that_is_one_image_over_and_over_is_still_learnt():
-    from frozenkit.report import _parts
+    from frozenkit.app.report import _parts
 
     labels = torch.tensor([0] * 10 + [1] * 5)
     parts = _parts(labels, [tuple(range(10, 15))], fractions=(0.7, 0.3), seed=0)
@@ -187,8 +187,8 @@ def test_the_smallest_folders(backbone, folder, tmp_path, each):
             (tmp_path / place.name / file.name).write_bytes(file.read_bytes())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FrozenkitWarning)
-        found = probe_pictures(
-            *load_pictures(str(tmp_path), limit=None, seed=0, skip_bad=False), backbone, layers=LAYERS[1:]
+        found = probe_report(
+            *load_images(str(tmp_path), limit=None, seed=0, skip_bad=False), backbone, layers=LAYERS[1:]
         )
     assert found.score.n == 2 * each
     assert found.advice.choice == "look at the data first"
@@ -229,7 +229,7 @@ def test_leads_are_paired_and_of_the_right_sign(report):
 
 def test_an_unpaired_lead_is_that_of_newcombe():
     """His example (1998, II): 56/70 against 48/80 gives 0.2000 with 0.0524 to 0.3339 (method 10)."""
-    from frozenkit.report import _lead
+    from frozenkit.app.report import _lead
 
     def of(right, n):
         return score([0] * right + [1] * (n - right), [0] * n, n_classes=2)
@@ -254,7 +254,7 @@ def test_a_name_goes_before_a_folder_and_says_so(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "digits").mkdir()
     with pytest.warns(FrozenkitWarning, match="digits is taken for the data set .* that one is ./digits"):
-        train, _ = load_pictures("digits", limit=20, seed=0, skip_bad=False)
+        train, _ = load_images("digits", limit=20, seed=0, skip_bad=False)
     assert train.name == "digits"
     with pytest.raises(UnknownNameError, match="no such folder is here"):
-        load_pictures("./digit", limit=None, seed=0, skip_bad=False)
+        load_images("./digit", limit=None, seed=0, skip_bad=False)

@@ -6,9 +6,10 @@ import torch
 from scipy import stats
 from sklearn import metrics
 
+from frozenkit._arrays import r_squared
 from frozenkit.errors import InputError
-from frozenkit.intervals import holm, mcnemar_p_value, newcombe_interval, wilson_interval
-from frozenkit.scores import compare, confidently_wrong, macro_interval, r_squared, score
+from frozenkit.probes.intervals import holm, mcnemar_p_value, newcombe_interval, wilson_interval
+from frozenkit.probes.scores import compare, confidently_wrong, macro_interval, score
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from scipy import stats
 
 from frozenkit import CachedFeatures, FeatureSet, fit_probe, save_features, selectivity
 from frozenkit.errors import InputError
-from frozenkit.scores import score
-from frozenkit.shuffling import Selectivity, shuffled
+from frozenkit.probes.scores import score
+from frozenkit.probes.selectivity import Selectivity, shuffled
 
 CLASSES = ("a", "b", "c", "d")
 

@@ -5,11 +5,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from frozenkit.cache import load_features, save_features
 from frozenkit.errors import DataError, FrozenkitWarning, InputError
+from frozenkit.extraction.cache import load_features, save_features
 from frozenkit.features import FeatureSet
-from frozenkit.heads import LinearHead, MLPHead
-from frozenkit.solvers import ridge_path, softmax_path, train_head
+from frozenkit.heads.modules import LinearHead, MLPHead
+from frozenkit.heads.ridge import ridge_path
+from frozenkit.heads.softmax import softmax_path
+from frozenkit.heads.training import train_head
 
 STRENGTHS = [1e-3, 0.1, 10.0]
 SHAPES = {"n > d": (40, 6, 3), "n = d": (12, 12, 2), "n = d + 1": (13, 12, 2), "n < d": (15, 40, 3)}
@@ -206,7 +208,7 @@ class TestRidge:
     def test_on_disk_equals_in_memory(self, tmp_path):
         x, labels = blobs(200, 6, 3)
         save_features(as_set(x, labels), tmp_path / "f.h5")
-        from frozenkit.cache import CachedFeatures
+        from frozenkit.extraction.cache import CachedFeatures
 
         lazy = ridge_path(CachedFeatures(tmp_path / "f.h5"), strengths=STRENGTHS)
         dense = ridge_path(load_features(tmp_path / "f.h5"), strengths=STRENGTHS)
@@ -471,7 +473,7 @@ class TestTraining:
         assert len(log.history) == log.best_epoch + 3
 
     def test_from_disk_equals_from_memory(self, tmp_path):
-        from frozenkit.cache import CachedFeatures
+        from frozenkit.extraction.cache import CachedFeatures
 
         train, val = self.sets()
         save_features(train, tmp_path / "t.h5")

@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from frozenkit.cache import CachedFeatures, FeatureCache, load_features, save_features
-from frozenkit.checkpoints import Checkpoint
+from frozenkit.comparison._checkpoint import Checkpoint
 from frozenkit.errors import CacheError
+from frozenkit.extraction.cache import CachedFeatures, FeatureCache, load_features, save_features
 from frozenkit.features import FeatureSet
 from frozenkit.fingerprint import Fingerprint
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import frozenkit
-from frozenkit.cli import main
+from frozenkit.app.cli import main
 from frozenkit.course.files import signed_text
 from frozenkit.course.reference import build_reference, cheatsheet, glossary
 from frozenkit.course.syllabus import course_table, coverage, coverage_page, lessons, update_readme

@@ -5,7 +5,7 @@ import torch
 
 from frozenkit import FeatureSet, fit_probe, reduce
 from frozenkit.errors import InputError
-from frozenkit.widths import width_curve
+from frozenkit.probes.reports import width_curve
 
 
 def clouds(n, seed):

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from frozenkit import extract, load_backbone, load_dataset, zero_shot
-from frozenkit.backbones import Backbone
+from frozenkit.comparison.zero_shot import imagenet_classes
 from frozenkit.errors import InputError, UnknownNameError
-from frozenkit.zeroshot import imagenet_classes
+from frozenkit.networks.backbone import Backbone
 
 RELATIVES = {"Sandal": ["sandal"], "Trouser": ["jean"], "Bag": ["backpack", "purse"]}
 

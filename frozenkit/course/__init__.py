@@ -8,9 +8,9 @@ right, or the first reason why not; `quiz` asks what a lesson wanted to leave be
 
 from typing import Any
 
+from frozenkit._outputs import Measured, Table, measured, show, table
 from frozenkit.course.checks import Checked, check
 from frozenkit.errors import FrozenkitError, InputError, UnknownNameError
-from frozenkit.outputs import Measured, Table, measured, show, table
 
 __all__ = ["Checked", "ExpectationError", "Measured", "Table", "check", "expect", "measured", "quiz", "show", "table"]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import frozenkit
-from frozenkit.advice import CRITERIA
+from frozenkit.comparison.advice import CRITERIA
 from frozenkit.course.files import signed_text, write_made
 from frozenkit.course.pages import STYLE, page
-from frozenkit.heads import HEAD_RULES
+from frozenkit.heads.rules import HEAD_RULES
 
 _WIDE = "main { max-width: 78rem; } td { vertical-align: top; } td:first-child { white-space: nowrap; }"
 _SHEET = """
@@ -72,10 +72,10 @@ def cheatsheet() -> str:
 
 
 _SHELVES = {
-    "Pictures and features": "datasets folders shifts splits backbones extraction features cache",
-    "Probes and scores": "solvers ridge softmax training heads probes scores studies controls shuffling",
-    "Theory": "divergence geometry bounds gibbs gaps",
-    "Decision": "finetuning advice races zeroshot",
+    "Images and features": "images splits networks extraction features classifier",
+    "Probes and scores": "heads probes",
+    "Theory": "theory",
+    "Decision": "comparison",
 }
 
 

@@ -9,11 +9,11 @@ from matplotlib.colors import ListedColormap
 from PIL import Image
 from torch import Tensor
 
-from frozenkit.calibration import Reliability
 from frozenkit.errors import InputError
 from frozenkit.plots.style import BLUE, GREY, MARKS, ORANGE, PALETTE, SKY, legend_below, new_axes, new_figure, styled
-from frozenkit.regions import Regions
-from frozenkit.widths import WidthCurve
+from frozenkit.probes.calibration import Reliability
+from frozenkit.probes.regions import Regions
+from frozenkit.probes.reports import WidthCurve
 
 # Ten; marks repeat with another period, so that no two classes share both.
 _CLASSES = (*PALETTE, "#882255", "#999933", "#44AA99")

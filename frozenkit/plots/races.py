@@ -4,8 +4,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from frozenkit.comparison.race import LANES, Race
 from frozenkit.plots.style import BLUE, GREY, ORANGE, SKY, legend_below, new_axes, styled
-from frozenkit.races import LANES, Race
 
 
 @styled

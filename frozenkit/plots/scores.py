@@ -8,7 +8,7 @@ from matplotlib.colors import LinearSegmentedColormap
 
 from frozenkit.errors import InputError
 from frozenkit.plots.style import BLUE, GREY, ORANGE, SKY, legend_below, new_axes, points, styled
-from frozenkit.scores import Score
+from frozenkit.probes.scores import Score
 
 
 @styled

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 from frozenkit.errors import InputError
 from frozenkit.plots.style import GREY, MARKS, ORANGE, PALETTE, SKY, VERMILION, legend_below, new_axes, styled
-from frozenkit.studies import LayerReport, LearningCurve
+from frozenkit.probes.reports import LayerReport, LearningCurve
 
 
 @styled

@@ -6,13 +6,9 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from frozenkit.bounds import Bound
-from frozenkit.divergence import Divergence
+from frozenkit.comparison.gaps import BreakEven, Curve, Gap, curve_points
 from frozenkit.errors import InputError
 from frozenkit.features import feature_rows
-from frozenkit.gaps import BreakEven, Curve, Gap, curve_points
-from frozenkit.geometry import ExplainedVariance
-from frozenkit.intervals import wilson_interval
 from frozenkit.plots.style import (
     BLUE,
     GREEN,
@@ -28,7 +24,11 @@ from frozenkit.plots.style import (
     points,
     styled,
 )
-from frozenkit.scores import PairedTest
+from frozenkit.probes.intervals import wilson_interval
+from frozenkit.probes.scores import PairedTest
+from frozenkit.theory.bounds import Bound
+from frozenkit.theory.divergence import Divergence
+from frozenkit.theory.geometry import ExplainedVariance
 
 _HATCHES = ("", "//", "..", "xx")
 

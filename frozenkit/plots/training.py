@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from frozenkit.finetuning import FineTuned
+from frozenkit.comparison.finetuning import FineTuned
+from frozenkit.heads.training import TrainLog
 from frozenkit.plots.style import GREY, ORANGE, SKY, VERMILION, legend_below, new_axes, styled
-from frozenkit.solvers import TrainLog
 
 
 @styled

@@ -10,8 +10,8 @@ from typing import Any
 import anywidget
 import traitlets
 
+from frozenkit._outputs import table
 from frozenkit.errors import FrozenkitError, InputError
-from frozenkit.outputs import table
 
 _HERE = Path(__file__).parent
 

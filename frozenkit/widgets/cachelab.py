@@ -4,11 +4,11 @@ from typing import Any
 
 import traitlets
 
-from frozenkit.backbones import Backbone, load_backbone
-from frozenkit.datasets import load_dataset
+from frozenkit._outputs import measured
+from frozenkit.comparison.race import LANES, PUBLISHED_RACE, Race, race
 from frozenkit.errors import InputError
-from frozenkit.outputs import measured
-from frozenkit.races import LANES, PUBLISHED_RACE, Race, race
+from frozenkit.images.catalog import load_dataset
+from frozenkit.networks.backbone import Backbone, load_backbone
 from frozenkit.widgets.base import InputTraitError, Lab, Tell, assets
 
 _STEPS = ("fine-tuned", "frozen", "extraction", "frozen, cached")

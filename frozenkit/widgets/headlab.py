@@ -9,11 +9,11 @@ import numpy as np
 import torch
 import traitlets
 
+from frozenkit._outputs import measured
 from frozenkit.errors import DataError, FrozenkitWarning, InputError
 from frozenkit.features import FeatureSet, expect_set
-from frozenkit.outputs import measured
-from frozenkit.probes import Probe, fit_probe
-from frozenkit.scores import Score
+from frozenkit.probes.probe import Probe, fit_probe
+from frozenkit.probes.scores import Score
 from frozenkit.splits import few_shot
 from frozenkit.widgets.base import InputTraitError, Lab, Tell, assets
 from frozenkit.widgets.headviews import boundary_of, curve_of, head_of, reliability_of
@@ -323,10 +323,10 @@ def _check(train: Any, test: Any) -> None:
 
 
 def _emoji() -> tuple[FeatureSet, FeatureSet]:
-    from frozenkit.backbones import load_backbone
-    from frozenkit.cache import FeatureCache
-    from frozenkit.datasets import load_dataset
-    from frozenkit.extraction import extract
+    from frozenkit.extraction.cache import FeatureCache
+    from frozenkit.extraction.extract import extract
+    from frozenkit.images.catalog import load_dataset
+    from frozenkit.networks.backbone import load_backbone
 
     backbone, cache = load_backbone(image_size=96), FeatureCache()  # as in the first lesson: often there already
     train, test = (

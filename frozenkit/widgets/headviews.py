@@ -9,10 +9,10 @@ from torch import nn
 
 from frozenkit.errors import DataError
 from frozenkit.features import FeatureSet
-from frozenkit.heads import MLPHead
-from frozenkit.intervals import wilson_interval
-from frozenkit.probes import Probe
-from frozenkit.regions import decision_regions
+from frozenkit.heads.modules import MLPHead
+from frozenkit.probes.intervals import wilson_interval
+from frozenkit.probes.probe import Probe
+from frozenkit.probes.regions import decision_regions
 from frozenkit.widgets.base import Tell
 
 _GRID = 70  # cells of the plane a side

@@ -8,16 +8,16 @@ import numpy as np
 import torch
 import traitlets
 
-from frozenkit.activations import POOLINGS
-from frozenkit.backbones import Backbone, layer_table, load_backbone
-from frozenkit.cache import FeatureCache
+from frozenkit._outputs import measured
 from frozenkit.errors import DataError, FrozenkitWarning, InputError
-from frozenkit.extraction import extract
+from frozenkit.extraction.cache import FeatureCache
+from frozenkit.extraction.extract import extract
 from frozenkit.features import FeatureSet, combine
-from frozenkit.intervals import wilson_interval
-from frozenkit.outputs import measured
-from frozenkit.probes import Probe, fit_probe
-from frozenkit.regions import discriminant_plane
+from frozenkit.networks.backbone import Backbone, layer_table, load_backbone
+from frozenkit.networks.layers import POOLINGS
+from frozenkit.probes.intervals import wilson_interval
+from frozenkit.probes.probe import Probe, fit_probe
+from frozenkit.probes.regions import discriminant_plane
 from frozenkit.splits import few_shot
 from frozenkit.widgets.base import InputTraitError, Lab, Tell, after, assets
 from frozenkit.widgets.pictures import dataset_sheet, parts

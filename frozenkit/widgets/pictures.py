@@ -7,7 +7,8 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-from frozenkit.datasets import ImageDataset, load_dataset
+from frozenkit.images.catalog import load_dataset
+from frozenkit.images.dataset import ImageDataset
 
 
 def sheet(pictures: Iterable[Image.Image], *, side: int = 48) -> tuple[bytes, dict[str, int]]:

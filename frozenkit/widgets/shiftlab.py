@@ -5,14 +5,14 @@ from typing import Any
 import torch
 import traitlets
 
-from frozenkit.backbones import Backbone, load_backbone
-from frozenkit.bounds import Bound, domain_bound
-from frozenkit.cache import FeatureCache
+from frozenkit._outputs import measured
 from frozenkit.errors import InputError
-from frozenkit.extraction import extract
+from frozenkit.extraction.cache import FeatureCache
+from frozenkit.extraction.extract import extract
 from frozenkit.features import FeatureSet
-from frozenkit.outputs import measured
-from frozenkit.shifts import KINDS, shift
+from frozenkit.images.shifts import KINDS, shift
+from frozenkit.networks.backbone import Backbone, load_backbone
+from frozenkit.theory.bounds import Bound, domain_bound
 from frozenkit.widgets.base import InputTraitError, Lab, Tell, after, assets
 from frozenkit.widgets.pictures import dataset_sheet, parts
 

@@ -9,16 +9,16 @@ import torch
 import traitlets
 from PIL import Image, ImageOps
 
-from frozenkit.activations import pooled_activations
-from frozenkit.backbones import Backbone, load_backbone
-from frozenkit.cache import load_features, save_features
-from frozenkit.datasets import load_dataset
+from frozenkit._outputs import measured
 from frozenkit.errors import DataError, FrozenkitError, FrozenkitWarning, InputError
+from frozenkit.extraction.cache import load_features, save_features
 from frozenkit.features import FeatureSet
-from frozenkit.images import read_image, to_rgb
-from frozenkit.intervals import wilson_interval
-from frozenkit.outputs import measured
-from frozenkit.probes import Probe, fit_probe
+from frozenkit.images.catalog import load_dataset
+from frozenkit.images.dataset import read_image, to_rgb
+from frozenkit.networks.backbone import Backbone, load_backbone
+from frozenkit.networks.layers import pooled_activations
+from frozenkit.probes.intervals import wilson_interval
+from frozenkit.probes.probe import Probe, fit_probe
 from frozenkit.widgets.base import InputTraitError, Lab, assets
 from frozenkit.widgets.pictures import sheet
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from frozenkit import extract, from_torch, load_backbone, load_dataset
-from frozenkit.devices import has_native_bfloat16
+from frozenkit._devices import has_native_bfloat16
 from tests.benchmarks.timing import Figure, figure, median_seconds
 
 IMAGES, BATCH = 512, 64  # 64: what the loop's author takes

@@ -33,8 +33,8 @@ from frozenkit import (
     representation_gap,
     split,
 )
-from frozenkit.controls import randomized, raw_pixels
-from frozenkit.probes import fit_probe
+from frozenkit.comparison.controls import randomized, raw_pixels
+from frozenkit.probes.probe import fit_probe
 from tests.benchmarks import recorded
 
 SIMILARITY = {  # to photos of things, as one would judge before measuring

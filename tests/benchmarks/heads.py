@@ -41,8 +41,8 @@ from frozenkit import (
     train_head,
 )
 from frozenkit.errors import FrozenkitError, FrozenkitWarning, InputError
-from frozenkit.fits import Scaler
-from frozenkit.intervals import holm
+from frozenkit.heads.scaling import Scaler
+from frozenkit.probes.intervals import holm
 from tests.benchmarks import recorded
 
 COMMAND = "python -m tests.benchmarks.heads"

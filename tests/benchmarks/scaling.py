@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from frozenkit import FeatureSet, combine, extract, load_backbone, load_dataset
-from frozenkit.controls import raw_pixels
-from frozenkit.fits import _folds
-from frozenkit.ridge import ridge_path
-from frozenkit.rows import SCALES
+from frozenkit.comparison.controls import raw_pixels
+from frozenkit.heads.ridge import ridge_path
+from frozenkit.heads.scaling import SCALES
+from frozenkit.probes._choose import _folds
 from tests.benchmarks import recorded
 
 COMMAND = "python -m tests.benchmarks.scaling"

@@ -9,10 +9,12 @@ import numpy as np
 import torch
 
 from frozenkit import extract, load_backbone, load_dataset
-from frozenkit.extraction import FeatureExtractor
+from frozenkit.classifier import FeatureExtractor, FrozenClassifier
 from frozenkit.features import FeatureSet
-from frozenkit.heads import FrozenClassifier, LinearHead
-from frozenkit.solvers import ridge_path, softmax_path, train_head
+from frozenkit.heads.modules import LinearHead
+from frozenkit.heads.ridge import ridge_path
+from frozenkit.heads.softmax import softmax_path
+from frozenkit.heads.training import train_head
 from tests.benchmarks.timing import Figure, figure, median_seconds
 
 

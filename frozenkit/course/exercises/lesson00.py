@@ -3,7 +3,7 @@
 from typing import Any
 
 from frozenkit.course.checks import choice, exercise, number, of_kind
-from frozenkit.scores import Score
+from frozenkit.probes.scores import Score
 
 
 @exercise("00.1")

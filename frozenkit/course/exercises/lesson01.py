@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from frozenkit.bounds import holdout_bound
 from frozenkit.course.checks import choice, exercise, number
+from frozenkit.theory.bounds import holdout_bound
 
 
 @exercise("01.1")

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from frozenkit.course.checks import choice, exercise, number, of_kind
-from frozenkit.probes import Probe
+from frozenkit.probes.probe import Probe
 
 
 @exercise("03.1")

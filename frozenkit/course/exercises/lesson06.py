@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from frozenkit.advice import Advice, Reason
+from frozenkit.comparison.advice import Advice, Reason
 from frozenkit.course.checks import choice, exercise, of_kind
 
 _CASE = (

@@ -1,0 +1,168 @@
+"""Controls: what the same head gets without what the backbone is said to bring."""
+
+import copy
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from frozenkit.errors import FrozenkitWarning, InputError
+from frozenkit.extraction.cache import FeatureCache
+from frozenkit.extraction.extract import extract
+from frozenkit.features import FeatureSet
+from frozenkit.images.dataset import ImageDataset
+from frozenkit.networks.backbone import Backbone, load_backbone
+from frozenkit.networks.zoo import list_backbones
+from frozenkit.probes.probe import fit_probe
+from frozenkit.probes.scores import Score, score
+from frozenkit.probes.selectivity import selectivity
+
+LARGEST_SIDE = 96  # pixels; a ridge on wider raw images would need more memory than it tells
+
+
+def control_scores(
+    train_images: ImageDataset,
+    test_images: ImageDataset,
+    backbone: Backbone,
+    *,
+    layer: str | None = None,
+    seed: int = 0,
+    cache: FeatureCache | None = None,
+    progress: bool | Callable[[int, int], None] | None = None,
+    features: tuple[FeatureSet, FeatureSet] | None = None,
+) -> dict[str, Score]:
+    """Four scores that a probe must beat before it says anything about the backbone.
+
+    Same images, same head (ridge), same strengths, each chosen by leave-one-out:
+
+    * ``"majority"``: always the commonest class of train.
+    * ``"shuffled labels"``: the backbone's features under permuted train labels, the median of several permutations.
+      Well above chance, something leaks.
+    * ``"raw pixels"``: the pictures themselves, flattened at their native size. What needs no network.
+    * ``"random weights"``: the same layer of the same architecture, seeded and never trained. What the architecture
+      alone brings.
+
+    Args:
+        train_images: What is fitted on.
+        test_images: What is reported on.
+        backbone: Whose claim is controlled.
+        layer: Default: the backbone's.
+        seed: Of the permutation and of the random weights.
+        cache: As in `extract`.
+        progress: As in `extract`.
+        features: (train, test) features of that layer, where they are at hand already; extracted otherwise.
+
+    Returns:
+        Name to `Score` on the test images, in the order above.
+
+    Raises:
+        InputError: If train and test differ in their classes, or `features` are of other images or another layer.
+
+    References:
+        J. Hewitt, P. Liang (2019), Designing and interpreting probes with control tasks, EMNLP.
+    """
+    if train_images.classes != test_images.classes:
+        raise InputError("`train_images` and `test_images` must have the same classes in the same order.")
+    layer = layer or backbone.default_layer
+    both = (train_images, test_images)
+
+    def features_of(source: Backbone) -> list[FeatureSet]:
+        return [extract(source, images, layers=[layer], cache=cache, progress=progress)[layer] for images in both]
+
+    if features is None:
+        train, test = features_of(backbone)
+    else:
+        train, test = features
+        for name, given, images in (("train", train, train_images), ("test", test, test_images)):
+            if given.ids != images.ids or given.layer != layer:
+                raise InputError(f"`features` must be those of {layer!r} for the {name} images, in the same order.")
+    majority = torch.bincount(train.labels, minlength=train.n_classes).argmax()
+    return {
+        "majority": score(majority.expand(len(test)), test.labels, n_classes=test.n_classes, classes=test.classes),
+        "shuffled labels": selectivity(train, test, seed=seed).control,
+        "raw pixels": _ridge_score(*raw_pixels(train_images, test_images)),
+        "random weights": _ridge_score(*features_of(randomized(backbone, seed=seed))),
+    }
+
+
+def randomized(backbone: Backbone, *, seed: int = 0) -> Backbone:
+    """The same architecture and preprocessing with seeded random weights.
+
+    A backbone known by name is built anew; your own module is copied, and every part of it that can is reset.
+
+    Raises:
+        InputError: If a part of your own module holds parameters that it cannot reset.
+    """
+    if backbone.name in list_backbones() or backbone.name.startswith("timm/"):
+        module = load_backbone(backbone.name, weights=None, image_size=backbone.image_size, seed=seed).module
+    else:
+        module = copy.deepcopy(backbone.module)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for name, part in module.named_modules():
+                if hasattr(part, "reset_parameters"):
+                    part.reset_parameters()
+                elif next(part.parameters(recurse=False), None) is not None:
+                    raise InputError(
+                        f"`backbone` must be one whose parts can be reset; {name!r} has parameters and no "
+                        "`reset_parameters`. Give that method, which draws new ones."
+                    )
+    return Backbone(
+        module,
+        backbone.preprocess,
+        name=f"{backbone.name} (random weights)",
+        image_size=backbone.image_size,
+        default_layer=backbone.default_layer,
+        n_prefix_tokens=backbone.n_prefix_tokens,
+        device=backbone.device,
+    )
+
+
+def raw_pixels(*sets: ImageDataset) -> tuple[FeatureSet, ...]:
+    """Each picture flattened to one row, values in [0, 1]: the features of no network.
+
+    Pictures keep their size where all share one of at most 96 pixels a side; otherwise all are resized to the smallest
+    width and height among them, at most 96. Grey pictures give one channel.
+
+    Args:
+        sets: Sets of images, to be treated alike.
+
+    Returns:
+        One `FeatureSet` for each, with layer ``"pixels"``.
+    """
+    sizes = {images[i][0].size for images in sets for i in range(len(images))}
+    target = tuple(min(LARGEST_SIDE, *(size[axis] for size in sizes)) for axis in (0, 1))
+    resize = sizes != {target}
+    rows = [_pixels(images, target if resize else None) for images in sets]
+    grey = all((x[..., :1] == x).all() for x in rows)
+    return tuple(
+        FeatureSet(
+            (x[..., :1] if grey else x).flatten(1).float() / 255,
+            torch.as_tensor(images.labels),
+            tuple(images.classes),
+            tuple(images.ids),
+            "pixels",
+            "",
+        )
+        for x, images in zip(rows, sets)
+    )
+
+
+def _pixels(images: ImageDataset, size: Any) -> Tensor:
+    """(n, h, w, 3) uint8."""
+    pictures = (images[i][0].convert("RGB") for i in range(len(images)))
+    if size is not None:
+        pictures = (picture.resize(size, Image.Resampling.BOX, reducing_gap=3.0) for picture in pictures)
+    return torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures]))
+
+
+def _ridge_score(train: FeatureSet, test: FeatureSet) -> Score:
+    with warnings.catch_warnings():
+        # On noise the best strength is an accident, and so is its place in the grid.
+        warnings.simplefilter("ignore", FrozenkitWarning)
+        return fit_probe(train).score(replace(test, layer=train.layer))

@@ -1,0 +1,525 @@
+"""The store of features: one HDF5 file a fingerprint, never stale, never half; lazy reading of what exceeds memory."""
+
+import hashlib
+import json
+import math
+import os
+import re
+import stat
+import time
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from frozenkit._files import disk_errors, open_regular, written_aside
+from frozenkit.errors import CacheError, CacheMissError, DataError, InputError
+from frozenkit.extraction._file import STORAGE, FeatureFile, PartFile
+from frozenkit.extraction._locks import locked
+from frozenkit.features import FeatureSet, expect_set
+from frozenkit.fingerprint import Fingerprint
+
+
+class CachedFeatures(torch.utils.data.Dataset):
+    """A `FeatureSet` that stays on disk: same attributes, but rows are read, and verified, when asked for.
+
+    Indexing gives (feature, label) float32 pairs; it may be shared with DataLoader workers, each of which opens the
+    file for itself.
+
+    Args:
+        path: A complete feature file.
+
+    Raises:
+        CacheError: If the file is damaged.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).absolute()  # workers may start elsewhere
+        self._file: FeatureFile | None = None
+        self._owner = -1
+        self._seen: tuple[Any, ...] | None = None
+        header = self._open().header
+        labels, about = self._open().about()
+        blank = _feature_set(self.path, torch.empty(len(labels), 0), labels, about, header.fingerprint)
+        self.labels, self.classes, self.ids, self.layer = blank.labels, blank.classes, blank.ids, blank.layer
+        self.ingredients: dict[str, Any] = about.get("ingredients", {})
+        if not isinstance(self.ingredients, dict):
+            raise CacheError(f"{self.path} is not a feature file: its ingredients are {self.ingredients!r}.")
+        self.fingerprint = header.fingerprint
+        self.shape = header.shape
+        self.storage = header.storage
+
+    @property
+    def n_features(self) -> int:
+        """d, the width of one feature vector."""
+        return self.shape[-1]
+
+    @property
+    def n_classes(self) -> int:
+        """k, the number of classes; 0 for regression."""
+        return len(self.classes)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        row = range(len(self))[index]
+        return self.rows([row])[0], self.labels[row]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+        """A whole batch in one go: what DataLoader calls."""
+        return list(zip(self.rows(indices), self.labels[torch.as_tensor(indices)], strict=True))
+
+    def rows(self, indices: Sequence[int] | np.ndarray | Tensor) -> Tensor:
+        """Those rows, in that order, as (m, d) float32."""
+        index = np.asarray(indices, dtype=np.int64)
+        if len(index) and (index.min() < 0 or index.max() >= len(self)):
+            raise InputError(f"`indices` must lie in 0..{len(self) - 1}, got {index.min()}..{index.max()}.")
+        file = self._open()
+        try:
+            out = torch.empty(len(index), *self.shape[1:])
+        except RuntimeError as error:  # of torch's, where others have a MemoryError
+            raise CacheError(
+                f"{len(index)} rows of {self.path} do not fit into memory. Read fewer at a time, as `batches` does."
+            ) from error
+        for start in range(0, len(index), block := 1 + 2**20 // max(1, file.header.row_bytes)):
+            # A megabyte at a time is read, compared with its checksums and converted while it lies in the cache.
+            out[start : start + block] = file.rows(index[start : start + block])
+        return out
+
+    def batches(self, size: int = 4096) -> Iterator[tuple[Tensor, Tensor]]:
+        """All rows in order, as (features, labels) chunks of `size`; memory stays flat."""
+        for start in range(0, len(self), size):
+            stop = min(start + size, len(self))
+            yield self.rows(range(start, stop)), self.labels[start:stop]
+
+    def load(self) -> FeatureSet:
+        """Everything, in memory."""
+        features = self.rows(np.arange(len(self)))
+        return FeatureSet(features, self.labels, self.classes, self.ids, self.layer, self.fingerprint)
+
+    def __repr__(self) -> str:
+        size = " × ".join(map(str, self.shape[1:]))
+        return f"CachedFeatures({len(self)} images × {size} features, {self.storage}, layer={self.layer!r}, on disk)"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_file": None, "_owner": -1}
+
+    def __del__(self) -> None:
+        if getattr(self, "_file", None) is not None and self._owner == os.getpid():
+            self._file.close()  # type: ignore[union-attr]
+
+    def _open(self) -> FeatureFile:
+        if self._file is None or self._owner != os.getpid():  # after a fork: open again
+            file = FeatureFile(self.path)
+            seen = (file.header.fingerprint, file.header.shape, file.header.digest)
+            if seen != (self._seen or seen):  # these are the rows of other labels
+                file.close()
+                raise CacheError(f"{self.path} holds other features than when it was opened. Open it again.")
+            self._file, self._owner, self._seen = file, os.getpid(), seen
+        return self._file
+
+
+class FeatureCache:
+    """A folder of feature files, found by fingerprint.
+
+    Args:
+        root: The folder; default ``$FROZENKIT_HOME/cache``, or the user's cache folder.
+        storage: ``"float32"`` (default), ``"float16"`` (half the size; up to 65504) or ``"bfloat16"`` (half the size,
+            full range, three digits). Part of the key.
+        shared: A second folder that is only read, for what is not in `root`: a class's, say; default
+            ``$FROZENKIT_SHARED_CACHE``.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     FeatureCache(folder)
+        FeatureCache(0 entries, 0.0 MB, float32)
+    """
+
+    def __init__(
+        self, root: str | Path | None = None, *, storage: str = "float32", shared: str | Path | None = None
+    ) -> None:
+        if storage not in STORAGE:
+            raise InputError(f"`storage` must be one of {', '.join(STORAGE)}, got {storage!r}.")
+        self.root = Path(root) if root is not None else default_root()
+        self.storage = storage
+        shared = shared or os.environ.get("FROZENKIT_SHARED_CACHE")
+        self.shared = Path(shared) if shared else None
+
+    def __contains__(self, fingerprint: str) -> bool:
+        return _is_file(self._found(fingerprint))
+
+    def path(self, fingerprint: str) -> Path:
+        """Where the features of this fingerprint are, or would be."""
+        if not _is_digest(fingerprint):
+            raise InputError(f"`fingerprint` must be 64 hexadecimal digits, got {fingerprint!r}.")
+        return self.root / f"{fingerprint}.h5"
+
+    def _found(self, fingerprint: str) -> Path:
+        """The own file, else the shared one, else where the own one would be."""
+        own = self.path(fingerprint)
+        shared = self.shared / own.name if self.shared else own
+        return shared if _is_file(shared) and not _is_file(own) else own
+
+    def open(self, fingerprint: str) -> CachedFeatures:
+        """The stored features, left on disk.
+
+        Raises:
+            CacheMissError: If there are none.
+            CacheError: If they are damaged, or of another version.
+        """
+        if fingerprint not in self:
+            raise CacheMissError(f"nothing is stored under {fingerprint[:12]}… in {self.root}. Extract it first.")
+        return CachedFeatures(self._found(fingerprint))
+
+    def load(self, fingerprint: str) -> FeatureSet:
+        """The stored features, in memory; raises like `open`."""
+        return self.open(fingerprint).load()
+
+    def entries(self) -> Any:
+        """A pandas table, newest first: what is stored, how large, and from which ingredients."""
+        import pandas as pd
+
+        rows: list[dict[str, Any]] = []
+        for path, status in self._files():
+            try:
+                file = CachedFeatures(path)
+            except CacheError as error:
+                rows.append({"fingerprint": path.stem, "state": str(error)})
+                continue
+            named = {
+                key: file.ingredients.get(key) for key in ("dataset", "backbone", "image_size", "pooling", "precision")
+            }
+            shape = {"layer": file.layer, "rows": len(file), "width": file.n_features, "storage": file.storage}
+            rows.append({"fingerprint": path.stem, **named, **shape, "state": "ok"})
+            rows[-1] |= {
+                "MB": round(status.st_size / 1e6, 2),
+                "written": pd.Timestamp(status.st_mtime, unit="s"),
+            }
+        return pd.DataFrame(rows, columns=_COLUMNS)
+
+    def verify(self) -> dict[str, str]:
+        """Reads every byte that would ever be returned: fingerprint to ``"ok"`` or to what is wrong."""
+        states = {path: self.verify_entry(path.stem) for path, _ in self._files()}
+        return {path.stem: state for path, state in states.items() if state == "ok" or _is_file(path)}
+
+    def verify_entry(self, fingerprint: str) -> str:
+        """``"ok"``, or what is wrong with this entry."""
+        try:
+            for _ in self.open(fingerprint).batches():
+                pass
+        except CacheError as error:
+            return str(error)
+        return "ok"
+
+    def remove(self, fingerprint: str) -> None:
+        """Forgets one entry, with its unfinished part, unless a process is writing that just now.
+
+        Raises:
+            CacheError: If the folder refuses.
+        """
+        self._remove(fingerprint, [part for part, _ in self._files(".part") if _digest_of(part) == fingerprint])
+
+    def _remove(self, fingerprint: str, parts: Iterable[Path]) -> None:
+        path = self.path(fingerprint)
+        if not self.root.is_dir():
+            return
+        lock, state = path.with_suffix(".lock"), "alone"
+        with disk_errors(path), ExitStack() as stack:
+            try:
+                state = stack.enter_context(locked(lock, wait=False))
+            except CacheError:  # a full disk may have no room for a lock; it must be possible to empty it all the same
+                state = "busy" if os.path.lexists(lock) else "alone"
+            for file in (path, *(parts if state != "busy" else ())):
+                if _is_file(file) or file.is_symlink():
+                    file.unlink(missing_ok=True)
+
+    def clear(self, *, name: str | None = None, older_than_days: float = 0.0) -> int:
+        """Forgets entries whose dataset or backbone is `name` (all, if None) and that are at least that old.
+
+        Returns:
+            How many entries went, unfinished ones included.
+
+        Raises:
+            InputError: If `older_than_days` is negative or not finite.
+        """
+        if not 0 <= older_than_days < math.inf:
+            raise InputError(f"`older_than_days` must be a finite number of at least 0, got {older_than_days!r}.")
+        limit = time.time() - older_than_days * 86_400
+        found: dict[str, list[Path]] = {}
+        for path, status in [*self._files(), *self._files(".part")]:
+            old = not older_than_days or status.st_mtime <= limit  # a wrong clock writes entries in the future
+            if old and (name is None or name in _names(path)):
+                found.setdefault(_digest_of(path), []).append(path)
+        for fingerprint, paths in found.items():
+            self._remove(fingerprint, [path for path in paths if path.suffix == ".part"])
+        return len(found)
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk, unfinished files included."""
+        return sum(status.st_size for _, status in [*self._files(), *self._files(".part")])
+
+    def why(self, fingerprint: Fingerprint) -> dict[str, tuple[Any, Any]]:
+        """Why is this a miss? Ingredient to (wanted, stored) against the stored entry that differs in fewest."""
+        nearest: dict[str, tuple[Any, Any]] | None = None
+        for path, _ in self._files():
+            try:
+                stored = Fingerprint(CachedFeatures(path).ingredients)
+            except CacheError:
+                continue
+            differs = fingerprint.differences(stored)
+            if nearest is None or len(differs) < len(nearest):
+                nearest = differs
+        return nearest or {}
+
+    def part(
+        self, like: FeatureSet, shape: tuple[int, ...], batch_size: int, fingerprint: Fingerprint, *, alone: bool = True
+    ) -> PartFile:
+        """The unfinished file for these features: carried on if it has these batch boundaries, else begun.
+
+        Args:
+            like: Carries labels, classes, ids, layer and fingerprint.
+            shape: (n, d) or (n, t, d).
+            batch_size: Where batches begin.
+            fingerprint: Its ingredients go into the file.
+            alone: What `writing` gave: if another process may write the same, each has a file of its own.
+        """
+        path = self.path(like.fingerprint)
+        part = PartFile.resume(path, like.fingerprint) if alone else None
+        if part is not None and (part.header.batch_size != batch_size or part.header.shape != shape):
+            part.close()
+            part = None
+        return part or PartFile.create(path, like, shape, self.storage, batch_size, fingerprint.to_json(), alone=alone)
+
+    def unfinished_batch_size(self, fingerprints: Iterable[str]) -> int | None:
+        """The batch size of the interrupted run that wrote one of these, if there was one."""
+        for fingerprint in fingerprints:
+            if (part := PartFile.resume(self.path(fingerprint), fingerprint)) is not None:
+                part.close()
+                return part.header.batch_size
+        return None
+
+    @contextmanager
+    def writing(self, fingerprints: Iterable[str]) -> Iterator[bool]:
+        """Only one process at a time is inside with the same fingerprint; others wait, and take over if it dies.
+
+        Yields:
+            Whether that holds: False, with a warning, on a file system without locks.
+        """
+        with ExitStack() as stack:
+            locks = [  # one order for all, so nobody waits in a circle
+                stack.enter_context(locked(self.path(fingerprint).with_suffix(".lock")))
+                for fingerprint in sorted(fingerprints)
+            ]
+            yield "no locks" not in locks
+
+    def _files(self, suffix: str = ".h5") -> list[tuple[Path, os.stat_result]]:
+        """Plain files with names that we give, newest first: others may keep things in this folder, too."""
+        found = []
+        try:
+            paths = list(self.root.iterdir())
+        except OSError:
+            paths = []
+        for path in paths:
+            if path.suffix != suffix or not _digest_of(path):
+                continue
+            try:
+                status = path.stat()
+            except OSError:  # gone meanwhile, or a link that leads nowhere
+                continue
+            if stat.S_ISREG(status.st_mode):
+                found.append((path, status))
+        return sorted(found, key=lambda pair: -pair[1].st_mtime)
+
+    def __repr__(self) -> str:
+        count = len(self._files())
+        return f"FeatureCache({count} {'entry' if count == 1 else 'entries'}, {self.size / 1e6:.1f} MB, {self.storage})"
+
+
+_COLUMNS = ["dataset", "backbone", "layer", "pooling", "image_size", "precision", "storage"]
+_COLUMNS += ["rows", "width", "MB", "written", "state", "fingerprint"]
+
+
+def _is_digest(name: str) -> bool:
+    return len(name) == 64 and not set(name) - set("0123456789abcdef")
+
+
+def _digest_of(path: Path) -> str:
+    """The fingerprint that an entry's file is called after; empty if it is not ours."""
+    match = re.fullmatch(r"([0-9a-f]{64})(\.h5|(\.\d+-[0-9a-f]{8})?\.part)", path.name)
+    return match[1] if match else ""
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def default_root() -> Path:
+    """``$FROZENKIT_HOME/cache`` if set, else ``frozenkit`` in the user's cache folder."""
+    if home := os.environ.get("FROZENKIT_HOME"):
+        return Path(home) / "cache"
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("frozenkit"))
+
+
+def save_features(features: FeatureSet, path: str | Path) -> None:
+    """Writes a `FeatureSet` to one file, by suffix: ``.h5``, ``.npz`` or ``.safetensors``; without pickle.
+
+    The file is written aside and renamed when it is on the disk: at each moment `path` is the old file or the new one,
+    whole. What is in it is covered by checksums, which `load_features` compares. ``.h5`` holds float32.
+
+    Raises:
+        InputError: If `features` is something else or has no labels, or the suffix is another one.
+        CacheError: If the file cannot be written; what was there is still there.
+    """
+    if not isinstance(features, FeatureSet):
+        raise InputError(f"`features` must be a FeatureSet, got {type(features).__name__}. Stored ones have `.load()`.")
+    expect_set(features, "features")  # with labels
+    path = _with_known_suffix(path)
+    if path.suffix == ".h5":
+        shape = tuple(features.features.shape)
+        part = PartFile.create(path, features, shape, "float32", max(len(features), 1), "{}", alone=False)
+        try:
+            part.write(0, features.features.detach().cpu())
+            part.finish()
+        finally:
+            part.close()
+        return
+    about = {name: getattr(features, name) for name in ("classes", "ids", "layer", "fingerprint")}
+    x, y = features.features.detach().cpu().contiguous(), features.labels.detach().cpu().contiguous()
+    if path.suffix == ".npz":
+        x = x.float()  # NumPy has no bfloat16
+    signed = json.dumps({**about, "sha256": _sha256(about, x, y)})
+    with written_aside(path) as part_path:
+        if path.suffix == ".npz":
+            with part_path.open("wb") as file:
+                np.savez(file, allow_pickle=False, features=x.numpy(), labels=y.numpy(), about=np.array(signed))
+        else:
+            from safetensors import SafetensorError
+            from safetensors.torch import save_file
+
+            try:
+                save_file({"features": x, "labels": y}, part_path, metadata={"about": signed})
+            except SafetensorError as error:
+                raise OSError(str(error)) from error
+
+
+def load_features(path: str | Path) -> FeatureSet:
+    """Reads what `save_features` wrote.
+
+    Raises:
+        InputError: If the suffix is unknown.
+        CacheError: If the file is damaged or holds something else.
+    """
+    path = _with_known_suffix(path)
+    os.close(open_regular(path))  # no pipe, no device
+    if path.suffix == ".h5":
+        return CachedFeatures(path).load()
+    try:
+        x, y, text = _read_npz(path) if path.suffix == ".npz" else _read_safetensors(path)
+        about = json.loads(text)
+        expected = about.pop("sha256", None)
+        actual = _sha256(about, x, y)
+    except Exception as error:  # each library has its own family for "not my format"
+        raise CacheError(f"{path} is damaged or was not written by save_features: {error}") from error
+    if expected is None:
+        raise CacheError(
+            f"{path} carries no sha256: another program wrote it, or frozenkit before it wrote one. "
+            "Extract the features, and save them, again."
+        )
+    if actual != expected:
+        raise CacheError(f"{path} is damaged: its content does not match its sha256. Extract the features again.")
+    return _feature_set(path, x, y, about, about.get("fingerprint"))
+
+
+def _with_known_suffix(path: str | Path) -> Path:
+    if Path(path).suffix not in (".h5", ".npz", ".safetensors"):
+        raise InputError(f"`path` must end in .h5, .npz or .safetensors, got {Path(path).name!r}.")
+    return Path(path)
+
+
+def _read_npz(path: Path) -> tuple[Tensor, Tensor, str]:
+    names = ["features.npy", "labels.npy", "about.npy"]
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if sorted(member.filename for member in members) != sorted(names):
+            raise CacheError("it must hold features, labels and about, and nothing else.")
+        if sum(member.file_size for member in members) > path.stat().st_size:
+            raise CacheError("it is compressed, or names more than the file can hold.")
+        for member in members:
+            with archive.open(member) as file:  # np.load takes the memory that an array's header asks for
+                version = np.lib.format.read_magic(file)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(file)
+                if not dtype.hasobject and math.prod(shape) * dtype.itemsize != member.file_size - file.tell():
+                    raise CacheError(f"{member.filename} names more, or less, than it holds.")
+    with np.load(path, allow_pickle=False) as arrays:
+        return torch.from_numpy(arrays["features"]), torch.from_numpy(arrays["labels"]), str(arrays["about"])
+
+
+def _read_safetensors(path: Path) -> tuple[Tensor, Tensor, str]:
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        about = (file.metadata() or {}).get("about")
+        if about is None or sorted(file.keys()) != ["features", "labels"]:
+            raise CacheError("it must hold features, labels and about, and nothing else.")
+        return file.get_tensor("features"), file.get_tensor("labels"), about
+
+
+def _sha256(about: dict[str, Any], *tensors: Tensor) -> str:
+    total = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for tensor in tensors:
+        total.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        if tensor.numel():  # torch has no byte view of nothing
+            total.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def _feature_set(path: Path, x: Tensor, y: Tensor, about: Any, fingerprint: Any) -> FeatureSet:
+    """What a file holds, if it is what a `FeatureSet` may be."""
+    try:
+        classes, ids, layer = (about[name] for name in ("classes", "ids", "layer"))
+        if not isinstance(classes, list) or not isinstance(ids, list) or not x.is_floating_point():
+            raise TypeError("classes and ids must be lists, features floating")
+        if not all(isinstance(text, str) for text in (*classes, *ids, layer, fingerprint)):
+            raise TypeError("classes, ids, layer and fingerprint must be texts")
+        return FeatureSet(x, y, tuple(classes), tuple(ids), layer, fingerprint)
+    except (KeyError, TypeError, DataError) as error:
+        raise CacheError(f"{path} is damaged or was not written by save_features: {error!r}") from error
+
+
+def _names(path: Path) -> set[str]:
+    """Data set and backbone of an entry, finished or not."""
+    try:
+        with closing(FeatureFile(path, unfinished=True)) as file:
+            ingredients = file.about()[1]["ingredients"]
+        return {str(ingredients.get("dataset")), str(ingredients.get("backbone"))}
+    except (CacheError, KeyError, TypeError, AttributeError):
+        return set()
+
+
+def round_through(features: Tensor, storage: str) -> Tensor:
+    """Float32 values after a trip through the storage type, so that cold and warm calls agree.
+
+    Raises:
+        CacheError: If a finite value overflows it (float16 ends at 65504).
+    """
+    stored = features.to(STORAGE[storage][0])
+    if not torch.isfinite(stored).all() and torch.isfinite(features).all():
+        raise CacheError(
+            f"features must fit {storage}, whose largest value is {torch.finfo(stored.dtype).max:g}, but reach "
+            f"{features.abs().max():g}. Use storage='bfloat16' or 'float32'."
+        )
+    return stored.float()

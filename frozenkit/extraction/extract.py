@@ -1,0 +1,383 @@
+"""Images + backbone + layers → one `FeatureSet` a layer, in a single pass that ends after the last layer wanted."""
+
+import copy
+import hashlib
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, nullcontext
+from numbers import Integral
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from frozenkit._devices import full_float32, has_native_bfloat16
+from frozenkit._progress import progress_bar
+from frozenkit.errors import ActivationError, CacheError, CacheMissError, FrozenkitWarning, InputError
+from frozenkit.extraction._file import PartFile
+from frozenkit.extraction.cache import FeatureCache, round_through
+from frozenkit.features import FeatureSet
+from frozenkit.fingerprint import (
+    FORMAT,
+    Fingerprint,
+    behaviours,
+    digest_tensor,
+    probe_images,
+    probe_preprocess,
+    stable_repr,
+)
+from frozenkit.images.dataset import ImageDataset
+from frozenkit.networks.backbone import Backbone
+from frozenkit.networks.layers import POOLINGS, in_eval_mode, pooled_activations, pooled_shape
+
+
+class Images(Protocol):
+    """What `extract` asks of a dataset; every `ImageDataset` has it."""
+
+    labels: Tensor
+    classes: tuple[str, ...]
+    ids: tuple[str, ...]
+    name: str
+
+    @property
+    def digest(self) -> str:
+        """Depends on pictures, labels and order."""
+        ...
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> tuple[Any, int]: ...
+
+
+def extract(
+    backbone: Backbone,
+    dataset: Images,
+    *,
+    layers: str | Sequence[str] | None = None,
+    pooling: str = "mean",
+    precision: str = "auto",
+    batch_size: int | None = None,
+    cache: FeatureCache | None = None,
+    lazy: bool = False,
+    progress: bool | Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """The features of every image at every layer asked for, in one pass.
+
+    The backbone is in eval mode and computes no gradients; its modes and hooks are given back. Rows come in the order
+    of the dataset, and an image's features do not depend on its batch neighbours.
+
+    Args:
+        backbone: From `load_backbone`, or your own.
+        dataset: An `ImageDataset` of n images.
+        layers: Names from ``backbone.layers``; default what the network's own classifier reads, see
+            `Backbone.default_layer`, which no pooling changes.
+        pooling: What becomes of a map or of tokens: ``"mean"`` or ``"max"`` over all positions; ``"pyramid"``, averages
+            over 1×1, 2×2 and 4×4 cells (21·c numbers); ``"tokens"``, (t, d) left as they are; of a transformer these
+            four are over its patches, without CLS, distillation and register tokens. ``"cls"`` is its first token,
+            ``"flatten"`` every number.
+        precision: ``"exact"`` computes in float32, ``"fast"`` in bfloat16 where the hardware multiplies it natively,
+            else as ``"exact"``; ``"auto"`` is ``"fast"`` where that helps. Features come as float32 either way.
+        batch_size: Images at a time; default on a CPU 32, or 64 in bfloat16, on a GPU 256. Rows keep their order.
+        cache: Where to look first and to store; None stores nothing. An interrupted extraction is carried on.
+        lazy: Leave the features on disk: values are `CachedFeatures`, and memory stays flat in n. Needs `cache`.
+        progress: True for a bar with rate and time left, False for none, None for a bar where someone watches (a
+            terminal or a notebook), or a function called with (images done, images in all).
+
+    Returns:
+        Layer name to `FeatureSet` (or `CachedFeatures`), in the order asked for; (n, d) float32 on the CPU.
+
+    Raises:
+        InputError: If an argument does not fit (`UnknownNameError` for a layer's name), or if features are to be kept
+            and the backbone's preprocessing is random.
+        ActivationError: If a layer gives a value that is not finite; names layer and images.
+        CacheError: If the cache cannot be written.
+
+    Example:
+        >>> from frozenkit import load_backbone, load_dataset
+        >>> backbone = load_backbone(image_size=64, device="cpu")
+        >>> extract(backbone, load_dataset("digits", limit=20), layers=["blocks.2", "blocks.6"], progress=False)
+        {'blocks.2': FeatureSet(20 images × 40 features, ...), 'blocks.6': FeatureSet(20 images × 320 features, ...)}
+    """
+    names = backbone.check_layers(layers)
+    if pooling not in POOLINGS:
+        raise InputError(f"`pooling` must be one of {', '.join(POOLINGS)}, got {pooling!r}.")
+    if len(dataset) == 0:
+        raise InputError("`dataset` must hold at least one image, got none.")
+    if batch_size is not None and (not isinstance(batch_size, Integral) or batch_size < 1):
+        raise InputError(f"`batch_size` must be at least 1 and a whole number, got {batch_size!r}.")
+    if lazy and cache is None:
+        raise InputError("`lazy=True` leaves features on disk, so it needs `cache=FeatureCache()`.")
+    resolved = _resolve_precision(precision, backbone.device.type)
+    storage = cache.storage if cache else "float32"
+    if isinstance(dataset, ImageDataset):
+        dataset = dataset.pinned()  # one digest from here on, even if another thread takes a newer one meanwhile
+    try:
+        prints = _fingerprints(backbone, dataset, names, pooling, resolved, storage, cache)
+    except _NoFingerprintError:
+        if cache is not None:
+            raise
+        prints = {}  # nothing is kept, so nothing can be stale
+    usual = 256 if backbone.device.type == "cuda" else 64 if resolved == "fast" else 32
+    run = _Run(backbone, dataset, pooling, resolved, int(batch_size or usual))
+    with progress_bar(progress, len(dataset), backbone.name) as advance:
+        if cache is None:
+            blank = {name: _blank(dataset, name, prints.get(name)) for name in names}
+            return _in_memory(run, blank, advance)
+        with cache.writing(prints[name].digest for name in names if _fault(cache, prints[name])) as alone:
+            faults = {name: fault for name in names if (fault := _fault(cache, prints[name]))}
+            for fault in faults.values():
+                if not isinstance(fault, CacheMissError):
+                    warnings.warn(f"{fault} Extracting it again.", FrozenkitWarning, stacklevel=2)
+            if faults:
+                _into_cache(run, {name: prints[name] for name in faults}, cache, alone, advance)
+            else:
+                advance(len(dataset))
+        opened = {name: cache.open(prints[name].digest) for name in names}
+    if lazy:
+        return opened
+    try:
+        return {name: stored.load() for name, stored in opened.items()}
+    except CacheError as error:  # a row is damaged, which shows only when it is read
+        warnings.warn(f"{error} Extracting it again.", FrozenkitWarning, stacklevel=2)
+    with (
+        progress_bar(progress, len(dataset), backbone.name) as advance,
+        cache.writing(prints[name].digest for name in names) as alone,
+    ):
+        damaged = {name: prints[name] for name in names if cache.verify_entry(prints[name].digest) != "ok"}
+        if damaged:  # else another process has mended it
+            _into_cache(run, damaged, cache, alone, advance)
+    return {name: cache.load(prints[name].digest) for name in names}  # one's own come before a shared, damaged one
+
+
+class _Run:
+    """One extraction: what computes, on what, how."""
+
+    def __init__(self, backbone: Backbone, dataset: Images, pooling: str, precision: str, batch_size: int) -> None:
+        self.backbone, self.dataset = backbone, dataset
+        self.pooling, self.precision, self.batch_size = pooling, precision, batch_size
+
+    def batches(self, layers: Sequence[str], starts: Sequence[int]) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        """(first row, layer → pooled features on the CPU) for each start; images are decoded ahead of the computing."""
+        module = self.backbone.module
+        trace = self.backbone.trace()
+        if self.precision == "fast":
+            module = copy.deepcopy(module).to(dtype=torch.bfloat16, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        exact = nullcontext() if self.precision == "fast" else full_float32()
+        with in_eval_mode(module), torch.no_grad(), exact:
+            n = len(self.dataset)
+            parts = [range(start, min(start + self.batch_size, n)) for start in starts]
+            for start, images in zip(starts, decoded(self.backbone.preprocess, self.dataset, parts), strict=True):
+                batch = images.to(self.backbone.device, non_blocking=True)
+                if self.precision == "fast":
+                    batch = batch.to(torch.bfloat16)
+                pooled = pooled_activations(module, batch, layers, self.pooling, trace)
+                yield start, {name: self._finite(name, start, pooled[name].cpu()) for name in layers}
+
+    def _finite(self, layer: str, start: int, features: Tensor) -> Tensor:
+        bad = ~torch.isfinite(features).flatten(1).all(1)
+        if bad.any():
+            ids = [self.dataset.ids[start + int(i)] for i in bad.nonzero().flatten()[:5]]
+            raise ActivationError(
+                f"activations of layer {layer!r} must be finite, but are not for {int(bad.sum())} images of a batch: "
+                f"{', '.join(ids)}. Look at these images, or try precision='exact'."
+            )
+        return features
+
+
+def _in_memory(run: _Run, blank: dict[str, FeatureSet], advance: Callable[[int], None]) -> dict[str, FeatureSet]:
+    n = len(run.dataset)
+    rows: dict[str, Tensor] = {}
+    for start, batch in run.batches(list(blank), range(0, n, run.batch_size)):
+        for name, features in batch.items():
+            if name not in rows:
+                rows[name] = torch.empty(n, *features.shape[1:])
+            rows[name][start : start + len(features)] = features
+        advance(len(features))
+    return {name: _filled(like, rows[name]) for name, like in blank.items()}
+
+
+def _into_cache(
+    run: _Run,
+    missing: Mapping[str, Fingerprint],
+    cache: FeatureCache,
+    alone: bool,
+    advance: Callable[[int], None],
+) -> None:
+    """Computes what no finished or interrupted run has left, batch by batch, straight into the files."""
+    n = len(run.dataset)
+    run.batch_size = cache.unfinished_batch_size(p.digest for p in missing.values()) or run.batch_size
+    starts = range(0, n, run.batch_size)
+    trace = run.backbone.trace()
+    with ExitStack() as stack:
+        parts: dict[str, PartFile] = {}
+        done = np.ones(n, dtype=bool)
+        for name, fingerprint in missing.items():
+            shape = (n, *pooled_shape(trace, name, run.pooling))
+            part = cache.part(_blank(run.dataset, name, fingerprint), shape, run.batch_size, fingerprint, alone=alone)
+            stack.callback(part.close)
+            parts[name] = part
+            done &= part.finished_rows()
+        todo = [start for start in starts if not done[start : start + run.batch_size].all()]
+        advance(n - sum(min(run.batch_size, n - start) for start in todo))
+        for start, batch in run.batches(list(missing), todo):
+            for name, features in batch.items():
+                round_through(features, cache.storage)  # refuses what does not fit
+                parts[name].write(start, features)
+            advance(len(features))
+        for part in parts.values():
+            part.finish()
+
+
+def _fault(cache: FeatureCache, fingerprint: Fingerprint) -> CacheError | None:
+    """Why nothing sound is stored, as far as that shows without reading the rows; None if it is."""
+    try:
+        cache.open(fingerprint.digest)
+    except CacheError as error:
+        return error
+    return None
+
+
+def fingerprint_of(
+    backbone: Backbone,
+    dataset: Images,
+    layer: str,
+    *,
+    pooling: str = "mean",
+    precision: str = "auto",
+    storage: str = "float32",
+    cache: FeatureCache | None = None,
+) -> Fingerprint:
+    """What `extract` files these features under: every ingredient that decides the numbers, defaults included.
+
+    Preprocessing and network count by what they *do*. Two fixed images are preprocessed, and every byte counts; one of
+    them goes through the network, and its pooled output at this layer counts, rounding aside (see
+    `frozenkit.fingerprint.behaviours`). Weights, buffers, the network's printed structure and its modules' plain
+    attributes count exactly. So closures, lambdas, edited forwards and hooks are told apart, and an equal pipeline
+    agrees in another process and on another machine.
+
+    Not covered: what preprocessing or network do differently on other images only; an edited forward that moves the
+    layer's output by much less than 1 %; the library that decodes the files (another Pillow may decode a JPEG
+    differently in the last bit). A network whose plain attributes change with each pass, such as a counter, never finds
+    its own entries again.
+
+    Args:
+        backbone: As in `extract`.
+        dataset: As in `extract`.
+        layer: One layer.
+        pooling: As in `extract`.
+        precision: As in `extract`; ``"auto"`` counts as what it resolves to here, ``"fast"`` with the type of device.
+        storage: The cache's storage type, unless `cache` is given.
+        cache: Where to look: of two fingerprints that only rounding tells apart, the stored one is taken.
+
+    Raises:
+        InputError: If preprocessing is random, or if preprocessing or network do not take the fixed images.
+    """
+    resolved = _resolve_precision(precision, backbone.device.type)
+    storage = cache.storage if cache else storage
+    return _fingerprints(backbone, dataset, [layer], pooling, resolved, storage, cache)[layer]
+
+
+class _NoFingerprintError(InputError):
+    """What preprocessing and network do cannot be told."""
+
+
+def _fingerprints(
+    backbone: Backbone,
+    dataset: Images,
+    layers: Sequence[str],
+    pooling: str,
+    precision: str,
+    storage: str,
+    cache: FeatureCache | None,
+) -> dict[str, Fingerprint]:
+    preprocess_digest, outputs = _probe(backbone, layers, pooling)
+    shared = {
+        "format": FORMAT,
+        "dataset": dataset.name,  # names are for the reader; digests decide
+        "dataset_digest": dataset.digest,
+        "n": len(dataset),
+        "backbone": backbone.name,
+        "weights_digest": backbone.digest,  # after the pass, which may set plain attributes
+        "preprocess": stable_repr(backbone.preprocess),
+        "preprocess_digest": preprocess_digest,
+        "image_size": backbone.image_size,
+        "pooling": pooling,
+        "precision": f"fast on {backbone.device.type}" if precision == "fast" else precision,
+        "storage": storage,
+    }
+    prints = {}
+    for layer in layers:
+        # The prefix: tokens that are no patches, left out by "mean" and its like.
+        own = {**shared, "layer": layer, "prefix_tokens": backbone.trace().prefix(layer)}
+        each = [Fingerprint({**own, "output_digest": digest}) for digest in behaviours(outputs[layer])]
+        stored = [fingerprint for fingerprint in each if cache is not None and fingerprint.digest in cache]
+        prints[layer] = (stored or each)[0]
+    return prints
+
+
+def _probe(backbone: Backbone, layers: Sequence[str], pooling: str) -> tuple[str, dict[str, Tensor]]:
+    """A digest of what preprocessing makes of fixed images, and what the layers give for the first, in float32."""
+    # Preprocessing that keeps an image's size needs one that fits the network.
+    square = (backbone.image_size, backbone.image_size)
+    for images in (probe_images(), probe_images([square])):
+        try:
+            tensors = probe_preprocess(backbone.preprocess, images)
+            with in_eval_mode(backbone.module), torch.no_grad(), full_float32():
+                batch = tensors[0][None].to(backbone.device)
+                outputs = pooled_activations(backbone.module, batch, layers, pooling, backbone.trace())
+            digest = hashlib.sha256("".join(map(digest_tensor, tensors)).encode()).hexdigest()
+        except InputError as error:
+            raise _NoFingerprintError(str(error)) from error
+        except Exception as error:  # other people's preprocessing and networks raise what they like
+            reason = error
+        else:
+            return digest, outputs
+    raise _NoFingerprintError(
+        f"`preprocess` and the network must take any RGB image, but a test image of {square[0]}×{square[1]} pixels gave"
+        f" {type(reason).__name__}: {reason}. Mend that, or extract without a cache."
+    ) from reason
+
+
+def _resolve_precision(precision: str, device_type: str) -> str:
+    if precision not in ("exact", "fast", "auto"):
+        raise InputError(f"`precision` must be 'exact', 'fast' or 'auto', got {precision!r}.")
+    return "fast" if precision != "exact" and has_native_bfloat16(device_type) else "exact"
+
+
+def _blank(dataset: Images, layer: str, fingerprint: Fingerprint | None) -> FeatureSet:
+    empty, digest = torch.empty(len(dataset), 0), fingerprint.digest if fingerprint else ""
+    return FeatureSet(empty, dataset.labels, tuple(dataset.classes), tuple(dataset.ids), layer, digest)
+
+
+def _filled(blank: FeatureSet, features: Tensor) -> FeatureSet:
+    return FeatureSet(features, blank.labels, blank.classes, blank.ids, blank.layer, blank.fingerprint)
+
+
+def decoded(
+    preprocess: Callable[[Any], Tensor], dataset: Any, parts: Iterable[Sequence[int]], *, ahead: int = 2
+) -> Iterator[Tensor]:
+    """(b, 3, h, w) for each part, in order; PIL works outside Python's lock, so decoding overlaps computing.
+
+    Args:
+        preprocess: Of a `Backbone`.
+        dataset: Whose ``dataset[i][0]`` is a picture.
+        parts: Row indices of each batch.
+        ahead: Batches made before they are asked for.
+    """
+
+    def decode(rows: Sequence[int]) -> Tensor:
+        return torch.stack([preprocess(dataset[int(i)][0]) for i in rows])
+
+    with ThreadPoolExecutor(max_workers=2, thread_name_prefix="frozenkit-decode") as workers:
+        pending: list[Future[Tensor]] = []
+        try:
+            for rows in parts:
+                pending.append(workers.submit(decode, rows))
+                if len(pending) > ahead:
+                    yield pending.pop(0).result()
+            while pending:
+                yield pending.pop(0).result()
+        finally:
+            for future in pending:
+                future.cancel()

@@ -1,0 +1,264 @@
+"""Gradient training of any head, on features that fit in memory or stay on disk."""
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from frozenkit._arrays import check_finite, described, r_squared, whole_number
+from frozenkit._devices import resolve_device
+from frozenkit.errors import DataError, InputError
+from frozenkit.features import FeatureSet, check_apart, expect_set
+
+
+@dataclass(frozen=True, eq=False)
+class TrainLog:
+    """What happened while a head was trained.
+
+    Attributes:
+        head: The trained head, with the parameters of its best epoch, in eval mode, on the device it came on.
+        history: One dict an epoch: ``epoch`` (from 1), ``lr``, ``train_loss``, ``val_loss``, ``val_score``.
+        best_epoch: The epoch whose parameters were kept: highest val score, then lowest val loss, then the earliest.
+        best_score: Accuracy on val in that epoch; R² in regression. Having been chosen by, it flatters; test does not.
+        stopped_early: Whether `patience` ended the training.
+    """
+
+    head: nn.Module
+    history: tuple[dict[str, float], ...]
+    best_epoch: int
+    best_score: float
+    stopped_early: bool
+
+    def to_frame(self) -> Any:
+        """A pandas table with one row an epoch."""
+        import pandas as pd
+
+        return pd.DataFrame(self.history).set_index("epoch")
+
+    def __repr__(self) -> str:
+        end = ", stopped early" if self.stopped_early else ""
+        return (
+            f"TrainLog({type(self.head).__name__}, {len(self.history)} epochs{end}, "
+            f"best epoch {self.best_epoch} with val score {self.best_score:.3f})"
+        )
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(repr(self))}</pre>"
+
+
+def train_head(
+    head: nn.Module,
+    train: Any,
+    val: Any,
+    *,
+    epochs: int = 100,
+    lr: float = 1e-2,
+    weight_decay: float = 1e-4,
+    batch_size: int = 256,
+    patience: int | None = 20,
+    seed: int = 0,
+    device: str | torch.device = "auto",
+    progress: Callable[[dict[str, float]], object] | None = None,
+) -> TrainLog:
+    """Trains a head in place with AdamW on a cosine schedule, and keeps the epoch that is best on val.
+
+    The loss is cross-entropy for integer labels and ½·squared error for float ones. The same seed gives the same head;
+    torch's global random state is as before afterwards. Features are taken as they are: standardise them where the
+    head does not normalise.
+
+    Args:
+        head: Any ``nn.Module`` from (b, d), or (b, t, d), to (b, k).
+        train: `FeatureSet`, or `CachedFeatures`, which are read in batches in random order.
+        val: Where the epoch is chosen; other images than train, the same width and classes.
+        epochs: At most so many passes, ≥ 1.
+        lr: Step size at the start, > 0; it falls to 0 along half a cosine.
+        weight_decay: AdamW's, ≥ 0, on every parameter with two dimensions or more; biases and norms go free.
+        batch_size: Rows a step, ≥ 1.
+        patience: Epochs without a better one on val before stopping; None never stops early.
+        seed: Of the order of rows, and of dropout. The head's first parameters are the caller's.
+        device: Where to train; ``"auto"`` takes a GPU if there is one.
+        progress: Called with the history row of each epoch as it ends.
+
+    Returns:
+        A `TrainLog`; its ``head`` is the one given.
+
+    Raises:
+        InputError: If `head` is no module, has nothing to train or not one output per class; if a setting is out of
+            range, val does not fit train, or an image of val is one of train.
+        DataError: If train or val is empty, a row of features in memory or of labels is not finite, or the loss is no
+            longer finite.
+
+    Example:
+        >>> from frozenkit.features import FeatureSet
+        >>> def points(names):
+        ...     x = torch.tensor([[-1.0], [1.0]]).repeat(len(names) // 2, 1)
+        ...     return FeatureSet(x, (x[:, 0] > 0).long(), ("left", "right"), tuple(names), "layer", "")
+        >>> train_head(nn.Linear(1, 2), points("abcdefgh"), points("ijkl"), lr=0.3).best_score
+        1.0
+
+    References:
+        I. Loshchilov, F. Hutter (2019), Decoupled weight decay regularization, ICLR, algorithm 2.
+        I. Loshchilov, F. Hutter (2017), SGDR: stochastic gradient descent with warm restarts, ICLR, equation 5.
+    """
+    if not isinstance(head, nn.Module):
+        raise InputError(f"`head` must be an nn.Module, such as LinearHead(d, k), got {described(head)}.")
+    epochs, batch_size = whole_number("epochs", epochs), whole_number("batch_size", batch_size)
+    patience = None if patience is None else whole_number("patience", patience)
+    seed = whole_number("seed", seed, least=0)
+    _check_rates(lr, weight_decay)
+    _check_sets(train, val)
+    place = resolve_device(device)
+    home = next((p.device for p in head.parameters()), torch.device("cpu"))
+    was_training = head.training
+    free = [p for p in head.parameters() if p.requires_grad]
+    if not free:
+        raise InputError("`head` must have parameters to train, got none with requires_grad.")
+    check_outputs(head, train)
+    is_regression = train.labels.is_floating_point()
+    history: list[dict[str, float]] = []
+    best: tuple[float, float] = (-math.inf, -math.inf)
+    kept, best_epoch, finished = copy.deepcopy(head.state_dict()), 0, False
+    cuda = [place] if place.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        torch.manual_seed(seed)
+        try:
+            head.to(place)
+            groups = [
+                {"params": [p for p in free if p.ndim >= 2], "weight_decay": weight_decay},
+                {"params": [p for p in free if p.ndim < 2], "weight_decay": 0.0},
+            ]
+            optimiser = torch.optim.AdamW(groups, lr=lr)
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs)
+            order = torch.Generator().manual_seed(seed)
+            for epoch in range(1, epochs + 1):
+                rate = float(schedule.get_last_lr()[0])
+                head.train()
+                total, seen = torch.zeros((), device=place), 0
+                for x, y in _shuffled(train, batch_size, order, place):
+                    optimiser.zero_grad(set_to_none=True)
+                    loss = _loss(head(x), y)
+                    loss.backward()
+                    optimiser.step()
+                    total += loss.detach() * len(y)
+                    seen += len(y)
+                schedule.step()
+                val_loss, val_score = _evaluate(head, val, place, is_regression)
+                row = {
+                    "epoch": epoch,
+                    "lr": rate,
+                    "train_loss": float(total) / seen,
+                    "val_loss": val_loss,
+                    "val_score": val_score,
+                }
+                if not math.isfinite(row["train_loss"]) or not math.isfinite(val_loss):
+                    raise DataError(
+                        f"the loss must stay finite, but epoch {epoch} gave {row['train_loss']} on train "
+                        f"and {val_loss} on val. Look for NaN in the features, standardise them, or lower `lr`."
+                    )
+                history.append(row)
+                if (val_score, -val_loss) > best:
+                    best, best_epoch = (val_score, -val_loss), epoch
+                    kept = copy.deepcopy(head.state_dict())
+                if progress is not None:
+                    progress(dict(row))
+                if patience is not None and epoch - best_epoch >= patience and epoch < epochs:
+                    break
+            finished = True
+        finally:
+            head.load_state_dict(kept)  # after an error, too: the best so far, or what was given
+            head.to(home)
+            head.train(was_training and not finished)
+    return TrainLog(head, tuple(history), best_epoch, best[0], len(history) < epochs)
+
+
+def _shuffled(data: Any, size: int, order: torch.Generator, place: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """One pass in random order, in batches of almost equal size: batch norm cannot take one row alone."""
+    rows = torch.randperm(len(data), generator=order)
+    for part in rows.tensor_split(max(1, math.ceil(len(rows) / size))):
+        if hasattr(data, "features"):
+            x, y = data.features[part], data.labels[part]
+        else:
+            x, y = data.rows(part), data.labels[part]
+        yield x.float().to(place), y.to(place)
+
+
+def _evaluate(head: nn.Module, val: Any, place: torch.device, is_regression: bool) -> tuple[float, float]:
+    """Mean loss, and accuracy or R², on val."""
+    head.eval()
+    rows = val.batches(4096) if hasattr(val, "batches") else zip(val.features.split(4096), val.labels.split(4096))
+    outputs, labels = [], []
+    with torch.no_grad():
+        for x, y in rows:
+            outputs.append(head(x.float().to(place)).cpu())
+            labels.append(y.cpu())
+    out, y = torch.cat(outputs), torch.cat(labels)
+    loss = float(_loss(out, y))
+    if not is_regression:
+        return loss, float((out.argmax(1) == y).double().mean())
+    return loss, r_squared(out, y)
+
+
+def _loss(output: Tensor, labels: Tensor) -> Tensor:
+    if labels.is_floating_point():
+        return nn.functional.mse_loss(output.reshape(labels.shape), labels) / 2
+    return nn.functional.cross_entropy(output, labels)
+
+
+def _check_rates(lr: float, weight_decay: float) -> None:
+    if not 0 < lr < math.inf:
+        raise InputError(f"`lr` must be a positive number, got {lr!r}. Try 1e-2.")
+    if not 0 <= weight_decay < math.inf:
+        raise InputError(f"`weight_decay` must be 0 or more, got {weight_decay!r}.")
+
+
+def _check_sets(train: Any, val: Any) -> None:
+    for name, data in {"train": train, "val": val}.items():
+        expect_set(data, name)
+        if len(data) == 0:
+            raise DataError(f"`{name}` must hold at least one image, got none.")
+        if isinstance(data, FeatureSet):
+            check_finite(data.features, name, data.ids)
+        if data.labels.is_floating_point():
+            check_finite(data.labels, f"{name}.labels", data.ids)
+    if train.n_features != val.n_features or tuple(train.classes) != tuple(val.classes):
+        raise InputError(
+            f"`val` must have the width and classes of train, got {val.n_features} features in {len(val.classes)} "
+            f"classes against {train.n_features} in {len(train.classes)}."
+        )
+    if train.labels.shape[1:] != val.labels.shape[1:]:
+        raise InputError(
+            f"`val` must have labels shaped like those of train, got {tuple(val.labels.shape)} beside "
+            f"{tuple(train.labels.shape)}."
+        )
+    check_apart(train, val)
+
+
+def check_outputs(head: nn.Module, data: Any) -> None:
+    """Raise an `InputError` unless the head takes the features and gives one output per class, or per number.
+
+    A copy of the head is tried on a row or two, so the head itself stays as it was.
+    """
+    rows = list(range(min(2, len(data))))
+    x = data.features[rows] if isinstance(data, FeatureSet) else data.rows(rows)
+    place = next((p.device for p in head.parameters()), torch.device("cpu"))
+    try:
+        with torch.no_grad():
+            output = copy.deepcopy(head).eval()(x.float().to(place))
+    except Exception as error:  # whatever a module of the caller's own may raise
+        raise InputError(
+            f"`head` must take features of shape {tuple(x.shape)}, but {type(head).__name__} says: {error}"
+        ) from error
+    wanted = (len(x), data.n_classes) if data.classes else tuple(data.labels[rows].shape)
+    shape = tuple(output.shape) if isinstance(output, Tensor) else None
+    fits = shape == wanted if data.classes else shape is not None and output.numel() == data.labels[rows].numel()
+    if not fits:
+        what = f"one output per class, {wanted[1]}" if data.classes else f"outputs shaped {wanted}"
+        raise InputError(
+            f"`head` must give {what}, but {type(head).__name__} turns {tuple(x.shape)} into "
+            f"{shape or described(output)}."
+        )

@@ -1,0 +1,167 @@
+"""A folder of images, one subfolder per class, as an `ImageDataset`."""
+
+import os
+import unicodedata
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from frozenkit.errors import DataError, FrozenkitWarning, Problem
+from frozenkit.images.dataset import FileSource, ImageDataset, open_image, shown
+
+SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
+_PARTS = {"train", "training", "test", "val", "valid", "validation"}
+_MOST_PROBLEMS = 20
+
+
+def image_folder(path: str | Path, *, skip_bad: bool = False) -> ImageDataset:
+    """One folder per class; class names, and then file names, in alphabetical order.
+
+    Every image is opened once, so that all that is wrong is known, and said at once, before any work is done. Images
+    stay on disk and are decoded as they are read; one that has changed since the digest was taken is an error. Hidden
+    files and files that are no images are ignored; subfolders of a class belong to it. If the folder holds ``train``
+    and ``test``, give these one by one. In names, bytes that are not UTF-8 read ``\\xff``.
+
+    Args:
+        path: The folder.
+        skip_bad: Leave unreadable images, and classes with fewer than two, out, listed in ``.skipped`` and in a
+            warning, instead of stopping.
+
+    Returns:
+        The images; ids are paths relative to the folder.
+
+    Raises:
+        DataError: If the folder is missing or holds no images, has one class, a class has fewer than two images, two
+            classes have the same name (letters with accents can be written in two ways), an image or a subfolder is
+            unreadable, or a link leads out of the folder. The message lists every file and folder concerned (the first
+            20), and ``error.problems`` holds them all.
+
+    Example:
+        >>> image_folder("no/such/folder")
+        Traceback (most recent call last):
+        frozenkit.errors.DataError: no/such/folder is not a folder. Give one that holds a folder of images per class.
+    """
+    root = Path(path)
+    name = shown(root)
+    if not root.is_dir():
+        raise DataError(f"{name} is not a folder. Give one that holds a folder of images per class.")
+    try:
+        folders = sorted(child for child in root.iterdir() if child.is_dir() and not child.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{name} cannot be read: {error.strerror}. Ask for the right to read it.") from error
+    if folders and {folder.name.lower() for folder in folders} <= _PARTS:
+        names = " and ".join(repr(shown(folder)) for folder in folders)
+        raise DataError(f"{name} holds parts of a data set, not classes. Give them one by one: {names}.")
+
+    problems: list[Problem] = []
+    files = {folder: _images(folder, root, problems.append) for folder in folders}
+    if not any(files.values()) and not problems:
+        raise DataError(
+            f"{name} holds no images. Put them into one folder per class, such as {shown(root / 'cat' / '1.jpg')}."
+        )
+    problems += _twins(folders)
+    good = {folder: [f for f in paths if _is_readable(f, problems.append)] for folder, paths in files.items()}
+    n_bad = len(problems)
+    for folder, paths in good.items():
+        if len(paths) < 2:
+            there = f"only {shown(paths[0].name)!r}" if paths else "none"
+            what = f"must hold at least two readable images, but has {there}"
+            problems.append(Problem(shown(folder), what, "Add images, or remove the folder", can_skip=True))
+    kept = {folder: paths for folder, paths in good.items() if len(paths) >= 2}
+    if not skip_bad and problems:
+        raise _error(root, problems)
+    if stopping := [problem for problem in problems if not problem.can_skip]:
+        raise _error(root, stopping)
+    skipped = [(Path(os.path.relpath(p.where, name)).as_posix(), str(p)) for p in problems]
+    if len(kept) < 2:
+        there = f"only {shown(next(iter(kept)).name)!r}" if kept else "none"
+        why = f", once these are left out:\n{_listed(problems)}" if problems else "."
+        raise DataError(f"there must be at least two classes to tell apart, but {name} has {there}{why}", problems)
+    if problems:
+        which = ", ".join(where for where, _ in skipped[:5]) + (" …" if len(skipped) > 5 else "")
+        counts = f"{n_bad} unreadable images" if n_bad else ""
+        counts += " and " if n_bad and len(problems) > n_bad else ""
+        counts += f"{len(problems) - n_bad} classes with fewer than two images" if len(problems) > n_bad else ""
+        warnings.warn(f"left out {counts}: {which}", FrozenkitWarning, stacklevel=2)
+
+    every = [(label, file) for label, paths in enumerate(kept.values()) for file in paths]
+    return ImageDataset(
+        FileSource([file for _, file in every]),
+        [label for label, _ in every],
+        [shown(folder.name) for folder in kept],
+        [shown(file.relative_to(root).as_posix()) for _, file in every],
+        name=shown(root.resolve().name),
+        skipped=skipped,
+    )
+
+
+def _error(root: Path, problems: list[Problem]) -> DataError:
+    advice = " With skip_bad=True they are left out." if all(problem.can_skip for problem in problems) else ""
+    if len(problems) == 1:
+        return DataError(f"{problems[0]}{advice.replace('they are', 'it is')}", problems)
+    return DataError(f"{shown(root)} has {len(problems)} problems.{advice}\n{_listed(problems)}", problems)
+
+
+def _listed(problems: list[Problem]) -> str:
+    more = [f"… and {len(problems) - _MOST_PROBLEMS} more"] if len(problems) > _MOST_PROBLEMS else []
+    return "\n".join(f"- {line}" for line in [*map(str, problems[:_MOST_PROBLEMS]), *more])
+
+
+def _images(folder: Path, root: Path, report: Callable[[Problem], None]) -> list[Path]:
+    """Image files below a folder, sorted; reports links that lead out of the root, and folders that cannot be read."""
+
+    def leads_out(path: Path) -> bool:
+        if not path.is_symlink() or _is_within(path, root):
+            return False
+        report(Problem(shown(path), "is a link that leads out of the folder", "Copy the images instead", False))
+        return True
+
+    def unreadable(error: OSError) -> None:
+        what = f"cannot be read: {error.strerror}"
+        report(Problem(shown(error.filename), what, "Ask for the right to read it, or remove it", can_skip=False))
+
+    if leads_out(folder):  # before walking it: it may lead to the whole disk
+        return []
+    files = []
+    for place, inside, names in os.walk(folder, onerror=unreadable):
+        here = Path(place)
+        inside[:] = sorted(name for name in inside if not name.startswith("."))  # such as .ipynb_checkpoints
+        for name in inside:
+            leads_out(here / name)  # links to folders are not entered, and their images would be missing unnoticed
+        for name in names:
+            file = here / name
+            if name.startswith(".") or leads_out(file):
+                continue
+            broken_link = file.is_symlink() and not file.exists()
+            if file.suffix.lower() in SUFFIXES and (file.is_file() or broken_link):
+                files.append(file)
+    return sorted(files)
+
+
+def _is_readable(file: Path, report: Callable[[Problem], None]) -> bool:
+    try:
+        open_image(file)
+    except DataError as error:
+        what = str(error).removeprefix(f"{shown(file)} ").removesuffix(". Repair or remove it.")
+        report(Problem(shown(file), what, "Repair or remove it", can_skip=True))
+        return False
+    return True
+
+
+def _twins(folders: list[Path]) -> list[Problem]:
+    """Folders whose names read the same: an é can be one character or two, and a space at the end is not seen."""
+    first: dict[str, Path] = {}
+    problems = []
+    for folder in folders:
+        other = first.setdefault(unicodedata.normalize("NFC", folder.name).strip(), folder)
+        if other is not folder:
+            what = f"has a name that reads like another class, {other.name!a}; this one is {folder.name!a}"
+            problems.append(Problem(shown(folder), what, "Merge or rename them", can_skip=False))
+    return problems
+
+
+def _is_within(file: Path, root: Path) -> bool:
+    try:
+        return file.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError):  # a link that leads to itself
+        return False

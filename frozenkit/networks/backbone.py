@@ -1,0 +1,245 @@
+"""Named backbones, each with its own preprocessing; what their layers are; the proof that they stayed frozen."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from frozenkit._devices import resolve_device
+from frozenkit.errors import FreezeError, InputError, UnknownNameError
+from frozenkit.fingerprint import digest_module, digest_tensor, named_tensors
+from frozenkit.networks.layers import Trace, module_stages, prefix_tokens, trace_layers
+from frozenkit.networks.zoo import load_module
+
+_SIZES = range(32, 1025)
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """One row of a layer table.
+
+    Attributes:
+        name: Dotted layer name.
+        shape: (h, w, c); tokens count as height.
+        n_activations: h·w·c, numbers per image before pooling.
+        n_pooled: c, numbers per image after average pooling.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    n_activations: int
+    n_pooled: int
+
+
+class Backbone:
+    """A frozen network together with the preprocessing that it was trained with.
+
+    Bring your own: ``Backbone(module, preprocess, image_size=224)`` takes any `nn.Module` and any function from a PIL
+    image to a (3, h, w) tensor. The module is put in eval mode and its parameters no longer require gradients.
+
+    Args:
+        module: The network φ (its classifier may stay on; features are read before it).
+        preprocess: PIL image → (3, image_size, image_size) float32 tensor.
+        name: How messages and tables call it.
+        image_size: Side of the preprocessed image, pixels.
+        default_layer: The layer used when none is named; default what the network's own classifier reads.
+        n_prefix_tokens: How many tokens of a transformer stand before its patches (CLS, distillation, registers) and
+            are left out of their mean; default what timm, torchvision and the parameters' names tell.
+        device: Where to compute, see `frozenkit._devices.resolve_device`.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        preprocess: Callable[[Image.Image], Tensor],
+        *,
+        name: str = "custom",
+        image_size: int | None = None,
+        default_layer: str | None = None,
+        n_prefix_tokens: int | None = None,
+        device: str | torch.device = "auto",
+    ) -> None:
+        if n_prefix_tokens is not None and (not isinstance(n_prefix_tokens, int) or n_prefix_tokens < 0):
+            raise InputError(f"`n_prefix_tokens` must be a number of tokens, 0 or more, got {n_prefix_tokens!r}.")
+        size = image_size or getattr(preprocess, "image_size", None)
+        if size is None:
+            raise InputError("`image_size` must be given (pixels), since `preprocess` does not tell it.")
+        self.name = name
+        self.device = resolve_device(device)
+        self.module = module.to(self.device).eval().requires_grad_(False)
+        self.preprocess = preprocess
+        self.image_size = int(size)
+        self._default_layer = default_layer
+        self.n_prefix_tokens = prefix_tokens(self.module) if n_prefix_tokens is None else n_prefix_tokens
+        self._traces: dict[int, Trace] = {}
+
+    def trace(self, image_size: int | None = None) -> Trace:
+        """Every layer that runs exactly once and returns a tensor, in the order in which they finish."""
+        size = image_size or self.image_size
+        if size not in self._traces:
+            self._traces[size] = trace_layers(self.module, size, self.n_prefix_tokens)
+        return self._traces[size]
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of all layers that features can be read from, first to last."""
+        return self.trace().names
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The handful of layers worth a row in a report: the network's big steps, then the default layer."""
+        return module_stages(self.module, self.trace(), self.default_layer)
+
+    @property
+    def default_layer(self) -> str:
+        """The penultimate layer: what the network's own classifier reads, as one vector per image.
+
+        After the last norm, and as the classifier pools: a CLS token where it reads that, the mean over patches where
+        it averages, both tokens side by side of a distilled DeiT. ``"pre_logits"`` where no layer of that name gives
+        it: the input of the classifier, or the output of a headless network.
+        """
+        return self._default_layer or self.trace().penultimate
+
+    @property
+    def digest(self) -> str:
+        """A digest of structure, weights and plain attributes as they are now; computed on each use.
+
+        What the code does with them is not part of it; `fingerprint_of` adds that.
+        """
+        return digest_module(self.module)
+
+    def check_layer(self, layer: str) -> str:
+        """The name itself, if features can be read there.
+
+        Raises:
+            UnknownNameError: If not, with the nearest name.
+        """
+        if layer not in self.trace().outputs:
+            if layer in dict(self.module.named_modules()):
+                raise InputError(
+                    f"`layer` must run exactly once and return one tensor; {layer!r} of {self.name} does not. "
+                    "List those that do with backbone.layers."
+                )
+            raise UnknownNameError("layer", layer, self.layers, hint=f"List those of {self.name} with backbone.layers.")
+        return layer
+
+    def check_layers(self, layers: str | Sequence[str] | None) -> list[str]:
+        """The names as a list, the default layer's for None.
+
+        Raises:
+            InputError: If none is named, or one twice; else as `check_layer` does.
+        """
+        names = [self.default_layer] if layers is None else [layers] if isinstance(layers, str) else list(layers)
+        if not names or len(set(names)) != len(names):
+            raise InputError(f"`layers` must name at least one layer, each once, got {names}.")
+        return [self.check_layer(name) for name in names]
+
+    def __repr__(self) -> str:
+        count = sum(p.numel() for p in self.module.parameters())
+        return f"Backbone({self.name!r}, {count / 1e6:.1f} M parameters, {self.image_size} px)"
+
+
+def load_backbone(
+    name: str = "efficientnet-lite0",
+    *,
+    weights: str | None = "default",
+    image_size: int | None = None,
+    device: str | torch.device = "auto",
+    seed: int = 0,
+) -> Backbone:
+    """A pretrained network, frozen, with its own preprocessing.
+
+    What the weights are checked against: those of the embedded backbones against a sha256 that is part of this package,
+    torchvision's, at every load, against the 8 digits of sha256 that their file names publish. timm's come from the
+    Hugging Face hub, which publishes no digest to this package: they are *not verified*, beyond being loaded without
+    unpickling code.
+
+    Args:
+        name: ``"efficientnet-lite0"``, ``"efficientnet-lite2"`` (both work offline), a torchvision classification model
+            such as ``"resnet50"``, or ``"timm/<name>"``.
+        weights: ``"default"``; for torchvision also the name of a weights enum entry such as ``"IMAGENET1K_V1"``;
+            None for seeded random weights, the control.
+        image_size: Side of the preprocessed image, pixels (32 to 1024); default is the size it was trained with.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``.
+        seed: For random weights.
+
+    Raises:
+        UnknownNameError: If no such backbone is known.
+        NotAvailableError: If the weights are neither here nor to be downloaded.
+        DataError: If a file of weights is not the published one.
+
+    Example:
+        >>> load_backbone("efficientnet-lite0", image_size=96, device="cpu")
+        Backbone('efficientnet-lite0', 4.7 M parameters, 96 px)
+    """
+    if image_size is not None and image_size not in _SIZES:
+        raise InputError(f"`image_size` must lie in {_SIZES[0]}..{_SIZES[-1]} pixels, got {image_size}.")
+    if weights is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            module, preprocess = load_module(name, None)
+    else:
+        module, preprocess = load_module(name, weights)
+    if image_size is not None:
+        preprocess = preprocess.at(int(image_size))
+    return Backbone(module, preprocess, name=name if weights else f"{name} (random weights)", device=device)
+
+
+def layer_table(
+    backbone: Backbone, *, image_size: int | None = None, layers: tuple[str, ...] | None = None
+) -> list[LayerInfo]:
+    """Shape and size of each stage, from a forward pass on the meta device: no weights are touched, no memory used.
+
+    Args:
+        backbone: Any backbone.
+        image_size: Side of the input, pixels; default the backbone's.
+        layers: Which layers; default `Backbone.stages`.
+
+    Example:
+        >>> for row in layer_table(load_backbone("resnet50", weights=None, device="cpu")):
+        ...     print(f"{row.name:8} {row.shape} {row.n_activations:,}")
+        conv1    (112, 112, 64) 802,816
+        layer1   (56, 56, 256) 802,816
+        layer2   (28, 28, 512) 401,408
+        layer3   (14, 14, 1024) 200,704
+        layer4   (7, 7, 2048) 100,352
+        avgpool  (1, 1, 2048) 2,048
+    """
+    trace = backbone.trace(image_size)
+    rows = []
+    for name in layers or backbone.stages:
+        shape = trace.hwc(backbone.check_layer(name))
+        rows.append(LayerInfo(name, shape, math.prod(shape), shape[2]))
+    return rows
+
+
+@contextmanager
+def assert_frozen(module: nn.Module | Backbone) -> Iterator[None]:
+    """Proves that nothing in the block changed a single bit of a module's parameters and buffers.
+
+    Raises:
+        FreezeError: On leaving the block, naming the first parameter or buffer that changed.
+
+    Example:
+        >>> norm = nn.BatchNorm1d(3)
+        >>> with assert_frozen(norm):
+        ...     norm.train()(torch.randn(4, 3)).shape
+        Traceback (most recent call last):
+        frozenkit.errors.FreezeError: a frozen module must not change, but the buffer 'running_mean' did. ...
+    """
+    inner = module.module if isinstance(module, Backbone) else module
+    before = {name: digest_tensor(tensor) for name, tensor in named_tensors(inner)}
+    yield
+    after = {name: digest_tensor(tensor) for name, tensor in named_tensors(inner)}
+    if before == after:
+        return
+    changed = next(name for name in {**before, **after} if before.get(name) != after.get(name))
+    kind = "buffer" if changed in dict(inner.named_buffers()) else "parameter"
+    raise FreezeError(
+        f"a frozen module must not change, but the {kind} {changed!r} did. "
+        + ("Was it in train mode? Call .eval() first." if kind == "buffer" else "Is it in an optimiser?")
+    )

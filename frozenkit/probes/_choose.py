@@ -1,0 +1,265 @@
+"""How each kind of probe is fitted and its strength chosen; what `fit_probe` hands its checked arrays to.
+
+Each ``fit_`` function takes train features and labels, val ones or None, and returns the fields of a `Probe` that it
+decides. None of them is given test data.
+"""
+
+import copy
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from frozenkit._arrays import r_squared, row_weights
+from frozenkit.errors import DataError, FrozenkitWarning, InputError
+from frozenkit.features import FeatureSet
+from frozenkit.heads.modules import in_batches
+from frozenkit.heads.nearest import NearestMean, NearestNeighbours
+from frozenkit.heads.ridge import ridge_path
+from frozenkit.heads.scaling import Scaler
+from frozenkit.probes.calibration import fit_temperature
+from frozenkit.splits import split
+
+Labelled = tuple[Any, Tensor]  # (features: Tensor or CachedFeatures, labels)
+Weights = Tensor | str | None  # of rows, as in `ridge_path`
+NEIGHBOURS = (1, 3, 5, 10, 20, 50)
+FOLDS = 5
+SELF_SCALED = 1 / 3  # of the images; below it, leaving one out by hand agreed to a point (`results/scaling.json`)
+FEW = 40  # images: of fewer, each has much to say in any scale, at a cost of about a point by the same record
+LEAST_GAIN = 1e-4  # of a score at the edge of the grid over all others, to be worth a warning
+
+
+def fit_ridge(
+    train: Labelled,
+    val: Labelled | None,
+    strengths: Sequence[float] | None,
+    weights: Weights = None,
+    scale: str = "soft",
+) -> dict[str, Any]:
+    """Ridge at the strength that is best by leave-one-out, or on val."""
+    path = ridge_path(*train, strengths=strengths, weights=weights, scale=scale)
+    grid = as_list(path.strengths)
+    if val is None:
+        strength, scores, chosen_on = float(path.best), as_list(path.loo_scores), "leave-one-out"
+        best = int(np.abs(np.log(grid) - np.log(strength)).argmin())
+    else:
+        scores, chosen_on = [_quality(path.at(s), val) for s in grid], "val"
+        best = best_of(scores)
+        strength = grid[best]
+    warn_at_edge(grid, scores, best)
+    if val is None and len(train[1]) >= FEW and path.self_scaled > SELF_SCALED * len(train[1]):
+        warnings.warn(
+            f"{path.self_scaled} of {len(train[1])} images make up most of the scale of some feature, so leave-one-out "
+            "flatters: a new image of their kind would come out far larger. Use scale='unit', or more images.",
+            FrozenkitWarning,
+            stacklevel=4,
+        )
+    is_regression = train[1].is_floating_point()
+    return {
+        "logits_of": path.at(strength),
+        "temperature": 1.0 if is_regression else fit_temperature(path.leave_one_out(*train, strength), train[1]),
+        "strength": strength,
+        "chosen_on": chosen_on,
+        "choice_score": scores[best],
+        "path": path,
+        "settings": {"flat": train[1].ndim == 1} if is_regression else {},
+    }
+
+
+def fit_softmax(
+    train: Labelled,
+    val: Labelled | None,
+    strengths: Sequence[float] | None,
+    weights: Weights,
+    seed: int,
+    scale: str = "soft",
+) -> dict[str, Any]:
+    """Multinomial logistic regression at the strength that is best in stratified cross-validation, or on val."""
+    from frozenkit.heads.softmax import softmax_path
+
+    x, y = train
+    path = softmax_path(x, y, strengths, weights=weights, scale=scale)
+    grid = as_list(path.strengths)
+    temperature = 1.0
+    if val is not None:
+        scores, chosen_on = [_quality(path.at(s), val) for s in grid], "val"
+    else:
+        (scores, held_out), chosen_on = _cross_validate(x, y, grid, weights, seed, scale), "cross-validation"
+        temperature = fit_temperature(held_out, y) if len(held_out) else 1.0
+    if not all(path.converged):
+        stuck = [f"{s:.3g}" for s, done in zip(grid, path.converged) if not done]
+        warnings.warn(
+            f"softmax regression did not converge at strengths {', '.join(stuck)}. "
+            "Leave out the smallest strengths, or scale the features.",
+            FrozenkitWarning,
+            stacklevel=4,
+        )
+    best = best_of(scores)
+    warn_at_edge(grid, scores, best)
+    return {
+        "logits_of": path.at(grid[best]),
+        "temperature": temperature,
+        "strength": grid[best],
+        "chosen_on": chosen_on,
+        "choice_score": scores[best],
+        "path": path,
+    }
+
+
+def fit_nearest(train: Labelled, val: Labelled | None, head: str, options: dict[str, bool]) -> dict[str, Any]:
+    """Nearest class mean, or nearest neighbours with their number chosen by leave-one-out or on val."""
+    x, y = train
+    found: dict[str, Any] = {"strength": None, "chosen_on": "leave-one-out" if val is None else "val"}
+    if head == "prototype":
+        means = NearestMean(x, y, **options)
+        held_out = means.leave_one_out(x, y)
+        own = _share_right(held_out, y) if val is None else _quality(means, val)
+        cooled = {"temperature": fit_temperature(held_out, y)}
+        return found | cooled | {"logits_of": means, "choice_score": own, "settings": options}
+    choices = [m for m in NEIGHBOURS if m < len(y)]
+    candidates = [NearestNeighbours(x, y, neighbours=m, **options) for m in choices]
+    if val is None:
+        scores = [_share_right(c.leave_one_out(x), y) for c in candidates]
+    else:
+        scores = [_quality(c, val) for c in candidates]
+    best = int(np.argmax(scores))  # the fewest neighbours among equals: no edge to warn of
+    return found | {
+        "logits_of": candidates[best],
+        "choice_score": scores[best],
+        "temperature": fit_temperature(candidates[best].leave_one_out(x), y),
+        "settings": {"neighbours": choices[best], **options},
+    }
+
+
+def fit_module(
+    train: FeatureSet, val: FeatureSet | None, head: nn.Module, seed: int, scale: str = "soft"
+) -> dict[str, Any]:
+    """A copy of `head` trained on scaled features, its epoch chosen on val or on a fifth of train."""
+    from frozenkit.heads.training import train_head
+
+    if val is None:
+        train, val = _carve(train, seed)
+    scaler = Scaler(train.features, scale)
+    trained = copy.deepcopy(head)
+    scaled = [FeatureSet(scaler(p.features), p.labels, p.classes, p.ids, p.layer, "") for p in (train, val)]
+    log = train_head(trained, scaled[0], scaled[1], seed=seed)
+    module = nn.Sequential(scaler, trained).eval().cpu()
+    return {
+        "logits_of": module,
+        "strength": None,
+        "chosen_on": "val",
+        "choice_score": _quality(module, (val.features, val.labels)),
+        "path": log,
+        "settings": {"flat": train.labels.ndim == 1} if train.labels.is_floating_point() else {},
+    }
+
+
+def best_of(scores: Sequence[float]) -> int:
+    """The index of the best score along ascending strengths; of equals the last, as in `RidgePath.best`."""
+    if np.isnan(scores).all():
+        return 0
+    tied = np.flatnonzero(np.asarray(scores) >= np.nanmax(scores))
+    return int(tied[-1])
+
+
+def warn_at_edge(strengths: Sequence[float], scores: Sequence[float], best: int) -> None:
+    """Warn if the best strength is the smallest or largest tried and strictly better than every other.
+
+    A grid that the best lies inside of shows that nothing better was cut off; a tie with an inner strength does too,
+    and so does a gain that nobody would notice (R² still creeping towards 1).
+    """
+    if len(strengths) < 2:
+        return
+    order = np.argsort(strengths)
+    others = np.delete(np.asarray(scores), best)
+    if best not in (order[0], order[-1]) or scores[best] <= np.nanmax(others) + LEAST_GAIN:
+        return
+    smallest = best == order[0]
+    word, way, factor = ("smallest", "smaller", 1e-3) if smallest else ("largest", "larger", 1e3)
+    warnings.warn(
+        f"the best strength, {strengths[best]:.3g}, is the {word} of those tried, so a {way} one may be better. "
+        f"Extend `strengths` to {way} values, such as {strengths[best] * factor:.0e}.",
+        FrozenkitWarning,
+        stacklevel=4,
+    )
+
+
+def feature_batches(x: Any, size: int = 4096) -> Iterator[Tensor]:
+    """Rows of a tensor, a `FeatureSet` or `CachedFeatures`, as float32 batches."""
+    if hasattr(x, "batches"):
+        yield from (rows for rows, _ in x.batches(size))
+    else:
+        features = x if isinstance(x, Tensor) else x.features
+        yield from features.float().split(size)
+
+
+def as_list(values: Any) -> list[float]:
+    """Numbers of a tensor, array or sequence."""
+    return [float(v) for v in values]
+
+
+def _quality(logits_of: Any, val: Labelled) -> float:
+    """Accuracy on val; R² where the labels are numbers."""
+    x, y = val
+    logits = in_batches(logits_of, feature_batches(x), len(y))
+    return r_squared(logits, y) if y.is_floating_point() else _share_right(logits, y)
+
+
+def _share_right(logits: Tensor, labels: Tensor) -> float:
+    return float((logits.argmax(1).cpu() == labels.cpu()).double().mean())
+
+
+def _cross_validate(
+    x: Tensor, y: Tensor, grid: Sequence[float], weights: Weights, seed: int, scale: str
+) -> tuple[list[float], Tensor]:
+    """Accuracy of each strength over all rows, and (n, k) logits at the best, all by paths that did not see the row.
+
+    The logits of a class that was missing from the rest are −∞.
+    """
+    from frozenkit.heads.softmax import softmax_path
+
+    fold, w = _folds(y, seed), row_weights(weights, y)
+    right = np.zeros(len(grid))
+    parts = []
+    for part in fold.unique().tolist():
+        held = fold == part
+        seen, place = y[~held].unique(return_inverse=True)
+        if len(seen) < 2:
+            if len(grid) == 1:
+                return [float("nan")], torch.empty(0, 0)
+            raise DataError(
+                "choosing a strength by cross-validation needs at least two images of two classes in train. "
+                "Give `val`, or one strength."
+            )
+        path = softmax_path(x[~held], place, grid, weights=w[~held], scale=scale)
+        right += [float(w[held][seen[path.at(s)(x[held]).argmax(1)] == y[held]].sum()) for s in grid]
+        parts.append((held, seen, path))
+    scores = (right / len(y)).tolist()
+    logits = torch.full((len(y), int(y.max()) + 1), -torch.inf)
+    for held, seen, path in parts:
+        logits[held.nonzero(), seen] = path.at(grid[best_of(scores)])(x[held])
+    return scores, logits
+
+
+def _folds(labels: Tensor, seed: int) -> Tensor:
+    """(n,) fold of each row: classes are shuffled, then dealt out in turn, one after another."""
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = torch.randperm(len(labels), generator=generator)
+    dealt = shuffled[labels[shuffled].argsort(stable=True)]
+    fold = torch.empty(len(labels), dtype=torch.int64)
+    fold[dealt] = torch.arange(len(labels)) % min(FOLDS, len(labels))
+    return fold
+
+
+def _carve(train: FeatureSet, seed: int) -> tuple[FeatureSet, FeatureSet]:
+    """Four fifths to fit on and one to choose on, stratified."""
+    strata = torch.zeros(len(train), dtype=torch.int64) if train.labels.is_floating_point() else train.labels
+    fit_rows, val_rows = split(strata, fractions=(0.8, 0.2), seed=seed)
+    if not len(val_rows) or len(strata[fit_rows].unique()) < len(strata.unique()):
+        raise InputError(
+            f"`val` must be given: a fifth of {len(train)} train images cannot be set aside without losing a class."
+        )
+    return train.subset(fit_rows), train.subset(val_rows)

@@ -1,0 +1,463 @@
+"""Probes: fit on train, choose on val or by leave-one-out, report on test.
+
+No function here that fits or chooses takes test data; a finished `Probe` is the first to see it.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from html import escape
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from frozenkit._arrays import as_tensor, check_finite, described, is_array, r_squared, whole_number
+from frozenkit.errors import DataError, FrozenkitWarning, InputError, UnknownNameError
+from frozenkit.features import FeatureSet, check_apart, expect_set, load_set
+from frozenkit.heads.modules import in_batches
+from frozenkit.heads.training import check_outputs
+from frozenkit.probes._choose import feature_batches, fit_module, fit_nearest, fit_ridge, fit_softmax
+from frozenkit.probes.calibration import Reliability, fit_temperature, reliability
+from frozenkit.probes.scores import Score, confidently_wrong, score
+
+HEADS = ("ridge", "softmax", "prototype", "knn")
+_LINEAR, _NEAREST = ("ridge", "softmax"), ("prototype", "knn")
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """A fitted head: what one layer's features say about the classes.
+
+    Its methods take a `FeatureSet` or a set left on disk, which is read in batches. Those that need no labels also take
+    (n, d) arrays: NumPy, torch, pandas, or lists. A row with NaN or infinity is an error that names it.
+
+    Attributes:
+        head: ``"ridge"``, ``"softmax"``, ``"prototype"``, ``"knn"``, or the class name of the module that was trained.
+        classes: k class names, as in train; empty for regression.
+        layer: The layer whose features it was fitted on.
+        n_features: d.
+        n_train: Number of images fitted on.
+        logits_of: Callable (b, d) → (b, present classes): the fitted map, for raw features.
+        present: Indices of the classes that had a training image; the others cannot be predicted.
+        strength: λ chosen, or None where there is none to choose.
+        chosen_on: ``"leave-one-out"``, ``"cross-validation"`` or ``"val"``.
+        choice_score: Accuracy there (R² in regression). Having been chosen by, it flatters; test does not.
+        temperature: Divides logits before the softmax; fitted on val, else on leave-one-out logits, else 1.
+        path: The `RidgePath` or `SoftmaxPath` over all strengths, where there is one.
+        settings: What else was chosen, such as the number of neighbours.
+    """
+
+    head: str
+    classes: tuple[str, ...]
+    layer: str
+    n_features: int
+    n_train: int
+    logits_of: Callable[[Tensor], Tensor] = field(repr=False)
+    present: Tensor = field(repr=False)
+    strength: float | None
+    chosen_on: str
+    choice_score: float
+    temperature: float = 1.0
+    path: Any = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def logits(self, x: FeatureSet | Any) -> Tensor:
+        """(n, k) float32 logits on the CPU; −∞ for a class without a training image. (n, m) values in regression.
+
+        Raises:
+            InputError: If `x` holds no features, or those of another layer, width or number of dimensions.
+            DataError: If a row is not finite; the message names it.
+        """
+        x = as_tensor(x, "x") if is_array(x) else expect_set(x, "x", labelled=False)
+        rows = in_batches(self.logits_of, self._batches(x), len(x))
+        if not self.classes or len(self.present) == len(self.classes):
+            return rows
+        full = torch.full((len(rows), len(self.classes)), -torch.inf)
+        full[:, self.present] = rows
+        return full
+
+    def predict(self, x: FeatureSet | Any) -> Tensor:
+        """(n,) int64 indices of `classes`; in regression the values, shaped like the labels. Raises like `logits`."""
+        logits = self.logits(x)
+        if self.classes:
+            return logits.argmax(1)
+        return logits.squeeze(1) if self.settings.get("flat") else logits
+
+    def predict_proba(self, x: FeatureSet | Any) -> Tensor:
+        """(n, k) float32 probabilities: softmax of logits / temperature. Raises like `logits`."""
+        self._need_classes("predict_proba")
+        return (self.logits(x) / self.temperature).softmax(1)
+
+    def score(self, test: FeatureSet | Any, labels: Any = None, *, confidence: float = 0.95) -> Score:
+        """The `Score` on images that took no part in fitting or choosing.
+
+        Args:
+            test: Features with labels; or (n, d) arrays, with `labels` as `FeatureSet.from_arrays` takes them.
+            labels: Of arrays.
+            confidence: Of the interval, in (0, 1).
+
+        Raises:
+            InputError: If `test` has no labels or other classes, or as `logits` does; in regression (use `r_squared`).
+            DataError: If a row is not finite; the message names it.
+        """
+        self._need_classes("score")
+        test = self._labelled(test, labels)
+        self._check_same_task(test)
+        return score(
+            self.predict(test),
+            test.labels.cpu(),
+            n_classes=len(self.classes),
+            confidence=confidence,
+            classes=self.classes,
+        )
+
+    def r_squared(self, test: FeatureSet | Any, labels: Any = None) -> float:
+        """R² of a regression probe on `test`, given as in `score`: 1 is perfect, 0 is the mean of the labels."""
+        if self.classes:
+            raise InputError("`r_squared` is for regression; this probe predicts classes. Use `score`.")
+        test = self._labelled(test, labels)
+        found = self.predict(test).float()
+        if test.classes or test.labels.shape != found.shape:
+            raise InputError(
+                f"`test` must have numbers as labels, shaped {tuple(found.shape)} as in train, got "
+                f"{'classes' if test.classes else tuple(test.labels.shape)}."
+            )
+        return r_squared(found, test.labels.cpu().float())
+
+    def calibrate(self, val: FeatureSet) -> "Probe":
+        """The same probe with the temperature that makes its probabilities likeliest on `val`."""
+        self._need_classes("calibrate")
+        self._check_same_task(val)
+        labels = val.labels.cpu()
+        seen = torch.isin(labels, self.present)
+        logits, place = self.logits(val)[seen][:, self.present], torch.searchsorted(self.present, labels[seen])
+        return replace(self, temperature=fit_temperature(logits, place))
+
+    def calibration_error(self, test: FeatureSet, *, bins: int = 15) -> float:
+        """Expected calibration error of `predict_proba` on `test`, in [0, 1]."""
+        return self.reliability(test, bins=bins).error
+
+    def reliability(self, test: FeatureSet, *, bins: int = 10) -> Reliability:
+        """Confidence against accuracy of `predict_proba` on `test`, bin by bin."""
+        self._check_same_task(test)
+        return reliability(self.predict_proba(test), test.labels.cpu(), bins=bins)
+
+    def confidently_wrong(self, test: FeatureSet) -> Tensor:
+        """Row indices of `test` that are predicted wrong, the most confident mistake first."""
+        self._check_same_task(test)
+        return confidently_wrong(self.predict_proba(test), test.labels.cpu())
+
+    def __repr__(self) -> str:
+        details = [f"{k}={v!r}" for k, v in self.settings.items() if k != "flat"]
+        if self.strength is not None:
+            details.insert(0, f"strength={self.strength:.3g}")
+        task = f"{len(self.classes)} classes" if self.classes else "regression"
+        return (
+            f"Probe({', '.join([self.head, *details])}: {self.n_train} images × {self.n_features} features of "
+            f"{self.layer!r}, {task}; {self.chosen_on} {self.choice_score:.3f})"
+        )
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(repr(self))}</pre>"
+
+    def _batches(self, x: Any, size: int = 4096) -> Iterator[Tensor]:
+        is_tensor = isinstance(x, Tensor)
+        if not is_tensor and x.layer != self.layer:
+            raise InputError(
+                f"this probe was fitted on features of {self.layer!r}, got {x.layer!r}. Fit one probe per layer."
+            )
+        shape = tuple(x.shape if is_tensor else x.features.shape if isinstance(x, FeatureSet) else x.shape)
+        if len(shape) < 2:
+            raise InputError(f"`x` must be (n, {self.n_features}), got shape {shape}. A single image is x[None].")
+        if shape[-1] != self.n_features:
+            raise InputError(f"`x` must hold {self.n_features} features per image like train, got {shape[-1]}.")
+        if len(shape) > 3 or (len(shape) == 3 and self.head in HEADS):
+            raise InputError(f"`x` must be (n, {self.n_features}) for this head, got tokens {shape}. Average them.")
+        return _finite_batches(x, "x", size)
+
+    def _labelled(self, test: Any, labels: Any) -> Any:
+        """`test` as a set with labels."""
+        return _as_set(test, labels, "test", classes=self.classes or None, layer=self.layer)
+
+    def _check_same_task(self, test: FeatureSet) -> None:
+        expect_set(test, "test")
+        if tuple(test.classes) != self.classes:
+            odd = sorted(set(test.classes) ^ set(self.classes))
+            reason = f"these are in only one of them: {odd[:5]}" if odd else "their order differs"
+            raise InputError(f"these images must have the classes of train in the same order; {reason}.")
+        missing = sorted(set(test.labels.unique().tolist()) - set(self.present.tolist()))
+        if missing:
+            names = ", ".join(repr(self.classes[i]) for i in missing[:5])
+            warnings.warn(
+                f"{names} had no training image, so each of its images here counts as wrong.",
+                FrozenkitWarning,
+                stacklevel=3,
+            )
+
+    def _need_classes(self, what: str) -> None:
+        if not self.classes:
+            raise InputError(f"`{what}` needs classes; this probe is a regression. Use `predict` and `r_squared`.")
+
+
+def fit_probe(
+    train: FeatureSet | Any,
+    labels: Any = None,
+    *,
+    head: str | nn.Module = "ridge",
+    val: FeatureSet | Any = None,
+    strengths: Sequence[float] | None = None,
+    seed: int = 0,
+    center: bool | None = None,
+    normalize: bool | None = None,
+    weights: Tensor | str | None = None,
+    scale: str = "soft",
+) -> Probe:
+    """Fit a head on train features, and choose its strength without seeing test.
+
+    Args:
+        train: (n, d) features, n ≥ 2, at least two classes (or float labels for regression): a `FeatureSet`; a set left
+            on disk, which is read in chunks for ridge and loaded for the other heads; or an array, with `labels`.
+        labels: Of an array: names, class indices or numbers, as `FeatureSet.from_arrays` takes them.
+        head: ``"ridge"`` (least squares on ±1), ``"softmax"`` (multinomial logistic), ``"prototype"`` (nearest class
+            mean), ``"knn"``, or an ``nn.Module`` from d features to k logits; a copy of the module is trained.
+        val: Where strength, neighbours, epoch and temperature are chosen. Without it: ridge, prototype and knn by
+            leave-one-out, softmax by 5-fold cross-validation, a module on a fifth of train, carved out.
+            Other images than train, a set or an (X, y) pair of arrays; it is loaded.
+        strengths: Ridge and softmax: λ > 0 to choose from, of the mean loss plus λ/2·‖W‖²; None is a wide grid.
+        seed: For folds, the carved part and the training of a module.
+        center: Prototype and knn: subtract the train mean (SimpleShot); True if not given.
+        normalize: Prototype and knn: scale features to length 1 (SimpleShot); True if not given.
+        weights: Ridge and softmax: (n,) how much each image counts, or ``"balanced"``, by which every class counts
+            alike, in fitting and in choosing.
+        scale: Ridge, softmax and modules: how features are scaled first, by train alone; see `ridge_path`.
+
+    Returns:
+        A `Probe`.
+
+    Raises:
+        DataError: If features of train or val are not finite, all images of train have the same features or number, or
+            train has fewer than two images or classes.
+        InputError: If `head` is neither a known name nor a module with one output per class; if something is no set of
+            features, strengths, shapes or classes do not fit, an argument belongs to another head, or an image of val
+            is one of train.
+
+    Warns:
+        FrozenkitWarning: If the best strength is at an edge of the grid, a class has no training image, or an
+            optimiser did not converge.
+
+    Example:
+        >>> x = torch.cat([torch.randn(20, 3), torch.randn(20, 3) + 5])
+        >>> labels, ids = torch.arange(40) // 20, tuple(map(str, range(40)))
+        >>> train = FeatureSet(x, labels, ("cat", "dog"), ids, "avgpool", "")
+        >>> probe = fit_probe(train)
+        >>> probe.predict(torch.tensor([[5.0, 5.0, 5.0]]))
+        tensor([1])
+        >>> fit_probe([[0.0], [0.1], [1.0], [1.1]], ["low", "low", "high", "high"], head="prototype").classes
+        ('high', 'low')
+    """
+    train, seed = _as_set(train, labels, "train"), whole_number("seed", seed, least=0)
+    _check_head(head, train)
+    name = head if isinstance(head, str) else type(head).__name__
+    _check_options(head, strengths=strengths, center=center, normalize=normalize, weights=weights, scale=scale)
+    # Ridge adds up chunks, so a set on disk may stay there; the others need the rows at hand.
+    data = train if head == "ridge" and not isinstance(train, FeatureSet) else load_set(train, "train")
+    _check_features(data, tokens=isinstance(head, nn.Module))
+    present = _check_labels(data, regression=isinstance(head, nn.Module) or head == "ridge")
+    if val is not None:
+        val = _as_val(data, val, present)
+    grid = _check_strengths(strengths)
+    fit_on = _as_present(data, present)
+    choose_on = None if val is None else _as_present(val, present)
+    if isinstance(head, nn.Module):
+        check_outputs(head, data)
+        if 0 < len(present) < len(data.classes):
+            head = nn.Sequential(head, _Columns(present))
+        found = fit_module(fit_on, choose_on, head, seed, scale)
+    else:
+        rows = (_precise(fit_on.features) if isinstance(fit_on, FeatureSet) else fit_on, fit_on.labels)
+        val_rows = None if choose_on is None else (choose_on.features, choose_on.labels)
+        if head == "ridge":
+            found = fit_ridge(rows, val_rows, grid, weights, scale)
+        elif head == "softmax":
+            found = fit_softmax(rows, val_rows, grid, weights, seed, scale)
+        else:
+            options = {"center": center is not False, "normalize": normalize is not False}
+            found = fit_nearest(rows, val_rows, head, options)
+    probe = Probe(
+        head=name,
+        classes=tuple(data.classes),
+        layer=data.layer,
+        n_features=data.n_features,
+        n_train=len(data),
+        present=present,
+        **found,
+    )
+    return probe if val is None or not data.classes else probe.calibrate(val)
+
+
+class _Columns(nn.Module):
+    """The outputs for some classes alone."""
+
+    def __init__(self, kept: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("kept", kept)
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """(b, k) to (b, kept)."""
+        return logits[:, self.kept]  # type: ignore[index]
+
+
+def _as_set(data: Any, labels: Any, name: str, **about: Any) -> Any:
+    """A labelled set, of itself, of arrays with labels, or of an (X, y) pair."""
+    if labels is None and isinstance(data, tuple) and len(data) == 2 and all(map(is_array, data)):
+        data, labels = data
+    if not is_array(data):
+        if labels is not None:
+            raise InputError(
+                f"`labels` must be left out where `{name}` carries its own. For others use {name}.relabel(labels, "
+                "classes)."
+            )
+        return expect_set(data, name)
+    if labels is None:
+        raise InputError(
+            f"`labels` must come with an array, got {described(data)} alone for `{name}`. Give both, (X, y), or make a "
+            "set with FeatureSet.from_arrays(X, y)."
+        )
+    return FeatureSet.from_arrays(data, labels, **about)
+
+
+def _check_head(head: Any, train: Any) -> None:
+    if isinstance(head, nn.Module) or (isinstance(head, str) and head in HEADS):
+        return
+    if isinstance(head, str):
+        raise UnknownNameError("head", head, HEADS, hint="Or pass an nn.Module.")
+    names = ", ".join(map(repr, HEADS))
+    if isinstance(head, type) and issubclass(head, nn.Module):
+        hint = f"Pass an instance: {head.__name__}({train.n_features}, {train.n_classes or 1})."
+    elif hasattr(head, "fit") and hasattr(head, "predict"):
+        hint = "Fit that one by itself: X, y = train.numpy()."
+    else:
+        hint = f"Write an nn.Module from {train.n_features} features to {train.n_classes or 1} logits."
+    raise InputError(f"`head` must be one of {names}, or an nn.Module, got {described(head)}. {hint}")
+
+
+def _check_options(head: Any, **given: Any) -> None:
+    """Nothing that was given is ignored."""
+    takes = {
+        "strengths": _LINEAR,
+        "weights": _LINEAR,
+        "scale": (*_LINEAR, "a module"),
+        "center": _NEAREST,
+        "normalize": _NEAREST,
+    }
+    kind = head if isinstance(head, str) else "a module"
+    for name, value in given.items():
+        if value is not None and not (name == "scale" and value == "soft") and kind not in takes[name]:
+            raise InputError(f"`{name}` must be left out for {kind!r}: it is for {' and '.join(takes[name])}.")
+
+
+def _precise(x: Tensor) -> Tensor:
+    """Half precision in float32, which every head can compute with."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+
+
+def _finite_batches(x: Any, name: str, size: int = 4096) -> Iterator[Tensor]:
+    """float32 batches on the CPU; the first row with NaN or infinity is named."""
+    ids, start = None if isinstance(x, Tensor) else x.ids, 0
+    for batch in feature_batches(x, size):
+        rows = batch.cpu()
+        check_finite(rows, name, ids, start)
+        start += len(rows)
+        yield rows
+
+
+def _check_features(data: FeatureSet, *, tokens: bool) -> None:
+    shape = tuple(data.features.shape) if isinstance(data, FeatureSet) else tuple(data.shape)
+    if len(shape) != 2 and not tokens:
+        raise InputError(
+            f"`train` must be (n, d) for this head, got tokens {shape}. Average them, or use AttentionHead."
+        )
+    if len(data) < 2 or shape[-1] < 1:
+        raise DataError(f"`train` must hold at least two images of one feature, got {len(data)} of {shape[-1]}.")
+    first, varies = None, False
+    for batch in _finite_batches(data, "train"):
+        first = batch[:1] if first is None else first
+        varies = varies or bool((batch != first).any())
+    if not varies:
+        raise DataError(
+            f"`train` must hold features that vary, but all {len(data)} images have the same. Look at the images: are "
+            "they all alike?"
+        )
+
+
+def _check_labels(data: FeatureSet, *, regression: bool) -> Tensor:
+    """Sorted indices of the classes that have a training image; empty for regression."""
+    if not data.classes:
+        if not regression:
+            raise InputError("`head` must be 'ridge' or a module for float labels; this head predicts classes.")
+        _check_numbers(data, "train")
+        return torch.empty(0, dtype=torch.int64)
+    present = data.labels.unique().cpu()
+    if len(present) < 2:
+        raise DataError(
+            f"`train` must hold images of at least two classes, got only {data.classes[int(present[0])]!r}."
+        )
+    if len(present) < len(data.classes):
+        missing = sorted(set(range(len(data.classes))) - set(present.tolist()))
+        names = ", ".join(repr(data.classes[i]) for i in missing[:5]) + ", …" * (len(missing) > 5)
+        warnings.warn(
+            f"{len(missing)} of {len(data.classes)} classes have no training image and cannot be predicted: {names}.",
+            FrozenkitWarning,
+            stacklevel=3,
+        )
+    return present
+
+
+def _check_numbers(data: Any, name: str) -> None:
+    """Labels of a regression: finite, and not all the same."""
+    check_finite(data.labels, f"{name}.labels", data.ids)
+    if (data.labels == data.labels[:1]).all():
+        raise DataError(f"`{name}` must hold labels that vary, but all are {data.labels[0].tolist()}.")
+
+
+def _as_val(train: Any, val: Any, present: Tensor) -> FeatureSet:
+    """val in memory, if it is fit to choose on."""
+    classes = {"classes": train.classes} if train.classes else {}
+    val = load_set(_as_set(val, None, "val", layer=train.layer, **classes), "val")
+    if tuple(val.classes) != tuple(train.classes) or val.layer != train.layer or val.n_features != train.n_features:
+        raise InputError(
+            "`val` must have the classes, layer and width of train, "
+            f"got {val.n_classes} classes and {val.n_features} features of {val.layer!r}."
+        )
+    if val.labels.shape[1:] != train.labels.shape[1:]:
+        raise InputError(
+            f"`val` must have labels shaped like those of train, got {tuple(val.labels.shape)} beside "
+            f"{tuple(train.labels.shape)}."
+        )
+    if not len(val) or (val.classes and not torch.isin(val.labels, present).any()):
+        raise DataError(f"`val` must hold at least one image of a class that train has, got {len(val)} images.")
+    check_finite(val.features, "val", val.ids)
+    if not val.classes:
+        _check_numbers(val, "val")
+    check_apart(train, val)
+    return val
+
+
+def _check_strengths(strengths: Sequence[float] | None) -> list[float] | None:
+    if strengths is None:
+        return None
+    grid = sorted(as_tensor(strengths if is_array(strengths) else [strengths], "strengths").double().flatten().tolist())
+    if not grid or not np.isfinite(grid).all() or grid[0] <= 0:
+        raise InputError(f"`strengths` must be finite numbers above 0, got {grid[:5]}. For hardly any, try 1e-6.")
+    return grid
+
+
+def _as_present(data: Any, present: Tensor) -> Any:
+    """The rows whose class is in train, with labels counting only such classes; the same object if that is all."""
+    if not data.classes or len(present) == len(data.classes):
+        return data
+    loaded = load_set(data, "train")
+    kept = loaded.subset(torch.isin(loaded.labels, present))
+    return kept.relabel(torch.searchsorted(present, kept.labels), [data.classes[i] for i in present.tolist()])
