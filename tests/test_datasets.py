@@ -14,8 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from frozenkit import FrozenkitWarning, datasets, from_torch, image_folder, list_datasets, load_dataset, shift
+from frozenkit import FrozenkitWarning, from_torch, image_folder, list_datasets, load_dataset, shift
 from frozenkit.errors import DataError, InputError, NotAvailableError, UnknownNameError
+from frozenkit.images import catalog
 from frozenkit.images.dataset import ArraySource, ImageDataset, open_image
 
 KINDS = ("rotate", "blur", "noise", "invert", "contrast", "resolution")
@@ -72,7 +73,7 @@ def test_fashion_is_balanced():
     assert torch.bincount(load_dataset("fashion-mnist", split="test").labels).tolist() == [200] * 10
 
 
-@pytest.mark.skipif(not datasets._DEBIAN_FASHION.is_dir(), reason="needs Debian's package dataset-fashion-mnist")
+@pytest.mark.skipif(not catalog._DEBIAN_FASHION.is_dir(), reason="needs Debian's package dataset-fashion-mnist")
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_bundled_fashion_is_a_part_of_the_full_set(part, tmp_path):
     some, full = (
@@ -118,20 +119,20 @@ def test_transparency_of_the_emoji_is_white():
 
 
 def test_what_is_bundled_is_small_and_whole():
-    data = Path(datasets.__file__).parent / "data"
+    data = Path(catalog.__file__).parent / "bundled"
     files = {p.name: p for p in data.iterdir() if p.suffix in (".webp", ".json")}
-    assert set(files) == set(datasets._SHA256)
+    assert set(files) == set(catalog._SHA256)
     assert sum(p.stat().st_size for p in files.values()) < 7_000_000
     for name, path in files.items():
-        assert hashlib.sha256(path.read_bytes()).hexdigest() == datasets._SHA256[name]
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == catalog._SHA256[name]
     licences = (data / "LICENSES.md").read_text()
     assert all(word in licences for word in ("Zalando", "Apache-2.0", "CC-BY-4.0", "Twitter", "Google", *files))
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
 def test_a_damaged_bundle_is_reported_and_never_read(damage, tmp_path, monkeypatch):
-    for name in datasets._SHA256:
-        content = bytearray((Path(datasets.__file__).parent / "data" / name).read_bytes())
+    for name in catalog._SHA256:
+        content = bytearray((Path(catalog.__file__).parent / "bundled" / name).read_bytes())
         if name == "emoji-google.webp":
             content[len(content) // 2] ^= damage == "flip"
             content = content[: -1 if damage == "cut" else None]

@@ -11,7 +11,8 @@ from torch.testing import assert_close
 from frozenkit.classifier import FrozenClassifier
 from frozenkit.errors import DataError, InputError, UnknownNameError
 from frozenkit.features import FeatureSet
-from frozenkit.heads.modules import AttentionHead, LayerMix, LayerMixHead, LinearHead, MLPHead, PrototypicalHead
+from frozenkit.heads.modules import AttentionHead, LayerMix, LayerMixHead, LinearHead, MLPHead
+from frozenkit.heads.prototypical import PrototypicalHead
 from frozenkit.heads.rules import HEAD_RULES, select_head
 
 HEADS = {
