@@ -138,7 +138,7 @@ def test_a_damaged_bundle_is_reported_and_never_read(damage, tmp_path, monkeypat
             content = content[: -1 if damage == "cut" else None]
         if not (damage == "gone" and name == "emoji-google.webp"):
             (tmp_path / name).write_bytes(content)
-    monkeypatch.setattr(datasets, "_DATA", tmp_path)
+    monkeypatch.setattr(catalog, "_BUNDLED", tmp_path)
     assert len(load_dataset("emoji-twitter")) == 600
     with pytest.raises(DataError, match=r"emoji-google\.webp is not the file that frozenkit came with"):
         load_dataset("emoji-google")
