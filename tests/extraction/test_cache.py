@@ -331,7 +331,7 @@ def test_full_disk_says_so_before_any_work(tmp_path):
 WRITER = """
 import sys, time, torch
 from frozenkit.extraction.cache import FeatureCache
-from tests.test_cache import PRINT, a_set
+from tests.extraction.test_cache import PRINT, a_set
 cache, fs = FeatureCache(sys.argv[1]), a_set(n=400)
 with cache.writing([PRINT.digest]):
     if PRINT.digest not in cache:

@@ -297,7 +297,7 @@ def test_what_was_asked_for_last_is_shown_although_a_slower_head_ends_later(lab)
 
 
 def test_python_ends_while_a_lab_works():
-    code = "from tests.test_widgets import features; from frozenkit import HeadLab; HeadLab(features()).head = 'mlp'"
+    code = "from tests.widgets.test_headlab import HeadLab, features; HeadLab(features()).head = 'mlp'"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 

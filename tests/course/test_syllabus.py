@@ -14,7 +14,7 @@ from frozenkit.course.reference import build_reference, cheatsheet, glossary
 from frozenkit.course.syllabus import course_table, coverage, coverage_page, lessons, update_readme
 from frozenkit.errors import DataError, InputError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NOTEBOOKS = ROOT / "notebooks"
 
 

@@ -18,7 +18,7 @@ from frozenkit.course.checks import exercises
 from frozenkit.course.student import build_exercises, build_zip, student_version
 from frozenkit.errors import DataError, InputError, UnknownNameError
 
-NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 SOLUTIONS = sorted((NOTEBOOKS / "solutions").glob("*.ipynb"))
 NUMBERS = exercises()
 

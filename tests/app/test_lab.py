@@ -25,7 +25,7 @@ from frozenkit.app import lab as lab_module
 from frozenkit.app.lab import find_notebooks, has_display, lab_command, open_course, run_lab
 from frozenkit.errors import FrozenkitError, InputError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 COMMAND = [sys.executable, "-c", "from frozenkit.app.cli import main; main()", "lab", "--no-browser", "--port"]

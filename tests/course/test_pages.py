@@ -11,7 +11,7 @@ from frozenkit.app.cli import main
 from frozenkit.course.pages import build_pages, handout, slides
 from frozenkit.errors import DataError, InputError
 
-NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 LESSONS = sorted(NOTEBOOKS.glob("*.ipynb"))
 
 
