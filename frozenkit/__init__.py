@@ -58,6 +58,7 @@ _HOMES = {
     "effective_rank": "theory.geometry",
     "explained_variance": "theory.geometry",
     "extract": "extraction.extract",
+    "extract_layers": "extraction.extract",
     "few_shot": "splits",
     "finetune": "comparison.finetuning",
     "fingerprint_of": "extraction.extract",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from frozenkit import FeatureCache, FeatureSet, extract, load_backbone, load_dataset
+from frozenkit import FeatureCache, FeatureSet, extract_layers, load_backbone, load_dataset
 from frozenkit.errors import CacheError
 from frozenkit.extraction._file import PartFile
 from frozenkit.fingerprint import Fingerprint
@@ -27,12 +27,12 @@ def short_and_long(name, short, long):
 EXTRACT = """
 import sys
 import torch
-from frozenkit import FeatureCache, extract, load_backbone, load_dataset
+from frozenkit import FeatureCache, extract_layers, load_backbone, load_dataset
 torch.set_num_threads(1)
 data, backbone = load_dataset("emoji-google", limit=160), load_backbone(image_size=64, device="cpu")
 backbone.digest
 print("ready", flush=True)
-features = extract(backbone, data, layers=["blocks.2", "global_pool"], precision="exact", batch_size=8,
+features = extract_layers(backbone, data, layers=["blocks.2", "global_pool"], precision="exact", batch_size=8,
                    cache=FeatureCache(sys.argv[1]), progress=lambda done, total: print(done, flush=True))
 print("sum", *(float(f.features.double().sum()) for f in features.values()), flush=True)
 """
@@ -51,7 +51,7 @@ def in_one_thread(cache=None, progress=False):
     try:
         data, backbone = load_dataset("emoji-google", limit=160), load_backbone(image_size=64, device="cpu")
         settings = {"layers": LAYERS, "precision": "exact", "batch_size": 8, "progress": progress}
-        return extract(backbone, data, cache=cache, **settings)
+        return extract_layers(backbone, data, cache=cache, **settings)
     finally:
         torch.set_num_threads(threads)
 

@@ -15,7 +15,7 @@ from frozenkit.comparison.advice import Advice, Reason, advise
 from frozenkit.comparison.controls import control_scores, randomized, raw_pixels
 from frozenkit.errors import FrozenkitWarning, InputError, UnknownNameError
 from frozenkit.extraction.cache import FeatureCache
-from frozenkit.extraction.extract import extract
+from frozenkit.extraction.extract import extract, extract_layers
 from frozenkit.features import FeatureSet
 from frozenkit.images.catalog import list_datasets, load_dataset
 from frozenkit.images.dataset import FileSource, ImageDataset
@@ -309,7 +309,7 @@ def probe_report(
     before = len(list(cache.root.glob("*.h5"))) if cache else 0
     started = time.perf_counter()
     parts = (train, test)
-    sets = [extract(backbone, part, layers=wanted, cache=cache, progress=progress) for part in parts]
+    sets = [extract_layers(backbone, part, layers=wanted, cache=cache, progress=progress) for part in parts]
     seconds = time.perf_counter() - started
     from_cache = cache is not None and len(list(cache.root.glob("*.h5"))) == before
     about: dict[str, Any] = {
@@ -354,7 +354,7 @@ def probe_report(
         warnings.simplefilter("ignore", FrozenkitWarning)  # of what is said in passing only
         once = layer_report(*sets)
     blind = randomized(backbone, seed=seed)
-    random = [extract(blind, p, layers=[final.chosen], cache=cache, progress=progress)[final.chosen] for p in parts]
+    random = [extract(blind, part, layer=final.chosen, cache=cache, progress=progress) for part in parts]
     seeds = iter(range(seed, seed + len(folds)))
     blindly = {
         # Of all images: what is commonest without a fold is rare in it, so that five classes of five would score 0.

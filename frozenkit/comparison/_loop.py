@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from frozenkit._devices import has_native_bfloat16
 from frozenkit.errors import InputError
-from frozenkit.extraction.extract import decoded
+from frozenkit.extraction.extract import decode_batches
 from frozenkit.heads.modules import LinearHead
 from frozenkit.images.dataset import ImageDataset
 from frozenkit.networks.backbone import Backbone
@@ -93,7 +93,7 @@ class Tuning:
         self.module.eval()
         for norm in self.trained_norms if self.batch_norm else []:
             norm.train()
-        batches = decoded(self.backbone.preprocess, self.train, [part.tolist() for part in order])
+        batches = decode_batches(self.backbone.preprocess, self.train, [part.tolist() for part in order])
         for i, (rows, images) in enumerate(zip(order, batches, strict=True)):
             for group in self.optimiser.param_groups:
                 group["lr"] = self.rate((number - 1) * self.parts + i)
@@ -115,7 +115,7 @@ class Tuning:
         self.module.eval()
         parts = [p.tolist() for p in torch.arange(len(self.val)).split(2 * self.batch_size)]
         with torch.no_grad():
-            batches = decoded(self.backbone.preprocess, self.val, parts)
+            batches = decode_batches(self.backbone.preprocess, self.val, parts)
             logits = torch.cat([self.logits(images).float().cpu() for images in batches])
         labels = torch.as_tensor(self.val.labels)
         loss = float(nn.functional.cross_entropy(logits, labels))

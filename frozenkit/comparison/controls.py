@@ -72,7 +72,7 @@ def control_scores(
     both = (train_images, test_images)
 
     def features_of(source: Backbone) -> list[FeatureSet]:
-        return [extract(source, images, layers=[layer], cache=cache, progress=progress)[layer] for images in both]
+        return [extract(source, images, layer=layer, cache=cache, progress=progress) for images in both]
 
     if features is None:
         train, test = features_of(backbone)

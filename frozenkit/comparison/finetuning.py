@@ -79,7 +79,7 @@ class FineTuned:
 
     def logits(self, dataset: ImageDataset) -> Tensor:
         """(n, k) float32, on the CPU."""
-        features = extract(self.backbone, dataset, layers=[self.layer], precision="exact", progress=False)[self.layer]
+        features = extract(self.backbone, dataset, layer=self.layer, precision="exact", progress=False)
         return in_batches(self.head, iter(features.features.split(4096)), len(dataset))
 
     def predict(self, dataset: ImageDataset) -> Tensor:
@@ -312,7 +312,7 @@ def _first_head(
         raise UnknownNameError("start", start, STARTS, hint="Or give a fitted linear probe.")
 
     def features_of(images: ImageDataset) -> FeatureSet:
-        return extract(backbone, images, layers=[layer], precision="exact", cache=cache, progress=False)[layer]
+        return extract(backbone, images, layer=layer, precision="exact", cache=cache, progress=False)
 
     fitted_on = features_of(train) if start == "probe" or isinstance(start, Probe) else None
     if start == "probe" and fitted_on is not None:

@@ -158,10 +158,10 @@ def race(
 
     lanes.append(_run("frozen", frozen, None, labels, epochs, batch_size, seed, tell))
     start = time.perf_counter()
-    layers = extract(
-        backbone, train, layers=[layer], precision="exact", progress=lambda *step: tell("extraction", *step)
+    extracted = extract(
+        backbone, train, layer=layer, precision="exact", progress=lambda *step: tell("extraction", *step)
     )
-    stored = layers[layer].features.to(device)
+    stored = extracted.features.to(device)
     once = time.perf_counter() - start
     lanes.append(_run(LANES[2], lambda rows: stored[rows], None, labels, epochs, batch_size, seed, tell))
     return Race(tuple(lanes), once, len(train), f"{backbone.name}, {backbone.image_size} px")

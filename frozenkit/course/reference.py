@@ -25,8 +25,7 @@ table { margin: .2rem 0; width: 100%; } th, td { padding: .12rem .4rem .12rem 0;
 _RECIPE = """backbone, cache = load_backbone(), FeatureCache()
 train = image_folder("mine/train")
 test = image_folder("mine/test")
-a, b = (extract(backbone, part, cache=cache,
-                layers=backbone.stages)
+a, b = (extract_layers(backbone, part, cache=cache)
         for part in (train, test))
 report = layer_report(a, b)  # by leave-one-out
 report.score                 # with its interval"""

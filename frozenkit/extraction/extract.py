@@ -1,7 +1,9 @@
-"""Images + backbone + layers → one `FeatureSet` a layer, in a single pass that ends after the last layer wanted."""
+"""Images + backbone + layer → a `FeatureSet`; several layers in a single pass that ends after the last one wanted."""
 
 import copy
 import hashlib
+import itertools
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from frozenkit._arrays import described
 from frozenkit._devices import full_float32, has_native_bfloat16
 from frozenkit._progress import progress_bar
 from frozenkit.errors import ActivationError, CacheError, CacheMissError, FrozenkitWarning, InputError
@@ -32,6 +35,8 @@ from frozenkit.images.dataset import ImageDataset
 from frozenkit.networks.backbone import Backbone
 from frozenkit.networks.layers import POOLINGS, in_eval_mode, pooled_activations, pooled_shape
 
+_PIECE = 32  # images that one thread decodes at a time
+
 
 class Images(Protocol):
     """What `extract` asks of a dataset; every `ImageDataset` has it."""
@@ -43,7 +48,7 @@ class Images(Protocol):
 
     @property
     def digest(self) -> str:
-        """Depends on pictures, labels and order."""
+        """Depends on images, labels and order."""
         ...
 
     def __len__(self) -> int: ...
@@ -54,15 +59,16 @@ def extract(
     backbone: Backbone,
     dataset: Images,
     *,
-    layers: str | Sequence[str] | None = None,
+    layer: str | None = None,
     pooling: str = "mean",
     precision: str = "auto",
     batch_size: int | None = None,
+    workers: int | str = "auto",
     cache: FeatureCache | None = None,
     lazy: bool = False,
     progress: bool | Callable[[int, int], None] | None = None,
-) -> dict[str, Any]:
-    """The features of every image at every layer asked for, in one pass.
+) -> Any:
+    """The features of every image at one layer.
 
     The backbone is in eval mode and computes no gradients; its modes and hooks are given back. Rows come in the order
     of the dataset, and an image's features do not depend on its batch neighbours.
@@ -70,8 +76,8 @@ def extract(
     Args:
         backbone: From `load_backbone`, or your own.
         dataset: An `ImageDataset` of n images.
-        layers: Names from ``backbone.layers``; default what the network's own classifier reads, see
-            `Backbone.default_layer`, which no pooling changes.
+        layer: A name from ``backbone.layers``; default what the network's own classifier reads, see
+            `Backbone.default_layer`, which no pooling changes. Several in one pass: `extract_layers`.
         pooling: What becomes of a map or of tokens: ``"mean"`` or ``"max"`` over all positions; ``"pyramid"``, averages
             over 1×1, 2×2 and 4×4 cells (21·c numbers); ``"tokens"``, (t, d) left as they are; of a transformer these
             four are over its patches, without CLS, distillation and register tokens. ``"cls"`` is its first token,
@@ -79,13 +85,15 @@ def extract(
         precision: ``"exact"`` computes in float32, ``"fast"`` in bfloat16 where the hardware multiplies it natively,
             else as ``"exact"``; ``"auto"`` is ``"fast"`` where that helps. Features come as float32 either way.
         batch_size: Images at a time; default on a CPU 32, or 64 in bfloat16, on a GPU 256. Rows keep their order.
+        workers: Threads that decode and preprocess ahead of the network; ``"auto"`` takes two on a CPU, which is busy
+            with the network, and on a GPU as many as there are cores, up to 16. Features do not depend on it.
         cache: Where to look first and to store; None stores nothing. An interrupted extraction is carried on.
-        lazy: Leave the features on disk: values are `CachedFeatures`, and memory stays flat in n. Needs `cache`.
+        lazy: Leave the features on disk: the result is `CachedFeatures`, and memory stays flat in n. Needs `cache`.
         progress: True for a bar with rate and time left, False for none, None for a bar where someone watches (a
             terminal or a notebook), or a function called with (images done, images in all).
 
     Returns:
-        Layer name to `FeatureSet` (or `CachedFeatures`), in the order asked for; (n, d) float32 on the CPU.
+        A `FeatureSet` (or `CachedFeatures`): (n, d) float32 on the CPU; (n, t, d) with ``pooling="tokens"``.
 
     Raises:
         InputError: If an argument does not fit (`UnknownNameError` for a layer's name), or if features are to be kept
@@ -96,16 +104,85 @@ def extract(
     Example:
         >>> from frozenkit import load_backbone, load_dataset
         >>> backbone = load_backbone(image_size=64, device="cpu")
-        >>> extract(backbone, load_dataset("digits", limit=20), layers=["blocks.2", "blocks.6"], progress=False)
+        >>> extract(backbone, load_dataset("digits", limit=20), layer="blocks.6", progress=False)
+        FeatureSet(20 images × 320 features, 10 classes, layer='blocks.6')
+    """
+    if layer is not None and not isinstance(layer, str):
+        raise InputError(
+            f"`layer` must name one layer, got {described(layer)}. For several: extract_layers(backbone, dataset, "
+            "layers=[…])."
+        )
+    names = backbone.check_layers(layer)
+    features = _extract(backbone, dataset, names, pooling, precision, batch_size, workers, cache, lazy, progress)
+    return features[names[0]]
+
+
+def extract_layers(
+    backbone: Backbone,
+    dataset: Images,
+    *,
+    layers: Sequence[str] | None = None,
+    pooling: str = "mean",
+    precision: str = "auto",
+    batch_size: int | None = None,
+    workers: int | str = "auto",
+    cache: FeatureCache | None = None,
+    lazy: bool = False,
+    progress: bool | Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """The features of every image at several layers, in one pass that stops after the last one wanted.
+
+    Everything else is as in `extract`, which gives the same numbers one layer at a time.
+
+    Args:
+        backbone: From `load_backbone`, or your own.
+        dataset: An `ImageDataset` of n images.
+        layers: Names from ``backbone.layers``, each once; default `Backbone.stages`, the network's big steps.
+        pooling: As in `extract`, the same for all layers.
+        precision: As in `extract`.
+        batch_size: As in `extract`.
+        workers: As in `extract`.
+        cache: As in `extract`; one entry per layer. Only layers that are not stored are computed.
+        lazy: As in `extract`.
+        progress: As in `extract`.
+
+    Returns:
+        Layer name to `FeatureSet` (or `CachedFeatures`), in the order asked for.
+
+    Raises:
+        InputError: As `extract` does, and if `layers` names none, or one twice.
+        ActivationError: As `extract` does.
+        CacheError: As `extract` does.
+
+    Example:
+        >>> from frozenkit import load_backbone, load_dataset
+        >>> backbone = load_backbone(image_size=64, device="cpu")
+        >>> extract_layers(backbone, load_dataset("digits", limit=20), layers=["blocks.2", "blocks.6"], progress=False)
         {'blocks.2': FeatureSet(20 images × 40 features, ...), 'blocks.6': FeatureSet(20 images × 320 features, ...)}
     """
-    names = backbone.check_layers(layers)
+    names = backbone.check_layers(backbone.stages if layers is None else layers)
+    return _extract(backbone, dataset, names, pooling, precision, batch_size, workers, cache, lazy, progress)
+
+
+def _extract(
+    backbone: Backbone,
+    dataset: Images,
+    names: Sequence[str],
+    pooling: str,
+    precision: str,
+    batch_size: int | None,
+    workers: int | str,
+    cache: FeatureCache | None,
+    lazy: bool,
+    progress: bool | Callable[[int, int], None] | None,
+) -> dict[str, Any]:
     if pooling not in POOLINGS:
         raise InputError(f"`pooling` must be one of {', '.join(POOLINGS)}, got {pooling!r}.")
     if len(dataset) == 0:
         raise InputError("`dataset` must hold at least one image, got none.")
     if batch_size is not None and (not isinstance(batch_size, Integral) or batch_size < 1):
         raise InputError(f"`batch_size` must be at least 1 and a whole number, got {batch_size!r}.")
+    threads = _decode_threads(workers, backbone.device.type)
     if lazy and cache is None:
         raise InputError("`lazy=True` leaves features on disk, so it needs `cache=FeatureCache()`.")
     resolved = _resolve_precision(precision, backbone.device.type)
@@ -119,7 +196,7 @@ def extract(
             raise
         prints = {}  # nothing is kept, so nothing can be stale
     usual = 256 if backbone.device.type == "cuda" else 64 if resolved == "fast" else 32
-    run = _Run(backbone, dataset, pooling, resolved, int(batch_size or usual))
+    run = _Run(backbone, dataset, pooling, resolved, int(batch_size or usual), threads)
     with progress_bar(progress, len(dataset), backbone.name) as advance:
         if cache is None:
             blank = {name: _blank(dataset, name, prints.get(name)) for name in names}
@@ -128,7 +205,7 @@ def extract(
             faults = {name: fault for name in names if (fault := _fault(cache, prints[name]))}
             for fault in faults.values():
                 if not isinstance(fault, CacheMissError):
-                    warnings.warn(f"{fault} Extracting it again.", FrozenkitWarning, stacklevel=2)
+                    warnings.warn(f"{fault} Extracting it again.", FrozenkitWarning, stacklevel=3)
             if faults:
                 _into_cache(run, {name: prints[name] for name in faults}, cache, alone, advance)
             else:
@@ -139,7 +216,7 @@ def extract(
     try:
         return {name: stored.load() for name, stored in opened.items()}
     except CacheError as error:  # a row is damaged, which shows only when it is read
-        warnings.warn(f"{error} Extracting it again.", FrozenkitWarning, stacklevel=2)
+        warnings.warn(f"{error} Extracting it again.", FrozenkitWarning, stacklevel=3)
     with (
         progress_bar(progress, len(dataset), backbone.name) as advance,
         cache.writing(prints[name].digest for name in names) as alone,
@@ -153,8 +230,10 @@ def extract(
 class _Run:
     """One extraction: what computes, on what, how."""
 
-    def __init__(self, backbone: Backbone, dataset: Images, pooling: str, precision: str, batch_size: int) -> None:
-        self.backbone, self.dataset = backbone, dataset
+    def __init__(
+        self, backbone: Backbone, dataset: Images, pooling: str, precision: str, batch_size: int, workers: int
+    ) -> None:
+        self.backbone, self.dataset, self.workers = backbone, dataset, workers
         self.pooling, self.precision, self.batch_size = pooling, precision, batch_size
 
     def batches(self, layers: Sequence[str], starts: Sequence[int]) -> Iterator[tuple[int, dict[str, Tensor]]]:
@@ -167,7 +246,8 @@ class _Run:
         with in_eval_mode(module), torch.no_grad(), exact:
             n = len(self.dataset)
             parts = [range(start, min(start + self.batch_size, n)) for start in starts]
-            for start, images in zip(starts, decoded(self.backbone.preprocess, self.dataset, parts), strict=True):
+            batches = decode_batches(self.backbone.preprocess, self.dataset, parts, workers=self.workers)
+            for start, images in zip(starts, batches, strict=True):
                 batch = images.to(self.backbone.device, non_blocking=True)
                 if self.precision == "fast":
                     batch = batch.to(torch.bfloat16)
@@ -345,6 +425,15 @@ def _resolve_precision(precision: str, device_type: str) -> str:
     return "fast" if precision != "exact" and has_native_bfloat16(device_type) else "exact"
 
 
+def _decode_threads(workers: int | str, device_type: str) -> int:
+    """How many threads decode: a CPU is busy with the network, a GPU waits for whatever the CPU decodes."""
+    if workers == "auto":
+        return min(16, os.cpu_count() or 2) if device_type == "cuda" else 2
+    if isinstance(workers, bool) or not isinstance(workers, Integral) or workers < 1:
+        raise InputError(f"`workers` must be 'auto' or a whole number of at least 1, got {workers!r}.")
+    return int(workers)
+
+
 def _blank(dataset: Images, layer: str, fingerprint: Fingerprint | None) -> FeatureSet:
     empty, digest = torch.empty(len(dataset), 0), fingerprint.digest if fingerprint else ""
     return FeatureSet(empty, dataset.labels, tuple(dataset.classes), tuple(dataset.ids), layer, digest)
@@ -354,30 +443,35 @@ def _filled(blank: FeatureSet, features: Tensor) -> FeatureSet:
     return FeatureSet(features, blank.labels, blank.classes, blank.ids, blank.layer, blank.fingerprint)
 
 
-def decoded(
-    preprocess: Callable[[Any], Tensor], dataset: Any, parts: Iterable[Sequence[int]], *, ahead: int = 2
+def decode_batches(
+    preprocess: Callable[[Any], Tensor], dataset: Any, parts: Iterable[Sequence[int]], *, workers: int = 2
 ) -> Iterator[Tensor]:
     """(b, 3, h, w) for each part, in order; PIL works outside Python's lock, so decoding overlaps computing.
 
     Args:
         preprocess: Of a `Backbone`.
-        dataset: Whose ``dataset[i][0]`` is a picture.
+        dataset: Whose ``dataset[i][0]`` is an image.
         parts: Row indices of each batch.
-        ahead: Batches made before they are asked for.
+        workers: Threads. So much is decoded ahead that all have work, and two batches at least.
     """
 
     def decode(rows: Sequence[int]) -> Tensor:
         return torch.stack([preprocess(dataset[int(i)][0]) for i in rows])
 
-    with ThreadPoolExecutor(max_workers=2, thread_name_prefix="frozenkit-decode") as workers:
-        pending: list[Future[Tensor]] = []
+    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="frozenkit-decode") as pool:
+        pending: list[list[Future[Tensor]]] = []  # batch by batch, each in pieces, which keep many threads busy
         try:
             for rows in parts:
-                pending.append(workers.submit(decode, rows))
-                if len(pending) > ahead:
-                    yield pending.pop(0).result()
+                pending.append([pool.submit(decode, rows[i : i + _PIECE]) for i in range(0, len(rows), _PIECE)])
+                if len(pending) > 2 and sum(map(len, pending)) > workers:
+                    yield _joined(pending.pop(0))
             while pending:
-                yield pending.pop(0).result()
+                yield _joined(pending.pop(0))
         finally:
-            for future in pending:
+            for future in itertools.chain.from_iterable(pending):
                 future.cancel()
+
+
+def _joined(pieces: Sequence[Future[Tensor]]) -> Tensor:
+    tensors = [piece.result() for piece in pieces]
+    return torch.cat(tensors) if len(tensors) > 1 else tensors[0]

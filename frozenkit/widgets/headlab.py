@@ -32,7 +32,7 @@ class HeadLab(Lab):
     is chosen by leave-one-out on the training labels and never on test, which is only reported.
 
     Args:
-        train: Features (n, d) with class labels, such as ``extract(…)["features"]``; by default Google's emoji
+        train: Features (n, d) with class labels, such as ``extract(…)``; by default Google's emoji
             under the bundled backbone (extracted on first use, then cached).
         test: Features of the same layer and classes to report on; without it there is no test bar.
         shots: Labels per class to begin with, at least 2; None takes all of train.
@@ -333,4 +333,4 @@ def _emoji() -> tuple[FeatureSet, FeatureSet]:
         extract(backbone, load_dataset("emoji-google", split=part), precision="exact", cache=cache, progress=False)
         for part in ("train", "test")
     )
-    return train[backbone.default_layer], test[backbone.default_layer]
+    return train, test

@@ -11,7 +11,7 @@ import traitlets
 from frozenkit._outputs import measured
 from frozenkit.errors import DataError, FrozenkitWarning, InputError
 from frozenkit.extraction.cache import FeatureCache
-from frozenkit.extraction.extract import extract
+from frozenkit.extraction.extract import extract_layers
 from frozenkit.features import FeatureSet, combine
 from frozenkit.networks.backbone import Backbone, layer_table, load_backbone
 from frozenkit.networks.layers import POOLINGS
@@ -160,8 +160,9 @@ class LayerLab(Lab):
         if self.pooling not in self._sets:
             pooling, sizes = self.pooling, [len(part) for part in self._data]
             keys: dict[str, Any] = {"layers": self._names, "pooling": pooling, "precision": "exact"}
+            keys["cache"] = self._cache
             found = [
-                extract(self._backbone, part, cache=self._cache, progress=after(before, sum(sizes), tell), **keys)
+                extract_layers(self._backbone, part, progress=after(before, sum(sizes), tell), **keys)
                 for part, before in zip(self._data, (0, sizes[0]))
             ]
             self._sets[pooling] = (found[0], found[1])

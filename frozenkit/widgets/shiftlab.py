@@ -144,8 +144,8 @@ class ShiftLab(Lab):
         for name, part in self._data.items():
             shifted = shift(part, kind, severity) if severity else part
             progress = after(before, sum(sizes), tell)
-            keys: dict[str, Any] = {"layers": [self._layer], "precision": "exact", "cache": self._cache}
-            found[name] = extract(self._backbone, shifted, progress=progress, **keys)[self._layer]
+            keys: dict[str, Any] = {"layer": self._layer, "precision": "exact", "cache": self._cache}
+            found[name] = extract(self._backbone, shifted, progress=progress, **keys)
             before += len(part)
         return found
 

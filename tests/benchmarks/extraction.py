@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from frozenkit import extract, from_torch, load_backbone, load_dataset
+from frozenkit import extract_layers, from_torch, load_backbone, load_dataset
 from frozenkit._devices import has_native_bfloat16
 from tests.benchmarks.timing import Figure, figure, median_seconds
 
@@ -45,7 +45,7 @@ def plain_loop(layers: list[str]) -> dict[str, torch.Tensor]:
 
 
 def ours(layers: list[str], precision: str) -> Any:
-    return extract(backbone(), pictures(), layers=layers, precision=precision, progress=False)
+    return extract_layers(backbone(), pictures(), layers=layers, precision=precision, progress=False)
 
 
 def every_stage() -> list[str]:

@@ -25,6 +25,7 @@ from frozenkit import (
     FeatureCache,
     compare,
     extract,
+    extract_layers,
     finetune,
     layer_report,
     list_datasets,
@@ -134,7 +135,7 @@ def measure(name: str, n: int, old: dict[str, Any] | None = None) -> dict[str, A
         warnings.simplefilter("ignore")  # the edge of a grid, at sizes as small as these
         start = time.process_time()
         sets = [
-            extract(backbone, part, layers=list(backbone.stages), precision="exact", progress=False)
+            extract_layers(backbone, part, layers=list(backbone.stages), precision="exact", progress=False)
             for part in (labelled, test)
         ]
         extraction = time.process_time() - start
@@ -169,7 +170,7 @@ def measure(name: str, n: int, old: dict[str, Any] | None = None) -> dict[str, A
         report("raw pixels", fit_probe(pixels[0]), pixels[1], time.process_time() - start)
         start = time.process_time()
         untrained = [
-            extract(randomized(backbone, seed=seed), part, layers=[best], precision="exact", progress=False)[best]
+            extract(randomized(backbone, seed=seed), part, layer=best, precision="exact", progress=False)
             for part in (labelled, test)
         ]
         report("random weights", fit_probe(untrained[0]), untrained[1], time.process_time() - start, layer=best)

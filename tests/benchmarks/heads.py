@@ -97,7 +97,7 @@ def measure(name: str) -> list[dict[str, Any]]:
     train, test = load_dataset(name), load_dataset(name, split="test")
     sets: dict[str, list[FeatureSet]] = {
         pooling: [
-            extract(backbone, part, layers=[layer], pooling=pooling, precision="exact", progress=False)[layer]
+            extract(backbone, part, layer=layer, pooling=pooling, precision="exact", progress=False)
             for part in (train, test)
         ]
         for pooling in ("mean", "tokens")

@@ -9,10 +9,10 @@ import tempfile
 from tests.benchmarks.timing import Figure
 
 EXTRACT = """
-from frozenkit import FeatureCache, extract, load_backbone, load_dataset
+from frozenkit import FeatureCache, extract_layers, load_backbone, load_dataset
 backbone, cache = load_backbone(image_size=64, device="cpu"), FeatureCache({root!r})
-layers = ["blocks.2", "blocks.4", "global_pool"]
-extract(backbone, load_dataset("fashion-mnist", limit={n}), layers=layers, cache=cache, lazy=True, progress=False)
+data, layers = load_dataset("fashion-mnist", limit={n}), ["blocks.2", "blocks.4", "global_pool"]
+extract_layers(backbone, data, layers=layers, cache=cache, lazy=True, progress=False)
 """
 
 # 200 MB of features an n of 40,000: what is written is read again in chunks, never as a whole.

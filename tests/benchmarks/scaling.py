@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from frozenkit import FeatureSet, combine, extract, load_backbone, load_dataset
+from frozenkit import FeatureSet, combine, extract_layers, load_backbone, load_dataset
 from frozenkit.comparison.controls import raw_pixels
 from frozenkit.heads.ridge import ridge_path
 from frozenkit.heads.scaling import SCALES
@@ -66,7 +66,8 @@ def main() -> None:
         whole, test_images = load_dataset(name), load_dataset(name, split="test")
         test_images = load_dataset(name, split="test", limit=min(SETTINGS["test"], len(test_images)))
         train, test = (
-            extract(backbone, part, layers=LAYERS, precision="exact", progress=False) for part in (whole, test_images)
+            extract_layers(backbone, part, layers=LAYERS, precision="exact", progress=False)
+            for part in (whole, test_images)
         )
         for part in (train, test):
             part[TOGETHER] = combine({layer: part[layer] for layer in LAYERS[:3]})

@@ -22,7 +22,7 @@ from tests.benchmarks.timing import Figure, figure, median_seconds
 def features() -> FeatureSet:
     """4,000 × 1,280, 10 classes: Fashion-MNIST at 64 px through the pooled head layer of Lite0."""
     backbone = load_backbone(image_size=64, device="cpu")
-    return extract(backbone, load_dataset("fashion-mnist"), layers=["global_pool"])["global_pool"]
+    return extract(backbone, load_dataset("fashion-mnist"), layer="global_pool")
 
 
 def scaled(x: torch.Tensor) -> torch.Tensor:
@@ -99,8 +99,7 @@ def p5_softmax_path() -> Figure:
 def p8_epoch_from_store() -> Figure:
     images = load_dataset("fashion-mnist", limit=512)
     backbone = load_backbone(image_size=64, device="cpu")
-    stored = extract(backbone, images)
-    train = stored[backbone.default_layer]
+    train = extract(backbone, images)
     val = FeatureSet(train.features[:1], train.labels[:1], train.classes, ("val",), train.layer, "")
     epochs = 50
     ours = median_seconds(

@@ -38,7 +38,7 @@ def test_controls_are_four_and_in_order(backbone):
 
 
 def test_controls_repeat_by_seed_and_take_features_at_hand(backbone):
-    train, test = (extract(backbone, images, progress=False)["0"] for images in (TRAIN, TEST))
+    train, test = (extract(backbone, images, progress=False) for images in (TRAIN, TEST))
     first = control_scores(TRAIN, TEST, backbone, progress=False)
     again = control_scores(TRAIN, TEST, backbone, features=(train, test), progress=False)
     assert {k: v.accuracy for k, v in first.items()} == {k: v.accuracy for k, v in again.items()}
@@ -91,7 +91,7 @@ def test_shuffling_permutes_labels_only():
 
 
 def test_one_permutation_alone_strays_further_than_its_interval_says(backbone):
-    train, test = (extract(backbone, images, progress=False)["0"] for images in (TRAIN, TEST))
+    train, test = (extract(backbone, images, progress=False) for images in (TRAIN, TEST))
     found = [_ridge_score(shuffled(train, seed=seed), test) for seed in range(20)]
     assert sum(score.low < 0.1 < score.high for score in found) < 18  # nominal: 19 of 20
     assert abs(sum(score.accuracy for score in found) / 20 - 0.1) < 0.03

@@ -139,7 +139,7 @@ def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(backbone, sets,
 
 
 def test_a_probe_start_begins_at_the_probe(backbone, sets):
-    features = [extract(backbone, part, layers=[LAYER], precision="exact", progress=False)[LAYER] for part in sets]
+    features = [extract(backbone, part, layer=LAYER, precision="exact", progress=False) for part in sets]
     probe = fit_probe(features[0], val=features[1])
     found = tuned(backbone, sets, start=probe, epochs=1)
     assert found.history[0]["val_score"] == pytest.approx(probe.score(features[1]).accuracy)
@@ -160,7 +160,7 @@ def clothes():
 
 def test_a_probe_that_is_certain_of_everything_still_learns(clothes):
     backbone = load_backbone(image_size=64, device="cpu")
-    features = extract(backbone, clothes[0], precision="exact", progress=False)[LAYER]
+    features = extract(backbone, clothes[0], precision="exact", progress=False)
     certain = replace(fit_probe(features), temperature=4e-4)  # of a perfect leave-one-out without smoothing
     logits = certain.logits_of(features.features) / certain.temperature
     assert float(nn.functional.cross_entropy(logits, features.labels)) == 0.0  # no gradient at all
@@ -215,7 +215,7 @@ def test_notes_say_which_way_to_extend(backbone, sets):
 def test_any_layer_can_be_tuned_from_and_nothing_after_it_moves(backbone, sets, layer):
     found = tuned(backbone, sets, layer=layer, start="probe", epochs=1)
     assert found.layer == found.backbone.default_layer == layer
-    assert found.head.linear.in_features == extract(backbone, sets[2], layers=layer, progress=False)[layer].n_features
+    assert found.head.linear.in_features == extract(backbone, sets[2], layer=layer, progress=False).n_features
     order = backbone.layers
     moved = {name.rpartition(".")[0] for name in changed(backbone.module, found.backbone.module)}
     assert moved
@@ -371,7 +371,7 @@ def test_sets_that_do_not_fit(backbone, sets):
         finetune("efficientnet-lite0", *sets[:2], progress=False)
     with pytest.raises(DataError, match="must hold images, at least two and one"):
         finetune(backbone, sets[0].subset([0]), sets[1], progress=False)
-    features = extract(backbone, sets[0], layers=["blocks.6"], precision="exact", progress=False)["blocks.6"]
+    features = extract(backbone, sets[0], layer="blocks.6", precision="exact", progress=False)
     with pytest.raises(InputError, match="`start` must be a ridge or softmax probe of 'global_pool'"):
         tuned(backbone, sets, start=fit_probe(features))
     with pytest.raises(InputError, match="classes of train"):

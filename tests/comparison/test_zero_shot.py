@@ -30,7 +30,7 @@ def test_a_class_of_one_relative_has_that_relatives_own_row(backbone):
 def test_it_beats_chance_on_clothes_without_any_label(backbone):
     test = load_dataset("fashion-mnist", split="test", limit=300)
     kept = [i for i in range(len(test)) if test.classes[test.labels[i]] in RELATIVES]
-    features = extract(backbone, test.subset(kept), progress=False)[backbone.default_layer]
+    features = extract(backbone, test.subset(kept), progress=False)
     old = [test.classes.index(name) for name in RELATIVES]
     labels = torch.tensor([old.index(int(label)) for label in features.labels])
     score = zero_shot(backbone, RELATIVES).score(features.relabel(labels, list(RELATIVES)))
@@ -51,7 +51,7 @@ def test_what_has_no_zero_shot_head(backbone):
     headless = Backbone(nn.Flatten(), lambda picture: torch.zeros(3, 32, 32), image_size=32, default_layer="")
     with pytest.raises(InputError, match="got no linear layer"):
         zero_shot(headless, {"a": ["sandal"]})
-    features = extract(backbone, load_dataset("digits", limit=20), layers=["blocks.6"], progress=False)["blocks.6"]
+    features = extract(backbone, load_dataset("digits", limit=20), layer="blocks.6", progress=False)
     head = zero_shot(backbone, RELATIVES)
     with pytest.raises(InputError, match="must be of 'global_pool'"):
         head.predict(features)

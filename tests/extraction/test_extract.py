@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from frozenkit.classifier import FeatureExtractor
 from frozenkit.errors import ActivationError, FreezeError, FrozenkitWarning, InputError, UnknownNameError
 from frozenkit.extraction.cache import CachedFeatures, FeatureCache
-from frozenkit.extraction.extract import extract
+from frozenkit.extraction.extract import extract, extract_layers
 from frozenkit.networks.backbone import Backbone, assert_frozen, load_backbone
 from frozenkit.networks.layers import PRE_LOGITS, pool, pooled_activations, trace_layers
 from frozenkit.networks.zoo import Preprocess
@@ -68,7 +68,7 @@ def test_features_equal_timms_own_intermediates(name):
         expected = {layer: maps.mean((2, 3)) for layer, maps in zip(layers, inner, strict=True)}
     settings = {"layers": layers, "pooling": pooling, "precision": "exact", "progress": False}
     for batch_size in (1, 2, 3, 4):  # 1, n − 1, n, n + 1
-        ours = extract(backbone, dataset, batch_size=batch_size, **settings)
+        ours = extract_layers(backbone, dataset, batch_size=batch_size, **settings)
         for layer in layers:
             assert_close(ours[layer].features, expected[layer], rtol=1e-4, atol=1e-5)
 
@@ -84,7 +84,7 @@ def test_features_equal_torchvisions_feature_extraction(name):
         expected = create_feature_extractor(copy.deepcopy(backbone.module), layers)(stacked(backbone, dataset))
     settings = {"layers": layers, "pooling": "flatten", "precision": "exact", "progress": False}
     for batch_size in (1, 2, 3, 4):
-        ours = extract(backbone, dataset, batch_size=batch_size, **settings)
+        ours = extract_layers(backbone, dataset, batch_size=batch_size, **settings)
         for layer in layers:
             assert_close(ours[layer].features, expected[layer].flatten(1), rtol=1e-4, atol=1e-5)
 
@@ -93,7 +93,7 @@ def test_features_equal_torchvisions_feature_extraction(name):
 def test_rows_keep_their_order_and_do_not_depend_on_the_batch(lite0, batch_size):
     dataset = Noise(7)
     layers = ["blocks.2", "global_pool"]
-    ours = extract(lite0, dataset, layers=layers, batch_size=batch_size, precision="exact", progress=False)
+    ours = extract_layers(lite0, dataset, layers=layers, batch_size=batch_size, precision="exact", progress=False)
     for i in range(7):
         alone = pooled_activations(lite0.module, stacked(lite0, dataset)[i : i + 1], layers, "mean", lite0.trace())
         for layer in layers:
@@ -121,7 +121,7 @@ def test_backbone_is_bit_identical_afterwards_and_modes_are_given_back(lite0, pr
     lite0.module.blocks[2].eval()
     modes = [m.training for m in lite0.module.modules()]
     with assert_frozen(lite0):
-        extract(lite0, Noise(5), layers=lite0.stages, precision=precision, progress=False)
+        extract_layers(lite0, Noise(5), layers=lite0.stages, precision=precision, progress=False)
     assert [m.training for m in lite0.module.modules()] == modes
     assert not any(m._forward_hooks for m in lite0.module.modules())
     lite0.module.eval()
@@ -144,8 +144,8 @@ def test_output_changed_later_in_place_is_reported_as_it_left_its_layer():
     """Trap 11: ResNet's batch norm is overwritten by the in-place ReLU that follows it."""
     backbone = load_backbone("resnet18", weights=None, image_size=64, device="cpu")
     dataset = Noise(2)
-    alone = extract(backbone, dataset, layers=["bn1"], pooling="flatten", precision="exact", progress=False)["bn1"]
-    together = extract(
+    alone = extract(backbone, dataset, layer="bn1", pooling="flatten", precision="exact", progress=False)
+    together = extract_layers(
         backbone, dataset, layers=["bn1", "layer1"], pooling="flatten", precision="exact", progress=False
     )
     assert_close(alone.features, together["bn1"].features, rtol=0, atol=0)
@@ -161,9 +161,9 @@ def test_output_changed_later_in_place_is_reported_as_it_left_its_layer():
 def test_the_pass_ends_after_the_last_layer_wanted(lite0):
     ran = []
     handle = lite0.module.blocks[4].register_forward_hook(lambda *_: ran.append(1))
-    extract(lite0, Noise(2), layers="blocks.3", precision="exact", progress=False)
+    extract(lite0, Noise(2), layer="blocks.3", precision="exact", progress=False)
     assert not ran
-    extract(lite0, Noise(2), layers="blocks.5", precision="exact", progress=False)
+    extract(lite0, Noise(2), layer="blocks.5", precision="exact", progress=False)
     handle.remove()
     assert ran
 
@@ -171,8 +171,8 @@ def test_the_pass_ends_after_the_last_layer_wanted(lite0):
 def test_fast_features_point_the_same_way(lite0):
     dataset = Noise(16)
     layers = list(lite0.stages[4:])
-    exact = extract(lite0, dataset, layers=layers, precision="exact", progress=False)
-    fast = extract(lite0, dataset, layers=layers, precision="fast", progress=False)
+    exact = extract_layers(lite0, dataset, layers=layers, precision="exact", progress=False)
+    fast = extract_layers(lite0, dataset, layers=layers, precision="fast", progress=False)
     for layer in layers:
         cosine = nn.functional.cosine_similarity(exact[layer].features, fast[layer].features)
         assert cosine.mean() > 0.98, layer
@@ -230,7 +230,7 @@ def test_not_finite_activations_name_layer_and_images():
     dataset = Noise(5)
     dataset.pixels[3] = 255
     with pytest.raises(ActivationError, match="layer '1' must be finite, but are not for 1 images of a batch: noise-3"):
-        extract(backbone, dataset, layers="1", progress=False)
+        extract(backbone, dataset, layer="1", progress=False)
 
 
 @pytest.mark.parametrize(
@@ -240,15 +240,38 @@ def test_not_finite_activations_name_layer_and_images():
         ({"precision": "float16"}, InputError, "`precision` must be"),
         ({"batch_size": 0}, InputError, "`batch_size` must be at least 1"),
         ({"batch_size": 2.5}, InputError, "`batch_size` must be at least 1 and a whole number, got 2.5"),
-        ({"layers": []}, InputError, "`layers` must name at least one"),
-        ({"layers": ["blocks.1", "blocks.1"]}, InputError, "each once"),
-        ({"layers": "blocks.9"}, UnknownNameError, "Did you mean 'blocks"),
+        ({"layer": ["blocks.1", "blocks.2"]}, InputError, r"one layer, got list of length 2. For several: extract_lay"),
+        ({"workers": 0}, InputError, "`workers` must be 'auto' or a whole number of at least 1, got 0"),
+        ({"workers": "many"}, InputError, "got 'many'"),
+        ({"layer": "blocks.9"}, UnknownNameError, "Did you mean 'blocks"),
         ({"lazy": True}, InputError, "needs `cache=FeatureCache"),
     ],
 )
 def test_arguments_that_do_not_fit(lite0, changes, error, message):
     with pytest.raises(error, match=message):
         extract(lite0, Noise(3), progress=False, **changes)
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"), [([], "`layers` must name at least one"), (["blocks.1", "blocks.1"], "each once")]
+)
+def test_several_layers_are_named_once_each(lite0, layers, message):
+    with pytest.raises(InputError, match=message):
+        extract_layers(lite0, Noise(3), layers=layers, progress=False)
+
+
+def test_one_layer_and_several_agree_and_the_stages_are_the_default(lite0):
+    several = extract_layers(lite0, Noise(3), precision="exact", progress=False)
+    assert list(several) == list(lite0.stages)
+    alone = extract(lite0, Noise(3), layer="blocks.3", precision="exact", progress=False)
+    assert_close(alone.features, several["blocks.3"].features, rtol=0, atol=0)
+    assert extract(lite0, Noise(3), progress=False).layer == lite0.default_layer
+
+
+def test_features_do_not_depend_on_the_number_of_threads(lite0):
+    settings = {"layer": "blocks.1", "precision": "exact", "progress": False, "batch_size": 40}
+    one, many = (extract(lite0, Noise(90), workers=workers, **settings) for workers in (1, np.int64(5)))
+    assert_close(one.features, many.features, rtol=0, atol=0)
 
 
 def test_empty_dataset_is_refused(lite0):
@@ -289,10 +312,10 @@ class Read(Noise):
 def test_warm_equals_cold_bit_for_bit_and_reads_no_image(lite0, tmp_path):
     cache = FeatureCache(tmp_path)
     layers = ["blocks.3", "global_pool"]
-    none = extract(lite0, Noise(6), layers=layers, precision="exact", progress=False)
-    cold = extract(lite0, Noise(6), layers=layers, precision="exact", cache=cache, progress=False)
+    none = extract_layers(lite0, Noise(6), layers=layers, precision="exact", progress=False)
+    cold = extract_layers(lite0, Noise(6), layers=layers, precision="exact", cache=cache, progress=False)
     dataset = Read(6)
-    warm = extract(lite0, dataset, layers=layers, precision="exact", cache=cache, progress=False)
+    warm = extract_layers(lite0, dataset, layers=layers, precision="exact", cache=cache, progress=False)
     assert not dataset.reads
     for layer in layers:
         assert_close(cold[layer].features, warm[layer].features, rtol=0, atol=0)
@@ -303,10 +326,10 @@ def test_warm_equals_cold_bit_for_bit_and_reads_no_image(lite0, tmp_path):
 
 def test_only_the_missing_layers_are_computed(lite0, tmp_path):
     cache = FeatureCache(tmp_path)
-    extract(lite0, Noise(4), layers="blocks.6", cache=cache, precision="exact", progress=False)
+    extract(lite0, Noise(4), layer="blocks.6", cache=cache, precision="exact", progress=False)
     ran = []
     handle = lite0.module.blocks[5].register_forward_hook(lambda _m, _i, out: ran.append(len(out)))
-    extract(lite0, Noise(4), layers=["blocks.2", "blocks.6"], cache=cache, precision="exact", progress=False)
+    extract_layers(lite0, Noise(4), layers=["blocks.2", "blocks.6"], cache=cache, precision="exact", progress=False)
     handle.remove()
     assert ran == [1]  # the key's own test image; the pass over the four images ended after blocks.2
 
@@ -314,25 +337,25 @@ def test_only_the_missing_layers_are_computed(lite0, tmp_path):
 def test_sizes_may_be_numpys_whole_numbers(tmp_path):
     backbone = load_backbone(image_size=np.int64(64), device="cpu")
     plain = load_backbone(image_size=64, device="cpu")
-    settings = {"layers": "blocks.2", "precision": "exact", "progress": False, "cache": FeatureCache(tmp_path)}
-    first = extract(backbone, Noise(4), batch_size=np.int64(3), **settings)["blocks.2"]
+    settings = {"layer": "blocks.2", "precision": "exact", "progress": False, "cache": FeatureCache(tmp_path)}
+    first = extract(backbone, Noise(4), batch_size=np.int64(3), **settings)
     dataset = Read(4)
-    again = extract(plain, dataset, batch_size=3, **settings)["blocks.2"]
+    again = extract(plain, dataset, batch_size=3, **settings)
     assert not dataset.reads
     assert_close(first.features, again.features, rtol=0, atol=0)
 
 
 def test_lazy_leaves_features_on_disk(lite0, tmp_path):
-    (lazy,) = extract(lite0, Noise(4), cache=FeatureCache(tmp_path), lazy=True, progress=False).values()
+    lazy = extract(lite0, Noise(4), cache=FeatureCache(tmp_path), lazy=True, progress=False)
     assert isinstance(lazy, CachedFeatures)
-    (loaded,) = extract(lite0, Noise(4), cache=FeatureCache(tmp_path), progress=False).values()
+    loaded = extract(lite0, Noise(4), cache=FeatureCache(tmp_path), progress=False)
     assert_close(lazy.load().features, loaded.features, rtol=0, atol=0)
 
 
 def test_every_ingredient_changes_the_fingerprint(lite0):
     def key(backbone=lite0, dataset=None, **changes):
-        settings = {"layers": "blocks.3", "precision": "exact", "progress": False, **changes}
-        (found,) = extract(backbone, dataset or Noise(2), **settings).values()
+        settings = {"layer": "blocks.3", "precision": "exact", "progress": False, **changes}
+        found = extract(backbone, dataset or Noise(2), **settings)
         return found.fingerprint
 
     touched = load_backbone(image_size=64, device="cpu")
@@ -347,7 +370,7 @@ def test_every_ingredient_changes_the_fingerprint(lite0):
         key(load_backbone(image_size=64, device="cpu", weights=None)),
         key(dataset=Noise(2, seed=1)),
         key(dataset=Noise(3)),
-        key(layers="blocks.4"),
+        key(layer="blocks.4"),
         key(pooling="max"),
     ]
     assert len(set(variants)) == len(variants)
@@ -356,13 +379,13 @@ def test_every_ingredient_changes_the_fingerprint(lite0):
 
 def test_exact_is_exact_whatever_shortcuts_are_switched_on(lite0):
     """Matrix products and convolutions in bfloat16 or TF32 are process-wide switches; both are given back."""
-    truth = extract(lite0, Noise(3), precision="exact", progress=False)["global_pool"]
+    truth = extract(lite0, Noise(3), precision="exact", progress=False)
     places = (torch.backends.mkldnn.conv, torch.backends.mkldnn.matmul, torch.backends.cudnn.conv)
     before = [place.fp32_precision for place in places]
     try:
         for place, shortcut in zip(places, ("bf16", "bf16", "tf32"), strict=True):
             place.fp32_precision = shortcut
-        ours = extract(lite0, Noise(3), precision="exact", progress=False)["global_pool"]
+        ours = extract(lite0, Noise(3), precision="exact", progress=False)
         assert [place.fp32_precision for place in places] == ["bf16", "bf16", "tf32"]
     finally:
         for place, precision in zip(places, before, strict=True):
@@ -375,7 +398,7 @@ def test_storage_and_precision_are_part_of_the_key(lite0, tmp_path):
     prints = set()
     for storage in ("float32", "float16", "bfloat16"):
         cache = FeatureCache(tmp_path, storage=storage)
-        (found,) = extract(lite0, Noise(2), cache=cache, precision="exact", progress=False).values()
+        found = extract(lite0, Noise(2), cache=cache, precision="exact", progress=False)
         prints.add(found.fingerprint)
     assert len(prints) == 3
 
@@ -384,7 +407,7 @@ class TestFeatureExtractor:
     def test_concat_is_what_extract_gives_side_by_side(self, lite0):
         dataset = Noise(3)
         layers = ["blocks.2", "blocks.6"]
-        sets = extract(lite0, dataset, layers=layers, precision="exact", progress=False)
+        sets = extract_layers(lite0, dataset, layers=layers, precision="exact", progress=False)
         phi = FeatureExtractor(lite0, layers)
         both = torch.cat([sets[layer].features for layer in layers], 1)
         assert_close(phi(stacked(lite0, dataset)), both)
@@ -434,20 +457,20 @@ def damage(cache, place):
 @pytest.mark.parametrize("place", ["row", "structure"])
 @pytest.mark.parametrize("whose", ["own", "shared"])
 def test_a_damaged_entry_is_extracted_again_once_and_a_shared_one_left_alone(lite0, tmp_path, place, whose):
-    settings = {"layers": "blocks.2", "precision": "exact", "progress": False}
-    whole = extract(lite0, Noise(4), **settings)["blocks.2"]
+    settings = {"layer": "blocks.2", "precision": "exact", "progress": False}
+    whole = extract(lite0, Noise(4), **settings)
     stored = FeatureCache(tmp_path / whose)
     extract(lite0, Noise(4), cache=stored, **settings)
     path = damage(stored, place)
     before = path.read_bytes()
     cache = FeatureCache(tmp_path / "own", shared=tmp_path / "shared")
     with pytest.warns(FrozenkitWarning, match="is damaged.*Extracting it again") as caught:
-        again = extract(lite0, Noise(4), cache=cache, **settings)["blocks.2"]
+        again = extract(lite0, Noise(4), cache=cache, **settings)
     assert len(caught) == 1
     assert_close(again.features, whole.features, rtol=0, atol=0)
     assert list(cache.verify().values()) == ["ok"]
     assert (path.read_bytes() == before) == (whose == "shared")
-    assert_close(extract(lite0, Noise(4), cache=cache, **settings)["blocks.2"].features, whole.features)  # and quietly
+    assert_close(extract(lite0, Noise(4), cache=cache, **settings).features, whole.features)  # and quietly
 
 
 @pytest.mark.parametrize("pooling", ["mean", "max", "tokens", "pyramid"])
@@ -477,14 +500,14 @@ def test_without_locks_anothers_unfinished_file_is_left_alone(lite0, tmp_path, m
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    settings = {"layers": "blocks.2", "precision": "exact", "progress": False}
-    whole = extract(lite0, Noise(4), cache=FeatureCache(tmp_path / "first"), **settings)["blocks.2"]
+    settings = {"layer": "blocks.2", "precision": "exact", "progress": False}
+    whole = extract(lite0, Noise(4), cache=FeatureCache(tmp_path / "first"), **settings)
     cache = FeatureCache(tmp_path / "second")
     others = cache.path(whole.fingerprint).with_suffix(".part")
     cache.root.mkdir()
     others.write_text("another process is writing here")
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.warns(FrozenkitWarning, match="file system without locks"):
-        found = extract(lite0, Noise(4), cache=cache, **settings)["blocks.2"]
+        found = extract(lite0, Noise(4), cache=cache, **settings)
     assert_close(found.features, whole.features, rtol=0, atol=0)
     assert others.read_text() == "another process is writing here"

@@ -71,9 +71,8 @@ def pipeline(preprocess=None, net=None, **settings):
 
 
 def features(backbone, cache=None, dataset=None, **settings):
-    settings = {"layers": "out", "precision": "exact", "progress": False, **settings}
-    (found,) = extract(backbone, dataset or Counted(), cache=cache, **settings).values()
-    return found
+    settings = {"layer": "out", "precision": "exact", "progress": False, **settings}
+    return extract(backbone, dataset or Counted(), cache=cache, **settings)
 
 
 def touched(change):
@@ -231,7 +230,7 @@ SCRIPT = """
 import sys
 import torch
 from torch import nn
-from frozenkit import FeatureCache, extract, load_backbone, load_dataset
+from frozenkit import FeatureCache, extract_layers, load_backbone, load_dataset
 from frozenkit.networks.backbone import Backbone
 
 def make(shift):
@@ -253,7 +252,7 @@ torch.set_num_threads(int(sys.argv[2]))
 data = Counted(load_dataset("digits", limit=10))
 layers = ["blocks.2", "blocks.6", "global_pool"]
 for shift in (0.1, 0.2):
-    extract(make(shift), data, layers=layers, precision="exact", cache=FeatureCache(sys.argv[1]), progress=False)
+    extract_layers(make(shift), data, layers=layers, precision="exact", cache=FeatureCache(sys.argv[1]), progress=False)
 print("reads", data.reads)
 """
 

@@ -331,7 +331,7 @@ def test_default_features_are_what_the_own_classifier_reads(name, settings, size
     pictures = noise_pictures(4)
     with torch.no_grad():
         logits = backbone.module(torch.stack([backbone.preprocess(pictures[i][0]) for i in range(4)]))
-        features = extract(backbone, pictures, precision="exact", progress=False)[backbone.default_layer]
+        features = extract(backbone, pictures, precision="exact", progress=False)
         heads = [backbone.module.get_submodule(name) for name in backbone.trace().classifiers]
         parts = features.features.chunk(len(heads), 1)
         ours = torch.stack([head(part) for head, part in zip(heads, parts, strict=True)]).mean(0)
@@ -359,7 +359,7 @@ def test_default_features_of_a_headless_network_are_its_output(name, size):
     pictures = noise_pictures(2)
     with torch.no_grad():
         output = backbone.module(torch.stack([backbone.preprocess(pictures[i][0]) for i in range(2)]))
-    features = extract(backbone, pictures, precision="exact", progress=False)[backbone.default_layer]
+    features = extract(backbone, pictures, precision="exact", progress=False)
     assert_close(features.features, output, rtol=1e-4, atol=1e-5)
     assert backbone.trace().classifiers == ()
 
