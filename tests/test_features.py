@@ -1,4 +1,4 @@
-"""FeatureSet, combine, reduce and LayerMix."""
+"""FeatureSet, combine and reduce."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,6 @@ from torch.testing import assert_close
 
 from frozenkit.errors import DataError, InputError
 from frozenkit.features import FeatureSet, combine, reduce
-from frozenkit.heads.modules import LayerMix
 
 
 def a_set(n=6, d=4, layer="a", seed=0, **changes):
@@ -112,20 +111,6 @@ def test_random_projection_keeps_distances_on_average():
 def test_reduce_refuses_impossible_requests(n_features, how):
     with pytest.raises(InputError, match="must"):
         reduce(a_set(n=4, d=7), n_features=n_features, how=how)
-
-
-def test_layer_mix_weights_learn_which_layer_helps():
-    torch.manual_seed(0)
-    x = torch.randn(200, 4)
-    target = torch.nn.functional.layer_norm(x, (4,))
-    mix = LayerMix([4, 4])
-    optimiser = torch.optim.Adam(mix.parameters(), lr=0.1)
-    for _ in range(100):
-        optimiser.zero_grad()
-        (mix([x, torch.randn(200, 4)]) - target).pow(2).mean().backward()
-        optimiser.step()
-    assert mix.weights[0] > 0.9
-    assert_close(mix.weights.sum(), torch.tensor(1.0))
 
 
 def test_frame_and_torch_dataset_carry_the_same_values():

@@ -1,4 +1,4 @@
-"""Marked values, tables and expectations, and that the sanitize file blanks the marks and nothing else."""
+"""Marked values and tables, and that the sanitize file blanks the marks and nothing else."""
 
 import math
 import re
@@ -11,7 +11,7 @@ import pytest
 import torch
 from nbval.plugin import get_sanitize_patterns
 
-from frozenkit import FrozenkitError, course
+from frozenkit import course
 from frozenkit._outputs import Line
 from frozenkit.errors import InputError, UnknownNameError
 
@@ -112,22 +112,3 @@ def test_table_refuses_nothing_and_ragged_rows():
         course.table([])
     with pytest.raises(InputError, match=r"row 1 has \['b'\]"):
         course.table([{"a": 1}, {"b": 2}])
-
-
-@pytest.mark.parametrize("value", [0.82, 0.84, 0.86, SCORE, torch.tensor(0.85)])
-def test_expect_prints_one_text_for_all_that_fit(value, capsys):
-    course.expect(value, 0.84, within=0.02)
-    assert capsys.readouterr().out == ""  # what is as expected is no news to a learner
-
-
-@pytest.mark.parametrize("value", [0.8199, 0.79, 0.89, math.nan, math.inf])
-def test_expect_raises_for_all_that_do_not(value, capsys):
-    with pytest.raises(course.ExpectationError, match=r"must lie within 0\.84 ± 0\.02, got .*Restart the kernel"):
-        course.expect(value, 0.84, within=0.02)
-    assert capsys.readouterr().out == ""
-    assert issubclass(course.ExpectationError, (FrozenkitError, AssertionError))
-
-
-def test_expect_refuses_a_negative_tolerance():
-    with pytest.raises(InputError, match="`within` must be 0 or more"):
-        course.expect(0.5, 0.5, within=-1)

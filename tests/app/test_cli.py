@@ -316,3 +316,10 @@ def test_a_terminal_that_lacks_a_letter_gets_it_written_out():
     )
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.decode("ascii").endswith("\\u2190 \\U0001f98a\n")
+
+
+def test_build_says_what_it_can_make(capsys):
+    assert main(["build"]) == 2
+    assert "say what to make: --handout, --slides, --zip, --reference, or --course" in capsys.readouterr().err
+    assert main(["build", "--handout", "--solutions"]) == 2
+    assert "`--solutions` goes with --zip" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from frozenkit import FeatureSet, fit_probe, load_backbone, load_dataset, score, split
+from frozenkit import FeatureSet, fit_probe, load_dataset, score, split
 from frozenkit.app.report import (
     ENOUGH_TEST,
     cross_validated,
@@ -22,11 +22,6 @@ from frozenkit.errors import FrozenkitWarning, UnknownNameError
 from frozenkit.probes.intervals import wilson_interval
 
 LAYERS = ["blocks.2", "blocks.5"]
-
-
-@pytest.fixture(scope="module")
-def backbone():
-    return load_backbone(image_size=64, device="cpu")
 
 
 @pytest.fixture(scope="module")

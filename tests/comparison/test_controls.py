@@ -6,7 +6,6 @@ from torchvision.transforms.functional import pil_to_tensor
 from frozenkit.comparison.controls import _ridge_score, control_scores, randomized, raw_pixels
 from frozenkit.errors import InputError
 from frozenkit.extraction.extract import extract
-from frozenkit.features import FeatureSet
 from frozenkit.images.catalog import load_dataset
 from frozenkit.images.dataset import from_torch
 from frozenkit.networks.backbone import Backbone, load_backbone
@@ -80,14 +79,6 @@ def test_a_part_that_cannot_be_reset_is_named():
     stiff = Backbone(nn.Sequential(Scale(), nn.Flatten()), prepare, image_size=32, default_layer="1", device="cpu")
     with pytest.raises(InputError, match="'0' has parameters and no `reset_parameters`"):
         randomized(stiff)
-
-
-def test_shuffling_permutes_labels_only():
-    features = FeatureSet(torch.eye(6), torch.tensor([0, 0, 0, 1, 1, 1]), ("a", "b"), tuple("abcdef"), "l", "f")
-    mixed = shuffled(features, seed=1)
-    torch.testing.assert_close(mixed.features, features.features)
-    torch.testing.assert_close(mixed.labels.sort().values, features.labels)
-    assert mixed.fingerprint != features.fingerprint
 
 
 def test_one_permutation_alone_strays_further_than_its_interval_says(backbone):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from frozenkit import assert_frozen, load_backbone, load_dataset, race
+from frozenkit import assert_frozen, load_dataset, race
 from frozenkit.comparison.race import LANES, PUBLISHED_RACE, Lane, Race
 from frozenkit.errors import InputError
 
@@ -17,11 +17,6 @@ BY_HAND = Race(
     100,
     "some, 64 px",
 )
-
-
-@pytest.fixture(scope="module")
-def backbone():
-    return load_backbone(image_size=64, device="cpu")
 
 
 def test_ratios_and_break_even_by_hand():

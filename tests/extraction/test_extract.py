@@ -11,12 +11,11 @@ from PIL import Image
 from torch import nn
 from torch.testing import assert_close
 
-from frozenkit.classifier import FeatureExtractor
 from frozenkit.errors import ActivationError, FreezeError, FrozenkitWarning, InputError, UnknownNameError
 from frozenkit.extraction.cache import CachedFeatures, FeatureCache
 from frozenkit.extraction.extract import extract, extract_layers
 from frozenkit.networks.backbone import Backbone, assert_frozen, load_backbone
-from frozenkit.networks.layers import PRE_LOGITS, pool, pooled_activations, trace_layers
+from frozenkit.networks.layers import PRE_LOGITS, pooled_activations
 from frozenkit.networks.zoo import Preprocess
 
 
@@ -177,47 +176,6 @@ def test_fast_features_point_the_same_way(lite0):
         cosine = nn.functional.cosine_similarity(exact[layer].features, fast[layer].features)
         assert cosine.mean() > 0.98, layer
         assert fast[layer].features.dtype == torch.float32
-
-
-@pytest.mark.parametrize(
-    ("pooling", "width"), [("mean", 3), ("max", 3), ("pyramid", 63), ("flatten", 192), ("tokens", 3)]
-)
-def test_pooling_of_maps_by_hand(pooling, width):
-    x = torch.arange(2 * 3 * 64.0).reshape(2, 3, 8, 8)
-    out = pool(x, pooling)
-    assert out.shape[-1] == width
-    assert out.untyped_storage().data_ptr() != x.untyped_storage().data_ptr()
-    if pooling == "mean":
-        assert_close(out[0], torch.tensor([31.5, 95.5, 159.5]))
-    if pooling == "max":
-        assert_close(out[0], torch.tensor([63.0, 127.0, 191.0]))
-    if pooling == "pyramid":
-        assert_close(out[:, :3], x.mean((2, 3)))
-        assert_close(out[0, 3:7], x[0, 0].reshape(2, 4, 2, 4).mean((1, 3)).flatten())
-    if pooling == "tokens":
-        assert_close(out[1, 9], x[1, :, 1, 1])
-
-
-def test_pooling_of_tokens_and_vectors_by_hand():
-    x = torch.randn(2, 5, 4)
-    assert_close(pool(x, "cls", n_prefix=1), x[:, 0])
-    assert_close(pool(x, "mean"), x.mean(1))
-    assert_close(pool(x, "flatten", n_prefix=1), x.flatten(1))
-    for pooling, expected in (("mean", x[:, 1:].mean(1)), ("max", x[:, 1:].amax(1)), ("tokens", x[:, 1:])):
-        assert_close(pool(x, pooling, n_prefix=1), expected)
-    grid = x[:, 1:].transpose(1, 2).reshape(2, 4, 2, 2)
-    assert_close(pool(x, "pyramid", n_prefix=1), pool(grid, "pyramid"))
-    assert_close(pool(x[:, 0], "max"), x[:, 0])
-    assert_close(pool(torch.randn(2, 7, 7, 4), "mean", channels_last=True).shape, torch.Size([2, 4]))
-
-
-@pytest.mark.parametrize(
-    ("shape", "pooling"),
-    [((2, 3, 4, 4), "cls"), ((2, 5, 4), "cls"), ((2, 5, 4), "pyramid"), ((2, 4), "tokens"), ((2, 4), "cls")],
-)
-def test_pooling_that_makes_no_sense_is_refused(shape, pooling):
-    with pytest.raises(InputError, match=f"`pooling='{pooling}'`"):
-        pool(torch.zeros(shape), pooling)
 
 
 def test_not_finite_activations_name_layer_and_images():
@@ -403,42 +361,6 @@ def test_storage_and_precision_are_part_of_the_key(lite0, tmp_path):
     assert len(prints) == 3
 
 
-class TestFeatureExtractor:
-    def test_concat_is_what_extract_gives_side_by_side(self, lite0):
-        dataset = Noise(3)
-        layers = ["blocks.2", "blocks.6"]
-        sets = extract_layers(lite0, dataset, layers=layers, precision="exact", progress=False)
-        phi = FeatureExtractor(lite0, layers)
-        both = torch.cat([sets[layer].features for layer in layers], 1)
-        assert_close(phi(stacked(lite0, dataset)), both)
-        assert phi.output_dim == both.shape[1]
-
-    def test_backbone_stays_in_eval_mode_and_only_the_mix_trains(self, lite0):
-        phi = FeatureExtractor(lite0, ["blocks.2", "blocks.6"], combine="learned").train()
-        assert phi.training
-        assert not lite0.module.training
-        with assert_frozen(lite0):
-            phi(stacked(lite0, Noise(3))).sum().backward()
-        trained = [n for n, p in phi.named_parameters() if p.grad is not None]
-        assert trained
-        assert all(n.startswith("mix.") for n in trained)
-
-    def test_refusals(self, lite0):
-        with pytest.raises(InputError, match="needs layers of one width"):
-            FeatureExtractor(lite0, ["blocks.2", "blocks.6"], combine="mean")
-        with pytest.raises(InputError, match="`combine` must be"):
-            FeatureExtractor(lite0, combine="sum")
-        with pytest.raises(InputError, match="works with one layer"):
-            FeatureExtractor(lite0, ["blocks.2", "blocks.6"], pooling="tokens")
-
-
-def test_a_layer_that_does_not_run_is_an_error():
-    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten())
-    net.unused = nn.ReLU()
-    with pytest.raises(ActivationError, match="the layer 'never' did not run"):
-        pooled_activations(net, torch.zeros(1, 3, 8, 8), ["0", "never"], "mean", trace_layers(net, 8))
-
-
 def test_timm_is_what_the_embedded_backbone_is_made_of(lite0):
     assert isinstance(lite0.module, timm.models.EfficientNet)
 
@@ -471,26 +393,6 @@ def test_a_damaged_entry_is_extracted_again_once_and_a_shared_one_left_alone(lit
     assert list(cache.verify().values()) == ["ok"]
     assert (path.read_bytes() == before) == (whose == "shared")
     assert_close(extract(lite0, Noise(4), cache=cache, **settings).features, whole.features)  # and quietly
-
-
-@pytest.mark.parametrize("pooling", ["mean", "max", "tokens", "pyramid"])
-def test_cls_and_register_tokens_never_count_as_patches(pooling):
-    """Trap 18: what stands before the patches is left out, by every pooling over positions and in the extractor too."""
-    torch.manual_seed(0)
-    module = timm.create_model("vit_small_patch14_reg4_dinov2", img_size=56)
-    for token in (module.cls_token, module.reg_token):
-        nn.init.normal_(token, std=5.0)
-    backbone = Backbone(module, Preprocess(56, 56), name="registers", device="cpu")
-    images = stacked(backbone, Noise(2))
-    with torch.no_grad():
-        _, (maps,) = module.eval().forward_intermediates(images, indices=[6], output_fmt="NCHW")
-    ours = FeatureExtractor(backbone, "blocks.6", pooling=pooling)(images)
-    assert_close(ours, pool(maps, pooling), rtol=1e-4, atol=1e-4)
-    with torch.no_grad():
-        _, ((_, prefix),) = module.forward_intermediates(
-            images, indices=[6], output_fmt="NLC", return_prefix_tokens=True
-        )
-    assert_close(FeatureExtractor(backbone, "blocks.6", pooling="cls")(images), prefix[:, 0], rtol=1e-4, atol=1e-4)
 
 
 def test_without_locks_anothers_unfinished_file_is_left_alone(lite0, tmp_path, monkeypatch):

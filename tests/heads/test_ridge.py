@@ -1,4 +1,4 @@
-"""Solvers: against brute force, against scikit-learn, and against what must not change."""
+"""Ridge: against brute force, against scikit-learn, and against what must not change."""
 
 import numpy as np
 import pytest
@@ -8,20 +8,11 @@ from torch.testing import assert_close
 from frozenkit.errors import DataError, FrozenkitWarning, InputError
 from frozenkit.extraction.cache import load_features, save_features
 from frozenkit.features import FeatureSet
-from frozenkit.heads.modules import LinearHead, MLPHead
 from frozenkit.heads.ridge import ridge_path
 from frozenkit.heads.softmax import softmax_path
-from frozenkit.heads.training import train_head
 
 STRENGTHS = [1e-3, 0.1, 10.0]
 SHAPES = {"n > d": (40, 6, 3), "n = d": (12, 12, 2), "n = d + 1": (13, 12, 2), "n < d": (15, 40, 3)}
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
 
 
 def blobs(n, d, k, *, seed=0, imbalanced=False, spread=1.0):
@@ -326,211 +317,6 @@ class TestRidge:
 
     def test_it_reads_well(self):
         assert repr(ridge_path(*blobs(10, 3, 2), STRENGTHS)).startswith("RidgePath(3 strengths in 1e-03..1e+01, best")
-
-
-def logistic(x, labels, strength):
-    """scikit-learn's minimum of the same objective, on scaled features."""
-    from sklearn.linear_model import LogisticRegression
-
-    z = scaled(x)
-    fit = LogisticRegression(C=1 / (strength * len(x)), tol=1e-8, max_iter=10_000).fit(z.numpy(), labels.numpy())
-    w, b = torch.tensor(fit.coef_.T), torch.tensor(fit.intercept_)
-    logits = z @ w + b
-    if len(b) == 1:
-        logits = torch.cat([torch.zeros_like(logits), logits], 1)
-    return float(torch.nn.functional.cross_entropy(logits, labels) + strength / 2 * w.square().sum()), logits
-
-
-class TestSoftmax:
-    @pytest.mark.parametrize("imbalanced", [False, True])
-    @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-    def test_the_objective_is_scikit_learns(self, shape, imbalanced):
-        x, labels = blobs(*shape, imbalanced=imbalanced, spread=0.5)
-        path = softmax_path(x, labels, STRENGTHS, tolerance=1e-6)
-        assert path.converged.all()
-        for i, strength in enumerate(STRENGTHS):
-            reference, logits = logistic(x, labels, strength)
-            np.testing.assert_allclose(float(path.objectives[i]), reference, rtol=2e-6)
-            ours = path.at(strength)(x).softmax(1).double()
-            assert_close(ours, logits.softmax(1), rtol=0, atol=5e-3)
-
-    @pytest.mark.parametrize("k", [2, 3])
-    def test_with_weights_it_is_scikit_learns(self, k):
-        from sklearn.linear_model import LogisticRegression
-
-        x, labels = blobs(60, 8, k, imbalanced=True, spread=0.5)
-        w = 1 / labels.bincount().double()[labels]
-        w = w / w.mean()
-        mean = w @ x.double() / len(x)
-        variance = w @ (x - mean).square() / len(x)
-        z = ((x - mean) / ((variance + variance.mean()) / 2).sqrt()).numpy()
-        reference = LogisticRegression(C=1 / (0.05 * len(x)), tol=1e-10, max_iter=10_000)
-        reference.fit(z, labels.numpy(), sample_weight=w.numpy())
-        fit = softmax_path(x, labels, [0.05], weights="balanced", tolerance=1e-9)
-        assert bool(fit.converged.all())
-        p = fit.at(0.05)(x).softmax(1).numpy()
-        np.testing.assert_allclose(p, reference.predict_proba(z), rtol=0, atol=2e-4)
-
-    def test_the_certificate_holds(self):
-        x, labels = blobs(60, 20, 3)
-        minimum = softmax_path(x, labels, STRENGTHS, tolerance=1e-10).objectives
-        for tolerance in (0.3, 1e-2, 1e-4):
-            path = softmax_path(x, labels, STRENGTHS, tolerance=tolerance)
-            assert path.converged.all()
-            excess = path.objectives - minimum
-            assert (excess <= path.gaps + 1e-10).all()
-            assert (path.gaps <= tolerance * path.objectives).all()
-
-    def test_too_few_iterations_are_confessed(self):
-        path = softmax_path(*blobs(60, 20, 3), [1e-5, 10.0], max_iterations=1)
-        assert not path.converged[0]
-        assert "1 converged" in repr(path) or "0 converged" in repr(path)
-
-    def test_together_equals_one_by_one(self):
-        x, labels = blobs(40, 6, 3)
-        together = softmax_path(x, labels, STRENGTHS, tolerance=1e-8)
-        for i, strength in enumerate(STRENGTHS):
-            alone = softmax_path(x, labels, [strength], tolerance=1e-8)
-            assert_close(together.weights[i], alone.weights[0], rtol=1e-2, atol=1e-4)
-
-    def test_shapes_and_order(self):
-        path = softmax_path(*blobs(40, 6, 3), [10.0, 0.1])
-        assert path.weights.shape == (2, 6, 3)
-        assert path.intercepts.shape == (2, 3)
-        assert path.strengths.tolist() == [0.1, 10.0]
-        assert list(path.to_frame().columns) == ["objectives", "gaps", "converged"]
-
-    def test_a_class_without_rows_is_never_likely(self):
-        x, labels = blobs(30, 4, 2)
-        path = softmax_path(x, labels, [0.1], n_classes=3)
-        assert path.at(0.1)(x).softmax(1)[:, 2].max() < 1e-6
-
-    def test_huge_features_do_not_overflow(self):
-        x, labels = blobs(40, 6, 3)
-        path = softmax_path(x * 1e12, labels, [0.1])
-        assert torch.isfinite(path.weights).all()
-        assert path.converged.all()
-
-    def test_bad_input_is_named(self):
-        x, labels = blobs(10, 3, 2)
-        with pytest.raises(InputError, match="`strengths` must be positive"):
-            softmax_path(x, labels, [0.0])
-        with pytest.raises(InputError, match="`tolerance` must be positive"):
-            softmax_path(x, labels, tolerance=0)
-        with pytest.raises(InputError, match="use `ridge_path`"):
-            softmax_path(x, labels.float())
-        with pytest.raises(DataError, match="at least two classes"):
-            softmax_path(x, torch.zeros_like(labels))
-        with pytest.raises(InputError, match="nearest is 0.1"):
-            softmax_path(x, labels, [0.1]).at(0.2)
-
-
-class TestTraining:
-    def sets(self, n=120, d=6, k=3):
-        x, labels = blobs(n, d, k, spread=2)
-        x = scaled(x).float()
-        return as_set(x[: n // 2], labels[: n // 2], k=k, name="a"), as_set(
-            x[n // 2 :], labels[n // 2 :], k=k, name="b"
-        )
-
-    def test_it_learns_and_keeps_the_best_epoch(self):
-        train, val = self.sets()
-        rows = []
-        log = train_head(LinearHead(6, 3), train, val, epochs=30, lr=0.1, patience=None, progress=rows.append)
-        assert log.best_score > 0.85
-        assert len(rows) == len(log.history) == 30
-        assert_close(max(row["val_score"] for row in log.history), log.best_score)
-        own = (log.head(val.features).argmax(1) == val.labels).double().mean().item()
-        assert_close(own, log.best_score)
-        assert log.to_frame().index.name == "epoch"
-        assert "best epoch" in repr(log)
-
-    def test_the_loss_goes_to_the_softmax_minimum(self):
-        train, val = self.sets()
-        log = train_head(LinearHead(6, 3), train, val, epochs=400, lr=0.05, weight_decay=0, patience=None)
-        strong = softmax_path(train.features, train.labels, [1e-2])
-        reference = torch.nn.functional.cross_entropy(strong.at(1e-2)(train.features), train.labels)
-        assert log.history[-1]["train_loss"] <= float(reference)
-
-    def test_one_seed_one_head_and_the_random_state_is_given_back(self):
-        train, val = self.sets()
-        start = MLPHead(6, 3, hidden=(8,))
-        results = []
-        for _ in range(2):
-            head = MLPHead(6, 3, hidden=(8,))
-            head.load_state_dict(start.state_dict())
-            before = torch.random.get_rng_state()
-            train_head(head, train, val, epochs=3, batch_size=16, seed=1)
-            assert_close(torch.random.get_rng_state(), before, rtol=0, atol=0)
-            results.append(head.layers[0].weight.detach().clone())
-        assert_close(*results, rtol=0, atol=0)
-
-    def test_it_stops_early(self):
-        train, val = self.sets()
-        noise = as_set(torch.randn(60, 6), val.labels, k=3, name="c")
-        log = train_head(LinearHead(6, 3), train, noise, epochs=200, patience=3)
-        assert log.stopped_early
-        assert len(log.history) == log.best_epoch + 3
-
-    def test_from_disk_equals_from_memory(self, tmp_path):
-        from frozenkit.extraction.cache import CachedFeatures
-
-        train, val = self.sets()
-        save_features(train, tmp_path / "t.h5")
-        heads = [LinearHead(6, 3) for _ in range(2)]
-        heads[1].load_state_dict(heads[0].state_dict())
-        for head, data in zip(heads, (train, CachedFeatures(tmp_path / "t.h5")), strict=True):
-            train_head(head, data, val, epochs=3, batch_size=16)
-        assert_close(heads[0].linear.weight, heads[1].linear.weight)
-
-    def test_regression(self):
-        x = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
-        y = x @ torch.tensor([1.0, -2.0, 0.5, 0.0]) + 1
-        log = train_head(LinearHead(4, 1), as_set(x[:100], y[:100]), as_set(x[100:], y[100:], name="b"), lr=0.1)
-        assert log.best_score > 0.99
-
-    def test_an_exception_gives_the_head_back_whole(self):
-        train, val = self.sets()
-        head = LinearHead(6, 3)
-
-        def stop(row):
-            raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            train_head(head, train, val, progress=stop)
-        assert head.training
-        assert torch.isfinite(head.linear.weight).all()
-
-    def test_a_last_row_alone_is_no_harm_to_batch_norm(self):
-        train, val = self.sets()
-        data = train.subset(range(33))
-        assert len(train_head(MLPHead(6, 3, hidden=(8,)), data, val, epochs=2, batch_size=32).history) == 2
-
-    def test_bad_input_is_named(self):
-        train, val = self.sets()
-        head = LinearHead(6, 3)
-        with pytest.raises(InputError, match="`val` must hold other images"):
-            train_head(head, train, train)
-        with pytest.raises(InputError, match="`epochs` must be a whole number of at least 1"):
-            train_head(head, train, val, epochs=0)
-        with pytest.raises(InputError, match="`lr` must be a positive"):
-            train_head(head, train, val, lr=0)
-        with pytest.raises(InputError, match="`weight_decay` must be 0 or more"):
-            train_head(head, train, val, weight_decay=-1)
-        with pytest.raises(InputError, match="must be a FeatureSet"):
-            train_head(head, train.features, val)
-        with pytest.raises(DataError, match="at least one image"):
-            train_head(head, train.subset([]), val)
-        with pytest.raises(InputError, match="width and classes of train"):
-            train_head(head, train, as_set(val.features[:, :4], val.labels, k=3, name="c"))
-        with pytest.raises(InputError, match="must have parameters to train"):
-            train_head(torch.nn.Identity(), train, val)
-        spoilt = val.features.clone()
-        spoilt[4, 2] = float("nan")
-        with pytest.raises(DataError, match="row 4 \\('c4'\\)"):
-            train_head(head, train, as_set(spoilt, val.labels, k=3, name="c"))
-        with pytest.raises(DataError, match="loss must stay finite"):
-            train_head(head, as_set(train.features * 1e38, train.labels, k=3), val, lr=1e30)
 
 
 @pytest.mark.parametrize("strength", [1e-9, 1e-6, 1e-3])

@@ -1,11 +1,29 @@
 """The trace of a network: which layers there are, in which order, of what shape."""
 
+import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from torch import nn
+from torch.testing import assert_close
 
-from frozenkit.networks.layers import PRE_LOGITS, hooked, in_eval_mode, prefix_tokens, trace_layers
+from frozenkit import extract, from_torch, zero_shot
+from frozenkit.errors import (
+    ActivationError,
+    InputError,
+)
+from frozenkit.networks.backbone import Backbone, load_backbone
+from frozenkit.networks.layers import (
+    PRE_LOGITS,
+    hooked,
+    in_eval_mode,
+    pool,
+    pooled_activations,
+    prefix_tokens,
+    trace_layers,
+)
+from frozenkit.networks.zoo import Preprocess
 
 ARCHITECTURES = [
     "resnet18",
@@ -140,3 +158,143 @@ def test_heads_side_by_side_are_read_together_though_their_widths_differ():
 def test_a_layer_that_feeds_the_classifier_is_no_second_one():
     net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 10), nn.Linear(10, 10))
     assert trace_layers(net, 32).classifiers == ("3",)
+
+
+# Architecture, its arguments, side in pixels; "tv" for torchvision, the others are timm's.
+CLASSIFIERS = [
+    ("vit_tiny_patch16_224", {"img_size": 64}, 64),
+    ("vit_tiny_patch16_224", {"img_size": 64, "global_pool": "avg"}, 64),
+    ("vit_little_patch16_reg4_gap_256", {"img_size": 64}, 64),
+    ("vit_small_patch14_reg4_dinov2", {"img_size": 56, "num_classes": 12}, 56),
+    ("deit_tiny_distilled_patch16_224", {"img_size": 64}, 64),
+    ("cait_xxs24_224", {"img_size": 64}, 64),
+    ("swin_tiny_patch4_window7_224", {"img_size": 56, "window_size": 7}, 56),
+    ("mixer_s32_224", {"img_size": 64}, 64),
+    ("convnext_atto", {}, 64),
+    ("resnet10t", {}, 64),
+    ("mobilenetv3_small_100", {}, 64),
+    ("regnety_002", {}, 64),
+    ("tv vit_b_16", {"image_size": 32}, 32),
+    ("tv swin_t", {}, 64),
+    ("tv resnet18", {}, 64),
+    ("tv densenet121", {}, 64),
+    ("tv convnext_tiny", {}, 64),
+    ("tv mobilenet_v2", {}, 64),
+    ("tv mobilenet_v3_small", {}, 64),
+    ("tv shufflenet_v2_x0_5", {}, 64),
+    ("tv mnasnet0_5", {}, 64),
+    ("tv alexnet", {}, 64),
+]
+
+
+def created(name, settings, size):
+    import timm
+    from torchvision import models
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if name.startswith("tv "):
+            module = getattr(models, name[3:])(**settings)
+        else:
+            module = timm.create_model(name, **settings)
+        for parameter in module.parameters():  # some classifiers start at zero, and so do some biases
+            parameter.data.add_(torch.randn_like(parameter), alpha=0.02)
+    return Backbone(module, Preprocess(size, size), name=name, device="cpu")
+
+
+def noise_pictures(n):
+    pixels = np.random.RandomState(0).randint(0, 256, (n, 40, 40, 3), np.uint8)
+    pictures = [(Image.fromarray(rows), i % 2) for i, rows in enumerate(pixels)]
+    return from_torch(pictures, classes=("a", "b"))
+
+
+@pytest.mark.parametrize(("name", "settings", "size"), CLASSIFIERS, ids=lambda value: str(value))
+def test_default_features_are_what_the_own_classifier_reads(name, settings, size):
+    backbone = created(name, settings, size)
+    pictures = noise_pictures(4)
+    with torch.no_grad():
+        logits = backbone.module(torch.stack([backbone.preprocess(pictures[i][0]) for i in range(4)]))
+        features = extract(backbone, pictures, precision="exact", progress=False)
+        heads = [backbone.module.get_submodule(name) for name in backbone.trace().classifiers]
+        parts = features.features.chunk(len(heads), 1)
+        ours = torch.stack([head(part) for head, part in zip(heads, parts, strict=True)]).mean(0)
+    assert_close(ours, logits, rtol=1e-3, atol=1e-4)
+    # Zero-shot with each class as its own relative is the classifier itself.
+    known = [str(i) for i in range(logits.shape[1])]
+    named = zero_shot(backbone, {name: [name] for name in known}, known=known).predict(features)
+    assert_close(named, logits.argmax(1))
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("vit_tiny_patch16_224", 64),
+        ("vit_small_patch14_dinov2", 56),
+        ("vit_small_patch14_reg4_dinov2", 56),
+        ("deit_tiny_distilled_patch16_224", 64),
+        ("swin_tiny_patch4_window7_224", 56),
+        ("mixer_s32_224", 64),
+        ("resnet10t", None),
+    ],
+)
+def test_default_features_of_a_headless_network_are_its_output(name, size):
+    backbone = created(name, {"num_classes": 0} | ({"img_size": size} if size else {}), size or 64)
+    pictures = noise_pictures(2)
+    with torch.no_grad():
+        output = backbone.module(torch.stack([backbone.preprocess(pictures[i][0]) for i in range(2)]))
+    features = extract(backbone, pictures, precision="exact", progress=False)
+    assert_close(features.features, output, rtol=1e-4, atol=1e-5)
+    assert backbone.trace().classifiers == ()
+
+
+def test_a_convolution_may_be_the_classifier():
+    backbone = load_backbone("squeezenet1_1", weights=None, image_size=64, device="cpu")
+    assert backbone.default_layer == "features"  # not the 1,000 logits
+
+
+@pytest.mark.parametrize(
+    ("pooling", "width"), [("mean", 3), ("max", 3), ("pyramid", 63), ("flatten", 192), ("tokens", 3)]
+)
+def test_pooling_of_maps_by_hand(pooling, width):
+    x = torch.arange(2 * 3 * 64.0).reshape(2, 3, 8, 8)
+    out = pool(x, pooling)
+    assert out.shape[-1] == width
+    assert out.untyped_storage().data_ptr() != x.untyped_storage().data_ptr()
+    if pooling == "mean":
+        assert_close(out[0], torch.tensor([31.5, 95.5, 159.5]))
+    if pooling == "max":
+        assert_close(out[0], torch.tensor([63.0, 127.0, 191.0]))
+    if pooling == "pyramid":
+        assert_close(out[:, :3], x.mean((2, 3)))
+        assert_close(out[0, 3:7], x[0, 0].reshape(2, 4, 2, 4).mean((1, 3)).flatten())
+    if pooling == "tokens":
+        assert_close(out[1, 9], x[1, :, 1, 1])
+
+
+def test_pooling_of_tokens_and_vectors_by_hand():
+    x = torch.randn(2, 5, 4)
+    assert_close(pool(x, "cls", n_prefix=1), x[:, 0])
+    assert_close(pool(x, "mean"), x.mean(1))
+    assert_close(pool(x, "flatten", n_prefix=1), x.flatten(1))
+    for pooling, expected in (("mean", x[:, 1:].mean(1)), ("max", x[:, 1:].amax(1)), ("tokens", x[:, 1:])):
+        assert_close(pool(x, pooling, n_prefix=1), expected)
+    grid = x[:, 1:].transpose(1, 2).reshape(2, 4, 2, 2)
+    assert_close(pool(x, "pyramid", n_prefix=1), pool(grid, "pyramid"))
+    assert_close(pool(x[:, 0], "max"), x[:, 0])
+    assert_close(pool(torch.randn(2, 7, 7, 4), "mean", channels_last=True).shape, torch.Size([2, 4]))
+
+
+@pytest.mark.parametrize(
+    ("shape", "pooling"),
+    [((2, 3, 4, 4), "cls"), ((2, 5, 4), "cls"), ((2, 5, 4), "pyramid"), ((2, 4), "tokens"), ((2, 4), "cls")],
+)
+def test_pooling_that_makes_no_sense_is_refused(shape, pooling):
+    with pytest.raises(InputError, match=f"`pooling='{pooling}'`"):
+        pool(torch.zeros(shape), pooling)
+
+
+def test_a_layer_that_does_not_run_is_an_error():
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten())
+    net.unused = nn.ReLU()
+    with pytest.raises(ActivationError, match="the layer 'never' did not run"):
+        pooled_activations(net, torch.zeros(1, 3, 8, 8), ["0", "never"], "mean", trace_layers(net, 8))

@@ -1,9 +1,6 @@
 import textwrap
 
 import matplotlib as mpl
-
-mpl.use("agg")
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -51,12 +48,6 @@ CALLS = {
     "depths": lambda ax: plots.plot_depths({"data": REPORT}, {"data": REPORT}, ax=ax),
     "curve": lambda ax: plots.plot_learning_curve(CURVE, ax=ax),
 }
-
-
-@pytest.fixture(autouse=True)
-def _closed():
-    yield
-    plt.close("all")
 
 
 def luminance(color):

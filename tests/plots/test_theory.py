@@ -1,9 +1,6 @@
 """Plots of heads and of theory: what stands where, on axes given or their own."""
 
 import matplotlib as mpl
-
-mpl.use("agg")
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -71,12 +68,6 @@ CALLS = {
     "variance": lambda ax: plots.plot_explained_variance({"late": explained_variance(TRAIN)}, ax=ax),
     "clouds": lambda ax: plots.plot_clouds({"source": TRAIN, "target": TEST.features}, ax=ax),
 }
-
-
-@pytest.fixture(autouse=True)
-def _closed():
-    yield
-    plt.close("all")
 
 
 @pytest.mark.parametrize("name", CALLS)

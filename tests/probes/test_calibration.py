@@ -2,11 +2,12 @@
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 
 from frozenkit.errors import InputError
-from frozenkit.probes.calibration import reliability
+from frozenkit.probes.calibration import fit_temperature, reliability
 
 
 def sure(confidence, n=10):
@@ -49,3 +50,21 @@ def test_what_is_no_diagram():
         reliability(torch.ones(2, 2), [0])
     with pytest.raises(InputError, match="`bins` at least 1, got .* and 0"):
         reliability(sure(0.8), [0] * 10, bins=0)
+
+
+def test_temperature_is_the_likeliest_for_smoothed_labels():
+    logits = 3 * torch.randn(500, 4, generator=torch.Generator().manual_seed(0))
+    labels = torch.distributions.Categorical(logits=logits / 2).sample()
+    target = torch.full((500, 4), 1 / 502 / 3).scatter(1, labels[:, None], 1 - 1 / 502)
+    grid = torch.linspace(0.5, 5, 2001)
+    losses = torch.stack([torch.nn.functional.cross_entropy(logits / t, target) for t in grid])
+    np.testing.assert_allclose(fit_temperature(logits, labels), float(grid[losses.argmin()]), atol=0.005)
+
+
+def test_temperature_after_perfect_predictions_leaves_room_for_the_next():
+    # Three of three right: the next is right with (3 + 1)/(3 + 2) = .8, so e^(1/T) / (e^(1/T) + 2) = .8.
+    np.testing.assert_allclose(fit_temperature(torch.eye(3), torch.arange(3)), 1 / np.log(8), rtol=1e-6)
+    # A class out of reach takes no part: of two classes, e^(1/T) / (e^(1/T) + 1) = .8.
+    away = torch.cat([torch.eye(3)[:, :2], torch.full((3, 1), -torch.inf)], 1)[:2].repeat(3, 1)[:3]
+    np.testing.assert_allclose(fit_temperature(away, torch.tensor([0, 1, 0])), 1 / np.log(4), rtol=1e-6)
+    assert fit_temperature(torch.tensor([[1.0, -torch.inf], [0.0, 1.0]]), torch.tensor([0, 0])) > 0

@@ -5,22 +5,15 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
-from sklearn.model_selection import cross_val_score
-from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import check_estimator
 
 from frozenkit.errors import DataError, FrozenkitWarning, InputError, UnknownNameError
 from frozenkit.features import FeatureSet
 from frozenkit.heads.modules import LinearHead
-from frozenkit.heads.nearest import NearestMean, NearestNeighbours
 from frozenkit.heads.scaling import Scaler
-from frozenkit.probes._choose import warn_at_edge
-from frozenkit.probes.calibration import fit_temperature
-from frozenkit.probes.estimators import RidgeProbe, SoftmaxProbe
 from frozenkit.probes.probe import fit_probe
-from frozenkit.probes.reports import backbone_report, layer_report, learning_curve
+from frozenkit.probes.reports import layer_report, learning_curve
 
 CLASSES = ("ant", "bee", "cat", "dog")
 
@@ -65,35 +58,6 @@ def test_every_head_fits_reports_and_calibrates(head, val):
 
 def test_an_uncalibrated_ridge_is_far_off():
     assert replace(fit_probe(TRAIN), temperature=1.0).calibration_error(TEST) > 0.3
-
-
-def test_leave_one_out_of_the_prototype_is_brute_force():
-    few = make(15)
-    found = NearestMean(few.features, few.labels, center=False).leave_one_out(few.features, few.labels)
-    for i in range(len(few)):
-        rest = torch.arange(len(few)) != i
-        expected = NearestMean(few.features[rest], few.labels[rest], center=False)(few.features[i : i + 1])
-        torch.testing.assert_close(found[i : i + 1], expected, rtol=1e-4, atol=1e-5)
-
-
-def test_leave_one_out_of_neighbours_is_brute_force():
-    few = make(15)
-    found = NearestNeighbours(few.features, few.labels, neighbours=3, center=False).leave_one_out(few.features)
-    for i in range(len(few)):
-        rest = torch.arange(len(few)) != i
-        alone = NearestNeighbours(few.features[rest], few.labels[rest], neighbours=3, center=False)
-        torch.testing.assert_close(found[i : i + 1], alone(few.features[i : i + 1]), rtol=1e-4, atol=1e-4)
-
-
-def test_one_neighbour_is_that_of_scikit_learn():
-    probe = NearestNeighbours(TRAIN.features, TRAIN.labels, neighbours=1, center=False)
-    reference = KNeighborsClassifier(1, metric="cosine").fit(*TRAIN.numpy())
-    np.testing.assert_array_equal(probe(TEST.features).argmax(1), reference.predict(TEST.features.numpy()))
-
-
-def test_votes_do_not_overflow():
-    probe = NearestNeighbours(TRAIN.features, TRAIN.labels, neighbours=5, temperature=1e-4)
-    assert probe(TEST.features).isfinite().all()
 
 
 def test_shuffled_labels_score_chance_even_when_train_is_learnt_by_heart():
@@ -172,50 +136,6 @@ def test_a_class_without_training_image_is_named_and_never_predicted(head):
     assert found.per_class[[0, 2, 3]].min() > 0.8
 
 
-def test_the_edge_of_the_grid_warns_and_says_which_way():
-    with pytest.warns(FrozenkitWarning, match="is the smallest of those tried.*Extend `strengths` to smaller"):
-        warn_at_edge([1.0, 10.0, 100.0], [0.9, 0.8, 0.7], 0)
-    with pytest.warns(FrozenkitWarning, match=r"is the largest of those tried.*such as 1e\+05"):
-        warn_at_edge([1.0, 10.0, 100.0], [0.7, 0.8, 0.9], 2)
-    with pytest.warns(FrozenkitWarning, match="largest"):
-        fit_probe(make(60, d=200, noise=4), strengths=[1e-6, 1e-5, 3.0])
-
-
-def test_images_that_decide_their_own_scale_are_said():
-    rare = torch.zeros(200, 80)
-    rare[torch.arange(80) * 2, torch.arange(80)] = 100.0
-    wide = replace(TRAIN, features=torch.cat([TRAIN.features, rare], 1))
-    with pytest.warns(FrozenkitWarning, match="80 of 200 images make up most of the scale of some feature"):
-        fit_probe(wide, scale="standard")
-    fit_probe(wide, scale="unit")
-    fit_probe(TRAIN)
-
-
-def test_an_inner_or_tied_best_does_not_warn():
-    warn_at_edge([1.0, 10.0, 100.0], [0.7, 0.9, 0.8], 1)
-    warn_at_edge([1.0, 10.0, 100.0], [0.7, 0.9, 0.9], 2)
-    warn_at_edge([1.0], [0.7], 0)
-    fit_probe(TRAIN)
-
-
-def test_temperature_is_the_likeliest_for_smoothed_labels():
-    logits = 3 * torch.randn(500, 4, generator=torch.Generator().manual_seed(0))
-    labels = torch.distributions.Categorical(logits=logits / 2).sample()
-    target = torch.full((500, 4), 1 / 502 / 3).scatter(1, labels[:, None], 1 - 1 / 502)
-    grid = torch.linspace(0.5, 5, 2001)
-    losses = torch.stack([torch.nn.functional.cross_entropy(logits / t, target) for t in grid])
-    np.testing.assert_allclose(fit_temperature(logits, labels), float(grid[losses.argmin()]), atol=0.005)
-
-
-def test_temperature_after_perfect_predictions_leaves_room_for_the_next():
-    # Three of three right: the next is right with (3 + 1)/(3 + 2) = .8, so e^(1/T) / (e^(1/T) + 2) = .8.
-    np.testing.assert_allclose(fit_temperature(torch.eye(3), torch.arange(3)), 1 / np.log(8), rtol=1e-6)
-    # A class out of reach takes no part: of two classes, e^(1/T) / (e^(1/T) + 1) = .8.
-    away = torch.cat([torch.eye(3)[:, :2], torch.full((3, 1), -torch.inf)], 1)[:2].repeat(3, 1)[:3]
-    np.testing.assert_allclose(fit_temperature(away, torch.tensor([0, 1, 0])), 1 / np.log(4), rtol=1e-6)
-    assert fit_temperature(torch.tensor([[1.0, -torch.inf], [0.0, 1.0]]), torch.tensor([0, 0])) > 0
-
-
 @pytest.mark.parametrize("flat", [True, False])
 def test_regression(flat):
     truth = torch.randn(20, 2, generator=torch.Generator().manual_seed(1))
@@ -268,61 +188,6 @@ def test_errors_say_what_came(kind, call, text):
         call()
 
 
-def layers(*, seed, n=200):
-    return {name: make(n, seed=seed, noise=noise) for name, noise in (("early", 6.0), ("late", 1.5), ("last", 3.0))}
-
-
-def test_a_layer_report_chooses_the_layer_without_test():
-    train, test = layers(seed=0), layers(seed=2, n=400)
-    report = layer_report(train, test)
-    assert report.chosen == layer_report(train).chosen == "late"
-    # Test features of noise would change every test score; the choice does not move.
-    spoilt = {n: replace(t, features=torch.randn_like(t.features)) for n, t in test.items()}
-    assert layer_report(train, spoilt).chosen == "late"
-    assert list(report.tests) == ["early", "last"]
-    assert all(report.p_values[n] >= report.tests[n].p_value for n in report.tests)
-    frame = report.to_frame()
-    assert list(frame.index) == ["early", "late", "last"]
-    assert "LayerReport: 'late' of 3" in repr(report)
-    assert "<table" in report._repr_html_()
-
-
-def test_choosing_on_test_flatters_and_leave_one_out_does_not():
-    # Thirty layers of pure noise: the best on test looks better than chance, the one chosen without test does not.
-    def noise(seed):
-        base, g = make(200, seed=seed), torch.Generator().manual_seed(seed)
-        return {str(i): replace(base, features=torch.randn(200, 5, generator=g)) for i in range(30)}
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FrozenkitWarning)
-        report = layer_report(noise(1), noise(2))
-    assert max(s.accuracy for s in report.scores.values()) > 0.3
-    assert report.score.low < 0.25 < report.score.high
-
-
-def test_a_backbone_report_is_the_same_by_another_name():
-    report = backbone_report({"big": make(200), "small": make(200, noise=5)}, head="prototype")
-    assert (report.chosen, report.kind) == ("big", "backbone")
-    assert report.score is None
-
-
-def test_warnings_of_a_report_name_the_layer():
-    with pytest.warns(FrozenkitWarning, match="layer 'noisy': the best strength"):
-        layer_report({"noisy": make(60, d=200, noise=4)}, strengths=[1e-6, 1e-5, 3.0])
-
-
-def test_a_learning_curve_rises_over_distinct_draws():
-    curve = learning_curve(TRAIN, TEST, sizes=[2, 20, 50, 80], repeats=3, heads=("ridge", "knn"))
-    frame = curve.to_frame()
-    assert curve.heads == ("ridge", "knn")
-    assert frame.loc[("ridge", 20), "mean"] > frame.loc[("ridge", 2), "mean"]
-    assert frame.loc[("ridge", 2), "draws"] == 3
-    assert frame.loc[("ridge", 2), "lowest"] < frame.loc[("ridge", 2), "highest"]
-    assert frame.loc[("ridge", 50), "draws"] == 1  # all there are: one draw, not three copies of it
-    assert frame.loc[("ridge", 80), "n"] == 200
-    assert "LearningCurve" in repr(curve)
-
-
 @pytest.mark.parametrize("val", [None, VAL], ids=["alone", "val"])
 def test_a_module_is_trained_as_a_copy(val):
     torch.manual_seed(0)
@@ -335,28 +200,9 @@ def test_a_module_is_trained_as_a_copy(val):
     torch.testing.assert_close(fit_probe(TRAIN, head=head, val=val).logits(TEST), probe.logits(TEST))
 
 
-def test_a_module_needs_val_where_none_can_be_carved():
-    with pytest.raises(InputError, match="`val` must be given: a fifth of 4 train images"):
-        fit_probe(make(4), head=torch.nn.Linear(20, 4))
-
-
 def test_two_tasks_on_one_extraction():
     other = TRAIN.relabel(TRAIN.labels // 2, ("small", "large"))
     assert fit_probe(other).score(TEST.relabel(TEST.labels // 2, ("small", "large"))).low > 0.7
-
-
-def test_the_ridge_estimator_passes_the_checks_of_scikit_learn():
-    results = check_estimator(RidgeProbe(), on_fail=None, on_skip=None)
-    assert [r["check_name"] for r in results if r["status"] == "failed"] == []
-    assert len(results) > 50
-
-
-def test_the_softmax_estimator_passes_the_checks_of_scikit_learn():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FrozenkitWarning)
-        results = check_estimator(SoftmaxProbe(strengths=[0.01, 0.1]), on_fail=None, on_skip=None)
-    assert [r["check_name"] for r in results if r["status"] == "failed"] == []
-    assert len(results) > 50
 
 
 def test_softmax_predicts_like_scikit_learn():
@@ -365,28 +211,6 @@ def test_softmax_predicts_like_scikit_learn():
     expected = reference.fit(*TRAIN.numpy()).predict_proba(TEST.features.numpy())
     found = replace(probe, temperature=1.0).predict_proba(TEST)
     np.testing.assert_allclose(found, expected, atol=0.01)
-
-
-def test_softmax_with_one_image_a_class_needs_val_or_one_strength():
-    few = make(4)
-    with pytest.raises(DataError, match="Give `val`, or one strength"):
-        fit_probe(make(2, classes=("ant", "bee")), head="softmax")
-    assert np.isnan(fit_probe(make(2, classes=("ant", "bee")), head="softmax", strengths=[0.1]).choice_score)
-    assert fit_probe(few, head="softmax", val=VAL, strengths=[0.1]).score(TEST).accuracy > 0.4
-
-
-def test_one_image_a_class_leaves_the_temperature_alone():
-    assert fit_probe(make(4), head="prototype").temperature == 1
-
-
-def test_the_ridge_estimator_agrees_with_the_probe_and_works_in_searches():
-    x, y = TRAIN.numpy()
-    names = np.array(CLASSES)[y]
-    estimator = RidgeProbe().fit(x, names)
-    found = np.array(CLASSES)[fit_probe(TRAIN).predict(TEST)]
-    np.testing.assert_array_equal(estimator.predict(TEST.numpy()[0]), found)
-    np.testing.assert_allclose(estimator.predict_proba(x).sum(1), 1)
-    assert cross_val_score(make_pipeline(StandardScaler(), RidgeProbe()), x, names, cv=3).mean() > 0.8
 
 
 @pytest.mark.parametrize("head", ["ridge", "softmax"])

@@ -1,11 +1,14 @@
 """Fewer features: all of them by PCA change nothing, and the reduction knows train alone."""
 
+import warnings
+from dataclasses import replace
+
 import pytest
 import torch
 
 from frozenkit import FeatureSet, fit_probe, reduce
-from frozenkit.errors import InputError
-from frozenkit.probes.reports import width_curve
+from frozenkit.errors import FrozenkitWarning, InputError
+from frozenkit.probes.reports import backbone_report, layer_report, learning_curve, width_curve
 
 
 def clouds(n, seed):
@@ -40,3 +43,72 @@ def test_widths_out_of_range():
         width_curve(train, train, widths=[])
     with pytest.raises(InputError, match="n_features"):
         width_curve(train, train, widths=[13])
+
+
+CLASSES = ("ant", "bee", "cat", "dog")
+
+
+def make(n, *, seed=0, d=20, noise=1.5, classes=CLASSES, layer="late"):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % len(classes)
+    means = torch.randn(len(classes), d, generator=torch.Generator().manual_seed(99))
+    x = means[labels] + noise * torch.randn(n, d, generator=generator)
+    return FeatureSet(x, labels, classes, tuple(f"{seed}/{i}" for i in range(n)), layer, f"set {seed}")
+
+
+TRAIN, VAL, TEST = make(200), make(100, seed=1), make(400, seed=2)
+
+
+def layers(*, seed, n=200):
+    return {name: make(n, seed=seed, noise=noise) for name, noise in (("early", 6.0), ("late", 1.5), ("last", 3.0))}
+
+
+def test_a_layer_report_chooses_the_layer_without_test():
+    train, test = layers(seed=0), layers(seed=2, n=400)
+    report = layer_report(train, test)
+    assert report.chosen == layer_report(train).chosen == "late"
+    # Test features of noise would change every test score; the choice does not move.
+    spoilt = {n: replace(t, features=torch.randn_like(t.features)) for n, t in test.items()}
+    assert layer_report(train, spoilt).chosen == "late"
+    assert list(report.tests) == ["early", "last"]
+    assert all(report.p_values[n] >= report.tests[n].p_value for n in report.tests)
+    frame = report.to_frame()
+    assert list(frame.index) == ["early", "late", "last"]
+    assert "LayerReport: 'late' of 3" in repr(report)
+    assert "<table" in report._repr_html_()
+
+
+def test_choosing_on_test_flatters_and_leave_one_out_does_not():
+    # Thirty layers of pure noise: the best on test looks better than chance, the one chosen without test does not.
+    def noise(seed):
+        base, g = make(200, seed=seed), torch.Generator().manual_seed(seed)
+        return {str(i): replace(base, features=torch.randn(200, 5, generator=g)) for i in range(30)}
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FrozenkitWarning)
+        report = layer_report(noise(1), noise(2))
+    assert max(s.accuracy for s in report.scores.values()) > 0.3
+    assert report.score.low < 0.25 < report.score.high
+
+
+def test_a_backbone_report_is_the_same_by_another_name():
+    report = backbone_report({"big": make(200), "small": make(200, noise=5)}, head="prototype")
+    assert (report.chosen, report.kind) == ("big", "backbone")
+    assert report.score is None
+
+
+def test_warnings_of_a_report_name_the_layer():
+    with pytest.warns(FrozenkitWarning, match="layer 'noisy': the best strength"):
+        layer_report({"noisy": make(60, d=200, noise=4)}, strengths=[1e-6, 1e-5, 3.0])
+
+
+def test_a_learning_curve_rises_over_distinct_draws():
+    curve = learning_curve(TRAIN, TEST, sizes=[2, 20, 50, 80], repeats=3, heads=("ridge", "knn"))
+    frame = curve.to_frame()
+    assert curve.heads == ("ridge", "knn")
+    assert frame.loc[("ridge", 20), "mean"] > frame.loc[("ridge", 2), "mean"]
+    assert frame.loc[("ridge", 2), "draws"] == 3
+    assert frame.loc[("ridge", 2), "lowest"] < frame.loc[("ridge", 2), "highest"]
+    assert frame.loc[("ridge", 50), "draws"] == 1  # all there are: one draw, not three copies of it
+    assert frame.loc[("ridge", 80), "n"] == 200
+    assert "LearningCurve" in repr(curve)

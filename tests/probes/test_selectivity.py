@@ -84,3 +84,11 @@ def test_there_must_be_a_median(permutations):
     train = make(8, 6, signal=1, seed=0)
     with pytest.raises(InputError, match="`permutations` must be an odd number"):
         selectivity(train, train, permutations=permutations)
+
+
+def test_shuffling_permutes_labels_only():
+    features = FeatureSet(torch.eye(6), torch.tensor([0, 0, 0, 1, 1, 1]), ("a", "b"), tuple("abcdef"), "l", "f")
+    mixed = shuffled(features, seed=1)
+    torch.testing.assert_close(mixed.features, features.features)
+    torch.testing.assert_close(mixed.labels.sort().values, features.labels)
+    assert mixed.fingerprint != features.fingerprint

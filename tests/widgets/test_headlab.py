@@ -1,4 +1,4 @@
-"""Labs without a browser: set a trait, read a result."""
+"""HeadLab without a browser: set a trait, read a result."""
 
 import gc
 import json
@@ -12,9 +12,8 @@ import pytest
 import torch
 import traitlets
 
-from frozenkit import FeatureSet, FrozenkitError, FrozenkitWarning, HeadLab, few_shot, fit_probe, ridge_path, widgets
+from frozenkit import FeatureSet, FrozenkitError, FrozenkitWarning, HeadLab, few_shot, fit_probe, ridge_path
 from frozenkit.errors import DataError, InputError
-from frozenkit.widgets.base import Lab, assets
 
 
 def features(n=120, d=30, k=3, seed=0, separation=0.6, layer="blocks.6"):
@@ -222,38 +221,6 @@ def test_names_from_data_stay_text():
     assert "&lt;img" in page
 
 
-def test_an_unforeseen_error_shows_and_is_raised():
-    class Broken(Lab):
-        _esm, _css = assets("headlab")
-
-        def _compute(self):
-            raise RuntimeError("the lamp went out")
-
-    broken = Broken()
-    with pytest.raises(RuntimeError, match="lamp"):
-        broken._refresh()
-    assert broken.error == "RuntimeError: the lamp went out"
-
-
-@pytest.mark.parametrize("name", ["CacheLab", "HeadLab", "LayerLab", "Quiz", "ShiftLab", "TeachLab"])
-def test_script_and_style_are_one_text_each_without_a_network(name):
-    kind = getattr(widgets, name)
-    script, style = str(kind._esm), str(kind._css)
-    assert script.startswith(assets("quiz")[0][:200])  # the shared part first
-    assert script.count("export default") == 1
-    assert style.count("{") == style.count("}")
-    for text in (script.replace("http://www.w3.org/2000/svg", ""), style):
-        assert "http" not in text
-        assert "@import" not in text
-        assert "innerHTML" not in text
-
-
-def test_widgets_load_only_when_used():
-    code = "import sys, frozenkit, frozenkit.widgets, frozenkit.course; print('anywidget' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
-
-
 # --- other heads, and what is shown besides ---
 
 
@@ -299,48 +266,3 @@ def test_what_was_asked_for_last_is_shown_although_a_slower_head_ends_later(lab)
 def test_python_ends_while_a_lab_works():
     code = "from tests.widgets.test_headlab import HeadLab, features; HeadLab(features()).head = 'mlp'"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-
-
-def test_the_temperature_changes_confidence_and_no_prediction(lab):
-    lab.also = "reliability"
-    before = lab.answer
-    lab.temperature = 0.1
-    assert lab.answer["test"] == before["test"]
-    assert lab.answer["extra"]["error"] != before["extra"]["error"]
-    assert max(lab.answer["extra"]["bins"]["confidence"]) > max(before["extra"]["bins"]["confidence"])
-    with pytest.raises(InputError, match="`temperature` must be a finite number above 0"):
-        lab.temperature = 0.0
-
-
-def test_the_boundary_is_that_of_the_head_in_a_plane(lab):
-    lab.also = "boundary"
-    lab.wait(60)
-    found = lab.answer["extra"]
-    assert len(found["cells"]) == found["side"] ** 2
-    assert set(found["cells"]) == {0, 1, 2}
-    assert found["on"] == "test"
-
-
-def test_the_learning_curve_fills_in_and_ends_with_all_labels(lab):
-    lab.also = "learning curve"
-    lab.wait(60)
-    points = lab.answer["extra"]
-    assert [p["shots"] for p in points] == lab.shots_choices
-    assert points[-1]["value"] == lab.answer["test"]["accuracy"]
-
-
-def test_two_classes_need_no_plane():
-    lab = HeadLab(features(k=2), features(60, k=2, seed=1))
-    lab.also = "boundary"
-    lab.wait(60)
-    assert "a plane needs a third" in lab.error
-
-
-@pytest.mark.parametrize("also", ["nothing", "reliability", "boundary", "learning curve"])
-@pytest.mark.parametrize("shots", [2, 3, 4, 5])
-def test_each_view_answers_at_each_small_number_of_labels(lab, shots, also):
-    """Two labels per class and the boundary used to end in LinAlgError."""
-    lab.shots, lab.also = shots, also
-    lab.wait(60)
-    assert lab.error == ""
-    assert (lab.answer["extra"] is None) == (also == "nothing")

@@ -1,0 +1,143 @@
+"""Training a head: it learns, keeps the best epoch, and gives back what it borrows."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from frozenkit.errors import DataError, InputError
+from frozenkit.extraction.cache import save_features
+from frozenkit.features import FeatureSet
+from frozenkit.heads.modules import LinearHead, MLPHead
+from frozenkit.heads.softmax import softmax_path
+from frozenkit.heads.training import train_head
+
+
+def blobs(n, d, k, *, seed=0, imbalanced=False, spread=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % k
+    if imbalanced:
+        labels[k : n * 3 // 4] = 0
+    centres = torch.randn(k, d, generator=generator) * spread
+    scales = 10 ** torch.linspace(-1, 1, d)
+    return (torch.randn(n, d, generator=generator) + centres[labels]) * scales + 5, labels
+
+
+def as_set(x, y, *, k=None, name="a"):
+    classes = () if y.is_floating_point() else tuple(map(str, range(k or int(y.max()) + 1)))
+    return FeatureSet(x, y, classes, tuple(f"{name}{i}" for i in range(len(x))), "layer", name)
+
+
+def scaled(x):
+    """Centred and divided by the root of the mean of variance and average variance, constant features left alone."""
+    x = x.double()
+    variance = x.var(0, correction=0)
+    constant = variance.sqrt() < 1e-6 * x.abs().amax(0)
+    return (x - x.mean(0)) / torch.where(constant, 1.0, (variance + variance[~constant].mean()) / 2).sqrt()
+
+
+class TestTraining:
+    def sets(self, n=120, d=6, k=3):
+        x, labels = blobs(n, d, k, spread=2)
+        x = scaled(x).float()
+        return as_set(x[: n // 2], labels[: n // 2], k=k, name="a"), as_set(
+            x[n // 2 :], labels[n // 2 :], k=k, name="b"
+        )
+
+    def test_it_learns_and_keeps_the_best_epoch(self):
+        train, val = self.sets()
+        rows = []
+        log = train_head(LinearHead(6, 3), train, val, epochs=30, lr=0.1, patience=None, progress=rows.append)
+        assert log.best_score > 0.85
+        assert len(rows) == len(log.history) == 30
+        assert_close(max(row["val_score"] for row in log.history), log.best_score)
+        own = (log.head(val.features).argmax(1) == val.labels).double().mean().item()
+        assert_close(own, log.best_score)
+        assert log.to_frame().index.name == "epoch"
+        assert "best epoch" in repr(log)
+
+    def test_the_loss_goes_to_the_softmax_minimum(self):
+        train, val = self.sets()
+        log = train_head(LinearHead(6, 3), train, val, epochs=400, lr=0.05, weight_decay=0, patience=None)
+        strong = softmax_path(train.features, train.labels, [1e-2])
+        reference = torch.nn.functional.cross_entropy(strong.at(1e-2)(train.features), train.labels)
+        assert log.history[-1]["train_loss"] <= float(reference)
+
+    def test_one_seed_one_head_and_the_random_state_is_given_back(self):
+        train, val = self.sets()
+        start = MLPHead(6, 3, hidden=(8,))
+        results = []
+        for _ in range(2):
+            head = MLPHead(6, 3, hidden=(8,))
+            head.load_state_dict(start.state_dict())
+            before = torch.random.get_rng_state()
+            train_head(head, train, val, epochs=3, batch_size=16, seed=1)
+            assert_close(torch.random.get_rng_state(), before, rtol=0, atol=0)
+            results.append(head.layers[0].weight.detach().clone())
+        assert_close(*results, rtol=0, atol=0)
+
+    def test_it_stops_early(self):
+        train, val = self.sets()
+        noise = as_set(torch.randn(60, 6), val.labels, k=3, name="c")
+        log = train_head(LinearHead(6, 3), train, noise, epochs=200, patience=3)
+        assert log.stopped_early
+        assert len(log.history) == log.best_epoch + 3
+
+    def test_from_disk_equals_from_memory(self, tmp_path):
+        from frozenkit.extraction.cache import CachedFeatures
+
+        train, val = self.sets()
+        save_features(train, tmp_path / "t.h5")
+        heads = [LinearHead(6, 3) for _ in range(2)]
+        heads[1].load_state_dict(heads[0].state_dict())
+        for head, data in zip(heads, (train, CachedFeatures(tmp_path / "t.h5")), strict=True):
+            train_head(head, data, val, epochs=3, batch_size=16)
+        assert_close(heads[0].linear.weight, heads[1].linear.weight)
+
+    def test_regression(self):
+        x = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
+        y = x @ torch.tensor([1.0, -2.0, 0.5, 0.0]) + 1
+        log = train_head(LinearHead(4, 1), as_set(x[:100], y[:100]), as_set(x[100:], y[100:], name="b"), lr=0.1)
+        assert log.best_score > 0.99
+
+    def test_an_exception_gives_the_head_back_whole(self):
+        train, val = self.sets()
+        head = LinearHead(6, 3)
+
+        def stop(row):
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            train_head(head, train, val, progress=stop)
+        assert head.training
+        assert torch.isfinite(head.linear.weight).all()
+
+    def test_a_last_row_alone_is_no_harm_to_batch_norm(self):
+        train, val = self.sets()
+        data = train.subset(range(33))
+        assert len(train_head(MLPHead(6, 3, hidden=(8,)), data, val, epochs=2, batch_size=32).history) == 2
+
+    def test_bad_input_is_named(self):
+        train, val = self.sets()
+        head = LinearHead(6, 3)
+        with pytest.raises(InputError, match="`val` must hold other images"):
+            train_head(head, train, train)
+        with pytest.raises(InputError, match="`epochs` must be a whole number of at least 1"):
+            train_head(head, train, val, epochs=0)
+        with pytest.raises(InputError, match="`lr` must be a positive"):
+            train_head(head, train, val, lr=0)
+        with pytest.raises(InputError, match="`weight_decay` must be 0 or more"):
+            train_head(head, train, val, weight_decay=-1)
+        with pytest.raises(InputError, match="must be a FeatureSet"):
+            train_head(head, train.features, val)
+        with pytest.raises(DataError, match="at least one image"):
+            train_head(head, train.subset([]), val)
+        with pytest.raises(InputError, match="width and classes of train"):
+            train_head(head, train, as_set(val.features[:, :4], val.labels, k=3, name="c"))
+        with pytest.raises(InputError, match="must have parameters to train"):
+            train_head(torch.nn.Identity(), train, val)
+        spoilt = val.features.clone()
+        spoilt[4, 2] = float("nan")
+        with pytest.raises(DataError, match="row 4 \\('c4'\\)"):
+            train_head(head, train, as_set(spoilt, val.labels, k=3, name="c"))
+        with pytest.raises(DataError, match="loss must stay finite"):
+            train_head(head, as_set(train.features * 1e38, train.labels, k=3), val, lr=1e30)

@@ -1,0 +1,52 @@
+"""Estimators: the checks of scikit-learn, and the probe's own answers."""
+
+import warnings
+
+import numpy as np
+import torch
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import check_estimator
+
+from frozenkit.errors import FrozenkitWarning
+from frozenkit.features import FeatureSet
+from frozenkit.probes.estimators import RidgeProbe, SoftmaxProbe
+from frozenkit.probes.probe import fit_probe
+
+CLASSES = ("ant", "bee", "cat", "dog")
+
+
+def make(n, *, seed=0, d=20, noise=1.5, classes=CLASSES, layer="late"):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % len(classes)
+    means = torch.randn(len(classes), d, generator=torch.Generator().manual_seed(99))
+    x = means[labels] + noise * torch.randn(n, d, generator=generator)
+    return FeatureSet(x, labels, classes, tuple(f"{seed}/{i}" for i in range(n)), layer, f"set {seed}")
+
+
+TRAIN, VAL, TEST = make(200), make(100, seed=1), make(400, seed=2)
+
+
+def test_the_ridge_estimator_passes_the_checks_of_scikit_learn():
+    results = check_estimator(RidgeProbe(), on_fail=None, on_skip=None)
+    assert [r["check_name"] for r in results if r["status"] == "failed"] == []
+    assert len(results) > 50
+
+
+def test_the_softmax_estimator_passes_the_checks_of_scikit_learn():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FrozenkitWarning)
+        results = check_estimator(SoftmaxProbe(strengths=[0.01, 0.1]), on_fail=None, on_skip=None)
+    assert [r["check_name"] for r in results if r["status"] == "failed"] == []
+    assert len(results) > 50
+
+
+def test_the_ridge_estimator_agrees_with_the_probe_and_works_in_searches():
+    x, y = TRAIN.numpy()
+    names = np.array(CLASSES)[y]
+    estimator = RidgeProbe().fit(x, names)
+    found = np.array(CLASSES)[fit_probe(TRAIN).predict(TEST)]
+    np.testing.assert_array_equal(estimator.predict(TEST.numpy()[0]), found)
+    np.testing.assert_allclose(estimator.predict_proba(x).sum(1), 1)
+    assert cross_val_score(make_pipeline(StandardScaler(), RidgeProbe()), x, names, cv=3).mean() > 0.8
