@@ -85,6 +85,7 @@ class FrozenClassifier(nn.Module):
         InputError: If one of both is no module.
 
     Example:
+        >>> from frozenkit import LinearHead
         >>> model = FrozenClassifier(nn.Flatten(), LinearHead(12, 2)).train()
         >>> model(torch.zeros(5, 3, 2, 2)).shape, sum(p.numel() for p in model.trainable_parameters())
         (torch.Size([5, 2]), 26)

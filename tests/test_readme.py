@@ -53,7 +53,7 @@ def test_workflow_runs_the_same_script():
 def test_start_command_exists():
     words = shlex.split(START.split("&&")[1])
     (script,) = entry_points(group="console_scripts", name=words[0])
-    assert script.value == "frozenkit.cli:main"
+    assert script.value == "frozenkit.app.cli:main"
     from frozenkit.app.cli import app
 
     assert words[1] in {command.callback.__name__ for command in app.registered_commands}

