@@ -142,7 +142,7 @@ class BreakEven:
             said += f", level with it at {first}"
         if self.leads == "frozen" and self.low <= self.measured[1]:
             said += f", level with it at {last}"
-        return f"No break-even between {first} and {last} labelled images: {said}"
+        return f"As measured, no break-even between {first} and {last} labelled images: {said}"
 
     @property
     def interval(self) -> str:

@@ -114,7 +114,7 @@ def test_no_crossing_is_said_and_not_extrapolated(tuned, leads):
     assert (found.low, found.high) == ((math.inf, math.inf) if leads == "frozen" else (0.0, 0.0))
     who = {"frozen": "the frozen probe", "tuned": "fine-tuning"}[leads]
     end = {"frozen": "more than 1,000", "tuned": "fewer than 100"}[leads]
-    expected = f"No break-even between 100 and 1,000 labelled images: {who} is ahead; 95 % interval: {end}"
+    expected = f"As measured, no break-even between 100 and 1,000 labelled images: {who} is ahead; 95 % interval: {end}"
     assert repr(found) == expected
 
 

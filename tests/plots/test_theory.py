@@ -115,7 +115,7 @@ def test_break_even_says_where_or_that_there_is_none():
     assert ax.get_title(loc="left") == "Fine-tuning overtakes at about 1,000 labelled images"
     low = curve({100: 0.1, 10_000: 0.1}, "tuned")
     none = plots.plot_break_even(FROZEN, low, break_even(FROZEN, low))
-    start = "No break-even between 100 and 10,000 labelled images:\n"
+    start = "As measured, no break-even between 100 and 10,000 labelled images:\n"
     assert none.get_title(loc="left") == start + "the frozen probe is ahead"
     assert len(none.patches) == 0
     meeting = curve({100: 0.8, 10_000: 0.9}, "tuned")
