@@ -1,4 +1,4 @@
-"""Two questions a lesson, with an answer to each answer; `frozenkit.course.quiz` shows them."""
+"""Two or three questions per lesson, with a reply to each answer; `frozenkit.course.quiz` shows them."""
 
 from frozenkit.widgets.quiz import Option, Question
 
@@ -192,9 +192,10 @@ QUIZZES: dict[str, tuple[Question, ...]] = {
                     "Look first: an earlier layer or another pooling may have what the task needs.",
                 ),
                 Option(
-                    "Something is lost between the two; look where",
+                    "Little yet: find out why before you change anything",
                     "Wrong preprocessing, train mode, a stale cache, the average over positions, too few labels for so "
-                    "many features, or training that taught the network to ignore it: a control tells them apart.",
+                    "many features, the scaling of rare ones, or training that taught the network to ignore it: a "
+                    "control tells them apart.",
                     right=True,
                 ),
             ),

@@ -37,20 +37,11 @@ def _is_lesson(entry: Any) -> bool:
 
 
 def course_table(notebooks: Path) -> str:
-    """The lessons as a Markdown table: question, minutes to read, and what a run was last measured to take."""
-    recorded = notebooks / "results" / "budgets.json"
-    try:
-        runs = {
-            row["notebook"]: f"{row['seconds']:.0f} s | {row['peak_mb'] / 1000:.1f} GB"
-            for row in (read_json(recorded)["rows"] if recorded.is_file() else [])
-        }
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{recorded} is damaged. Make it anew: pytest notebooks --record-budgets") from error
-    lines = ["| lesson | question | minutes to read | runs in | peak memory |", "|---|---|---|---|---|"]
+    """The lessons as a Markdown table: question, and minutes to read."""
+    lines = ["| lesson | question | minutes to read |", "|---|---|---|"]
     for lesson in lessons(notebooks):
-        measured = runs.get(f"{notebooks.name}/{lesson['file']}", "– | –")
         title = f"[{lesson['id']} {lesson['title']}]({notebooks.name}/{lesson['file']})"
-        lines.append(f"| {title} | {_question(notebooks / lesson['file'])} | {lesson['minutes']} | {measured} |")
+        lines.append(f"| {title} | {_question(notebooks / lesson['file'])} | {lesson['minutes']} |")
     return "\n".join(lines) + "\n"
 
 

@@ -32,7 +32,6 @@ def test_a_map_or_a_page_that_somebody_changed_is_left_alone(tmp_path, monkeypat
         ("course.json", '{"lessons": [{"id": "00", "file": "../secret.ipynb", "title": "t", "minutes": 1}]}'),
         ("syllabus.json", '{"1": [2]}'),
         ("syllabus.json", "\x00"),
-        ("results/budgets.json", '{"rows": [{}]}'),
         ("00_start_here.ipynb", "{}"),
         ("solutions/00_start_here.ipynb", '{"cells": [{}], "metadata": {}}'),
     ],
