@@ -1,6 +1,7 @@
 """Every point of the syllabus is taught by a cell; what is made from the course is up to date."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
