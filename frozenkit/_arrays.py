@@ -201,17 +201,21 @@ def share_explained(residual: Tensor, total: Tensor, size: Tensor) -> Tensor:
     return torch.where(total > nothing, 1 - residual / total.clamp_min(1e-300), constant)
 
 
-def row_weights(weights: Tensor | str | None, targets: Tensor) -> Tensor:
+def row_weights(sample_weight: Tensor | str | None, targets: Tensor) -> Tensor:
     """(n,) float64 of mean 1: how much each row counts."""
     n = len(targets)
-    if weights is None:
+    if sample_weight is None:
         return torch.ones(n, dtype=torch.float64)
-    if isinstance(weights, str):
-        if weights != "balanced" or targets.is_floating_point():
-            raise InputError(f"`weights` must be 'balanced' (with class labels), or one number a row, got {weights!r}.")
-        found = 1 / targets.long().bincount().double()[targets.long()]
+    if isinstance(sample_weight, str):
+        if sample_weight != "balanced" or targets.is_floating_point():
+            raise InputError(
+                f"`sample_weight` must be 'balanced' (with class labels), or one number per row, got {sample_weight!r}."
+            )
+        w = 1 / targets.long().bincount().double()[targets.long()]
     else:
-        found = as_tensor(weights, "weights").double()
-    if found.shape != (n,) or not found.isfinite().all() or not (found > 0).all():
-        raise InputError(f"`weights` must be {n} finite numbers above 0, one a row, got shape {tuple(found.shape)}.")
-    return found / found.mean()
+        w = as_tensor(sample_weight, "sample_weight").double()
+    if w.shape != (n,) or not w.isfinite().all() or not (w > 0).all():
+        raise InputError(
+            f"`sample_weight` must be {n} finite numbers above 0, one per row, got shape {tuple(w.shape)}."
+        )
+    return w / w.mean()

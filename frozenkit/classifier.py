@@ -79,7 +79,7 @@ class FrozenClassifier(nn.Module):
         extractor: φ, such as a `FeatureExtractor`. It stays in eval mode, also under ``.train()``, and gets no
             gradient, except its learned mix of layers (``extractor.mix``) where it has one: that is part of the head.
         head: g, a module. Of a ridge or softmax probe that is
-            ``LinearHead.from_map(probe.logits_of.weights, probe.logits_of.intercept)``.
+            ``LinearHead.from_map(probe.head.weights, probe.head.intercept)``.
 
     Raises:
         InputError: If one of both is no module.
@@ -96,8 +96,8 @@ class FrozenClassifier(nn.Module):
         for name, part in {"extractor": extractor, "head": head}.items():
             if not isinstance(part, nn.Module):
                 advice = {
-                    "Probe": " Of a ridge or softmax probe: LinearHead.from_map(probe.logits_of.weights, "
-                    "probe.logits_of.intercept); of another, probe.logits_of.",
+                    "Probe": " Of a ridge or softmax probe: LinearHead.from_map(probe.head.weights, "
+                    "probe.head.intercept); of another, probe.head.",
                     "Backbone": " Wrap it: FeatureExtractor(backbone).",
                 }.get(type(part).__name__, "")
                 raise InputError(f"`{name}` must be a torch module, got {type(part).__name__}.{advice}")

@@ -93,8 +93,8 @@ def test_a_frozen_classifier_takes_modules_and_says_how_a_probe_becomes_one():
         FrozenClassifier(nn.Identity(), probe)
     with pytest.raises(InputError, match="`extractor` must be a torch module, got Backbone. Wrap it: FeatureExtr"):
         FrozenClassifier(load_backbone(image_size=32, device="cpu"), nn.Linear(4, 2))
-    head = LinearHead.from_map(probe.logits_of.weights, probe.logits_of.intercept)  # the advice itself
-    torch.testing.assert_close(FrozenClassifier(nn.Identity(), head)(x).argmax(1), probe.logits_of(x).argmax(1))
+    head = LinearHead.from_map(probe.head.weights, probe.head.intercept)  # the advice itself
+    torch.testing.assert_close(FrozenClassifier(nn.Identity(), head)(x).argmax(1), probe.head(x).argmax(1))
 
 
 class Noise:

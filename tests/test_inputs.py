@@ -259,7 +259,7 @@ def test_a_module_is_fitted_on_the_classes_that_are_there():
     before = {name: value.clone() for name, value in head.state_dict().items()}
     with pytest.warns(FrozenkitWarning, match="1 of 3 classes have no training image"):
         probe = fit_probe(TRAIN.subset(TRAIN.labels != 1), head=head)
-    assert probe.head == "LinearHead"
+    assert probe.kind == "LinearHead"
     assert probe.logits(TEST)[:, 1].isneginf().all()
     assert probe.predict(TEST).unique().tolist() == [0, 2]
     for name, value in head.state_dict().items():  # a copy is trained, and tried
@@ -272,7 +272,13 @@ def test_a_module_is_fitted_on_the_classes_that_are_there():
         ("ridge", {"center": True}, "`center` must be left out for 'ridge': it is for prototype and knn"),
         ("softmax", {"normalize": False}, "`normalize` must be left out for 'softmax'"),
         (LinearHead(5, 3), {"normalize": True}, "`normalize` must be left out for 'a module'"),
-        ("knn", {"weights": "balanced"}, "`weights` must be left out for 'knn': it is for ridge and softmax"),
+        (
+            "knn",
+            {"sample_weight": "balanced"},
+            "`sample_weight` must be left out for 'knn': it is for ridge and softmax",
+        ),
+        (LinearHead(5, 3), {"sample_weight": "balanced"}, "`sample_weight` must be left out for 'a module'"),
+        ("prototype", {"scale": "soft"}, "`scale` must be left out for 'prototype'"),
         ("prototype", {"strengths": [1.0]}, "`strengths` must be left out for 'prototype'"),
         ("knn", {"scale": "unit"}, "`scale` must be left out for 'knn': it is for ridge and softmax and a module"),
     ],

@@ -318,7 +318,7 @@ def _first_head(
     if start == "probe" and fitted_on is not None:
         start = fit_probe(fitted_on, val=features_of(val), seed=seed)
     if isinstance(start, Probe):
-        found = start.logits_of
+        found = start.head
         if not isinstance(found, LinearMap) or start.layer != layer or start.classes != tuple(train.classes):
             raise InputError(
                 f"`start` must be a ridge or softmax probe of {layer!r} with the classes of train, got {start!r}."

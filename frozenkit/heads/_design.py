@@ -18,7 +18,7 @@ class Rows:
     """n rows of features in float64 chunks, wherever they are kept, with their targets."""
 
     def __init__(
-        self, features: Any, targets: Tensor | None, weights: Tensor | str | None = None, scale: str = "none"
+        self, features: Any, targets: Tensor | None, sample_weight: Tensor | str | None = None, scale: str = "none"
     ) -> None:
         if scale not in SCALES:
             raise UnknownNameError("scale", scale, SCALES)
@@ -49,7 +49,7 @@ class Rows:
             raise DataError(f"`features` must have at least two rows to fit and leave one out, got {self.n}.")
         if self.targets.is_floating_point() and not torch.isfinite(self.targets).all():
             raise DataError(f"`targets` must be finite, but rows {_first_bad(self.targets)} are not.")
-        self.weights = row_weights(weights, self.targets)  # (n,) float64 of mean 1
+        self.weights = row_weights(sample_weight, self.targets)  # (n,) float64 of mean 1
 
     def chunks(self, rows: int | None = None) -> Iterator[tuple[int, Tensor]]:
         """(first row, (m, d) float64) until all rows were seen."""
@@ -103,7 +103,9 @@ def checked_strengths(strengths: Sequence[float]) -> Tensor:
     """(s,) float64, ascending."""
     grid = as_tensor(strengths if is_array(strengths) else [strengths], "strengths").double().flatten()
     if len(grid) == 0 or not torch.isfinite(grid).all() or grid.min() <= 0:
-        raise InputError(f"`strengths` must be positive numbers, got {grid.tolist()}.")
+        raise InputError(
+            f"`strengths` must be finite numbers above 0, got {grid[:5].tolist()}. For hardly any, try 1e-6."
+        )
     return grid.sort().values
 
 

@@ -239,8 +239,8 @@ class LayerMix(nn.Module):
         return torch.einsum("l,l...->...", self.logits.softmax(0), torch.stack(mapped))
 
 
-def in_batches(logits_of: Callable[[Tensor], Tensor], batches: Iterator[Tensor], n: int) -> Tensor:
-    """(n, k) float32 on the CPU, what `logits_of` makes of all batches, without gradients.
+def in_batches(head: Callable[[Tensor], Tensor], batches: Iterator[Tensor], n: int) -> Tensor:
+    """(n, k) float32 on the CPU, what `head` makes of all batches, without gradients.
 
     Filled in place: pieces kept between the batches would keep the allocator from using their neighbourhood again, and
     memory would grow with the features of sets that were left on disk for its sake.
@@ -248,7 +248,7 @@ def in_batches(logits_of: Callable[[Tensor], Tensor], batches: Iterator[Tensor],
     start, out = 0, torch.empty(n, 0)
     with torch.no_grad():
         for batch in batches:
-            part = logits_of(batch)
+            part = head(batch)
             if start == 0:
                 out = torch.empty(n, *part.shape[1:])
             out[start : start + len(part)] = part

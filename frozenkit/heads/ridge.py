@@ -14,8 +14,9 @@ Written with X (n, d) centred and scaled, Y (n, k) centred, α = λ·n, and Xᵀ
 * Where n < d, the same s comes from the smaller XXᵀ = U·diag(s)·Uᵀ, and B = XᵀU·diag(1/√s).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,6 +60,7 @@ class RidgePath:
     Attributes:
         strengths: (s,) float64 λ, ascending.
         loo_scores: (s,) float64 leave-one-out accuracy, or R² in regression.
+        loo_errors: (s, m) float64 mean squared leave-one-out error of each output in regression; None for classes.
         best: The λ with the highest leave-one-out score; of equals, the largest.
         scale: How features were scaled.
         self_scaled: Number of rows that make up more than half of the squared scale of some feature. Left out, such a
@@ -67,6 +69,7 @@ class RidgePath:
 
     strengths: Tensor
     loo_scores: Tensor
+    loo_errors: Tensor | None
     best: float
     scale: str
     self_scaled: int
@@ -82,11 +85,11 @@ class RidgePath:
     def _n(self) -> int:
         return len(self._row_weights)
 
-    def at(self, strength: float) -> LinearMap:
-        """The fit at any strength λ > 0, on or between those of the path."""
-        if not strength > 0:
+    def at(self, strength: float | Tensor) -> LinearMap:
+        """The fit at any strength λ > 0, on or between those of the path; or at (k,) of them, one for each output."""
+        if not torch.as_tensor(strength > 0).all():
             raise InputError(f"`strength` must be positive, got {strength!r}.")
-        shrunk = self._projected / (self._eigenvalues + strength * self._n).unsqueeze(1)
+        shrunk = self._projected / (self._eigenvalues.unsqueeze(1) + strength * self._n)
         # (Aᵀ·Bᵀ)ᵀ reads B row by row, twice as fast as B·A.
         weights = (shrunk.to(self._basis.dtype).T @ self._basis.T).T.contiguous()
         intercept = self._target_mean - (self._mean.to(weights.dtype) @ weights).double()
@@ -130,7 +133,7 @@ def ridge_path(
     *,
     scale: str = "soft",
     n_classes: int | None = None,
-    weights: Tensor | str | None = None,
+    sample_weight: Tensor | str | None = None,
     device: str = "cpu",
 ) -> RidgePath:
     """Fits ridge regression at every strength, and scores each by leave-one-out.
@@ -149,8 +152,9 @@ def ridge_path(
             of all, so that one which is hardly ever active cannot explode on a new image. ``"unit"``: rows are brought
             to length 1, then centred. ``"none"``: only centred. ``"standard"``: divided by the standard deviation.
         n_classes: k, where not every class occurs.
-        weights: (n,) how much each row counts, above 0; or ``"balanced"``, by which every class counts alike. Scaled to
-            a mean of 1. Means, deviations and the leave-one-out score are weighted too; ``w[labels]`` weighs by class.
+        sample_weight: (n,) how much each row counts, above 0; or ``"balanced"``, by which every class counts alike.
+            Scaled to a mean of 1. Means, deviations and the leave-one-out score are weighted too; ``w[labels]`` weighs
+            by class.
         device: Where to compute: ``"cpu"``, ``"cuda"``, ``"auto"``; in float64, so on a GPU that is made for it. What
             comes back lies on the CPU.
 
@@ -167,14 +171,14 @@ def ridge_path(
         >>> float(path.loo_scores.max()), path.at(path.best)(x).argmax(1).tolist()
         (1.0, [0, 0, 1, 1])
     """
-    source = Rows(features, targets, weights, scale)
+    source = Rows(features, targets, sample_weight, scale)
     grid = checked_strengths(DEFAULT_STRENGTHS if strengths is None else strengths)
     is_classification = not source.targets.is_floating_point()
     coded = coded_targets(source.targets, n_classes)
     mean, divisor = source.moments()
     on = resolve_device(device)
     with on:  # whatever is made in here is made there
-        moved = [t.to(on) for t in (grid, coded, source.weights, mean, divisor, source.targets)]
+        moved = [t.to(on) for t in (grid, coded, source.weights, mean, divisor)]
         path = _solve(source, *moved, is_classification=is_classification)
     here: dict[str, Any] = {name: part.cpu() for name, part in vars(path).items() if isinstance(part, Tensor)}
     return replace(path, **here)
@@ -186,74 +190,111 @@ def _solve(
     coded: Tensor,
     row_weights: Tensor,
     mean: Tensor,
-    scale: Tensor,
-    targets: Tensor,
+    divisor: Tensor,
     *,
     is_classification: bool,
 ) -> RidgePath:
     """The path and its leave-one-out scores, on the device of what is given."""
-    n, d = source.n, source.d
+    n = source.n
     target_mean = row_weights @ coded / n
     residual = coded - target_mean
-    root, are_weighted = row_weights.sqrt().unsqueeze(1), float(row_weights.min()) < 1
-    self_scaled, rotated = 0, None
-
-    if d <= n:
-        gram = torch.zeros(d, d, dtype=torch.float64)
-        products = torch.zeros(d, coded.shape[1], dtype=torch.float64)
-        for start, x in source.scaled(mean, scale):
-            rows = slice(start, start + len(x))
-            products.addmm_(x.T, row_weights[rows].unsqueeze(1) * residual[rows])
-            if are_weighted:
-                x = x * root[rows]
-            self_scaled += _decide_their_scale(x, n, scale, source.scale)
-            for first in range(0, d, block := -(-d // 4)):  # the lower triangle by blocks, which is all that eigh reads
-                gram[first:, first : first + block].addmm_(x[:, first:].T, x[:, first : first + block])
-        eigenvalues, basis = eigenpairs(gram)
-        projected = basis.T @ products
-    else:
-        whole = torch.empty(n, d, dtype=torch.float64)
-        for start, x in source.scaled(mean, scale):
-            rows = slice(start, start + len(x))
-            torch.mul(x, root[rows], out=whole[rows])
-            self_scaled += _decide_their_scale(whole[rows], n, scale, source.scale)
-        eigenvalues, left = eigenpairs(whole @ whole.T)
-        # X·B is at hand as U·√s, so no row is needed again, and B, which is wide, only for the weights, in float32.
-        raw = torch.empty(d, len(eigenvalues))
-        for part in torch.arange(d).split(1024):
-            raw[part] = (whole[:, part].T @ (left / eigenvalues.sqrt())).div_(scale[part].unsqueeze(1)).float()
-        del whole
-        rotated, basis = left * eigenvalues.sqrt() / root, torch.eye(len(eigenvalues), dtype=torch.float64)
-        projected = eigenvalues.sqrt().unsqueeze(1) * (left.T @ (root * residual))
-
-    shrink = 1 / (eigenvalues.unsqueeze(1) + grid * n)  # (r, s)
-    coefficients = (shrink.unsqueeze(2) * projected.unsqueeze(1)).flatten(1)  # (r, s·k)
-    fit = _Fit(basis, shrink, coefficients, target_mean, n)
-    total = torch.zeros(len(grid), dtype=torch.float64)
-    chunk = min(source.chunk, max(64, 20_000_000 // coefficients.shape[1]))
-    pieces = source.scaled(mean, scale, chunk) if rotated is None else zip(range(0, n, chunk), rotated.split(chunk))
-    for start, x in pieces:
+    decompose = _decompose_columns if source.d <= n else _decompose_rows
+    spectrum = decompose(source, mean, divisor, row_weights, residual)
+    shrink = 1 / (spectrum.eigenvalues.unsqueeze(1) + grid * n)  # (r, s)
+    coefficients = (shrink.unsqueeze(2) * spectrum.projected.unsqueeze(1)).flatten(1)  # (r, s·k)
+    fit = _Fit(spectrum.basis, shrink, coefficients, target_mean, n)
+    right = torch.zeros(len(grid), dtype=torch.float64)
+    losses = torch.zeros(coefficients.shape[1], dtype=torch.float64)
+    for start, x in spectrum.rows(min(source.chunk, max(64, 20_000_000 // coefficients.shape[1]))):
         rows = slice(start, start + len(x))
-        w = row_weights[rows].unsqueeze(1)
+        w = row_weights[rows]
         if is_classification:
-            found = _left_out_right(fit, x, w, targets[rows].long()).double()
+            right += w @ _left_out_right(fit, x, w.unsqueeze(1), coded[rows].argmax(1)).double()
         else:
-            fitted, leverage = fit(x, w)
+            fitted, leverage = fit(x, w.unsqueeze(1))
             left = (coded[rows].unsqueeze(1) - fitted) / (1 - leverage).clamp_min(1e-12).unsqueeze(2)
-            found = left.square().sum(2)
-        total += row_weights[rows] @ found
+            losses += w @ left.square_().flatten(1)
     if is_classification:
-        scores = total / n
+        errors, scores = None, right / n
     else:
-        scores = share_explained(total, (row_weights @ residual.square()).sum(), (row_weights @ coded.square()).sum())
+        errors = losses.view(len(grid), -1) / n
+        total, size = ((row_weights @ y.square()).sum() / n for y in (residual, coded))
+        scores = share_explained(errors.sum(1), total, size)
     best = float(grid[scores >= scores.max() - 1e-12].max())
-    if d <= n:
-        raw = basis.div_(scale.unsqueeze(1))  # float64: what a row is in this basis decides what is left out of it
-    parts = raw, eigenvalues, projected, mean, target_mean, row_weights
-    return RidgePath(grid, scores, best, source.scale, self_scaled, *parts, rotated)
+    return RidgePath(
+        strengths=grid,
+        loo_scores=scores,
+        loo_errors=errors,
+        best=best,
+        scale=source.scale,
+        self_scaled=spectrum.self_scaled,
+        _basis=spectrum.raw,
+        _eigenvalues=spectrum.eigenvalues,
+        _projected=spectrum.projected,
+        _mean=mean,
+        _target_mean=target_mean,
+        _row_weights=row_weights,
+        _rotated=spectrum.rotated,
+    )
 
 
-def _decide_their_scale(x: Tensor, n: int, divisor: Tensor, scale: str) -> int:
+class _Spectrum(NamedTuple):
+    """XᵀX = B·diag(s)·Bᵀ, and where to find the rows that are left out one by one."""
+
+    eigenvalues: Tensor  # (r,)
+    projected: Tensor  # (r, k): BᵀXᵀY
+    raw: Tensor  # (d, r): B, divided by the scale of each feature
+    basis: Tensor  # What takes `rows` to that basis: B, or the identity (r, r) where they lie in it already.
+    rows: Callable[[int], Iterable[tuple[int, Tensor]]]  # chunk size → (first row, rows) until all were seen
+    rotated: Tensor | None  # (n, r) rows in that basis, where they are kept
+    self_scaled: int
+
+
+def _decompose_columns(source: Rows, mean: Tensor, divisor: Tensor, row_weights: Tensor, residual: Tensor) -> _Spectrum:
+    """Where d ≤ n: from XᵀX, added up chunk by chunk."""
+    n, d = source.n, source.d
+    root, are_weighted = row_weights.sqrt().unsqueeze(1), float(row_weights.min()) < 1
+    gram = torch.zeros(d, d, dtype=torch.float64)
+    products = torch.zeros(d, residual.shape[1], dtype=torch.float64)
+    self_scaled = 0
+    for start, x in source.scaled(mean, divisor):
+        rows = slice(start, start + len(x))
+        products.addmm_(x.T, row_weights[rows].unsqueeze(1) * residual[rows])
+        if are_weighted:
+            x = x * root[rows]
+        self_scaled += _count_self_scaled(x, n, divisor, source.scale)
+        for first in range(0, d, block := -(-d // 4)):  # the lower triangle by blocks, which is all that eigh reads
+            gram[first:, first : first + block].addmm_(x[:, first:].T, x[:, first : first + block])
+    eigenvalues, basis = eigenpairs(gram)
+    raw = basis / divisor.unsqueeze(1)  # float64: what a row is in this basis decides what is left out of it
+    rows_of = partial(source.scaled, mean, divisor)
+    return _Spectrum(eigenvalues, basis.T @ products, raw, basis, rows_of, None, self_scaled)
+
+
+def _decompose_rows(source: Rows, mean: Tensor, divisor: Tensor, row_weights: Tensor, residual: Tensor) -> _Spectrum:
+    """Where n < d: from XXᵀ, with all rows at hand."""
+    n, d = source.n, source.d
+    root = row_weights.sqrt().unsqueeze(1)
+    whole = torch.empty(n, d, dtype=torch.float64)
+    self_scaled = 0
+    for start, x in source.scaled(mean, divisor):
+        rows = slice(start, start + len(x))
+        torch.mul(x, root[rows], out=whole[rows])
+        self_scaled += _count_self_scaled(whole[rows], n, divisor, source.scale)
+    eigenvalues, left = eigenpairs(whole @ whole.T)
+    # X·B is at hand as U·√s, so no row is needed again, and B, which is wide, only for the weights, in float32.
+    raw = torch.empty(d, len(eigenvalues))
+    for part in torch.arange(d).split(1024):
+        raw[part] = (whole[:, part].T @ (left / eigenvalues.sqrt())).div_(divisor[part].unsqueeze(1)).float()
+    rotated = left * eigenvalues.sqrt() / root
+    projected = eigenvalues.sqrt().unsqueeze(1) * (left.T @ (root * residual))
+    identity = torch.eye(len(eigenvalues), dtype=torch.float64)
+    return _Spectrum(
+        eigenvalues, projected, raw, identity, lambda m: zip(range(0, n, m), rotated.split(m)), rotated, self_scaled
+    )
+
+
+def _count_self_scaled(x: Tensor, n: int, divisor: Tensor, scale: str) -> int:
     """How many of these scaled rows make up more than half of the squared scale of some feature."""
     if scale in ("none", "unit"):
         return 0

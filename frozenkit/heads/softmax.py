@@ -92,7 +92,7 @@ def softmax_path(
     tolerance: float = 1e-4,
     n_classes: int | None = None,
     max_iterations: int = 500,
-    weights: Tensor | str | None = None,
+    sample_weight: Tensor | str | None = None,
     device: str = "cpu",
 ) -> SoftmaxPath:
     """Fits softmax regression at every strength, each with a certificate of convergence.
@@ -105,8 +105,8 @@ def softmax_path(
         tolerance: A fit counts as converged once its objective is certified to lie within this fraction of the minimum.
         n_classes: k, where not every class occurs.
         max_iterations: At most so many steps in each precision.
-        weights: (n,) how much each row counts, above 0; or ``"balanced"``, by which every class counts alike. Scaled to
-            a mean of 1; ``w[labels]`` weighs by class.
+        sample_weight: (n,) how much each row counts, above 0; or ``"balanced"``, by which every class counts alike.
+            Scaled to a mean of 1; ``w[labels]`` weighs by class.
         device: Where to compute: ``"cpu"``, ``"cuda"``, ``"auto"``. What comes back lies on the CPU.
 
     Returns:
@@ -124,7 +124,7 @@ def softmax_path(
     """
     if not tolerance > 0:
         raise InputError(f"`tolerance` must be positive, got {tolerance!r}.")
-    source = Rows(features, labels, weights, scale)
+    source = Rows(features, labels, sample_weight, scale)
     if source.targets.is_floating_point():
         raise InputError("`labels` must be integer class indices, got floats. For regression use `ridge_path`.")
     grid = checked_strengths(DEFAULT_SOFTMAX_STRENGTHS if strengths is None else strengths)
@@ -213,13 +213,11 @@ def _descend(
             logits, history = design @ params, []
         elif i + 2 < len(values) and before is not None:
             ahead = math.log(values[i + 1] / values[i]) / max(math.log(values[i + 2] / values[i + 1]), 1e-9)
-            here = params, logits
+            moves = params - before[0], logits - before[1]
+            before = params, logits
             tries = [
-                (p + f * (p - q), z + f * (z - w))
-                for f in (min(ahead, 2.0), min(ahead, 2.0) / 2, 0.0)
-                for (p, z), (q, w) in [(here, before)]
+                (params + f * moves[0], logits + f * moves[1]) for f in (min(ahead, 2.0), min(ahead, 2.0) / 2, 0.0)
             ]
-            before = here
             params, logits = min(tries, key=lambda at: problem.loss(*at))
         else:
             before = params, logits

@@ -1,12 +1,13 @@
 """How each kind of probe is fitted and its strength chosen; what `fit_probe` hands its checked arrays to.
 
-Each ``fit_`` function takes train features and labels, val ones or None, and returns the fields of a `Probe` that it
-decides. None of them is given test data.
+Each ``fit_`` function takes train features and labels, val ones or None, and returns a `Fit`. None of them is given
+test data.
 """
 
 import copy
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,15 @@ from frozenkit.errors import DataError, FrozenkitWarning, InputError
 from frozenkit.features import FeatureSet
 from frozenkit.heads.modules import in_batches
 from frozenkit.heads.nearest import NearestMean, NearestNeighbours
-from frozenkit.heads.ridge import ridge_path
+from frozenkit.heads.ridge import LinearMap, RidgePath, ridge_path
 from frozenkit.heads.scaling import Scaler
+from frozenkit.heads.softmax import SoftmaxPath, softmax_path
+from frozenkit.heads.training import TrainLog, train_head
 from frozenkit.probes.calibration import fit_temperature
 from frozenkit.splits import split
 
 Labelled = tuple[Any, Tensor]  # (features: Tensor or CachedFeatures, labels)
-Weights = Tensor | str | None  # of rows, as in `ridge_path`
+SampleWeight = Tensor | str | None  # as in `ridge_path`
 NEIGHBOURS = (1, 3, 5, 10, 20, 50)
 FOLDS = 5
 SELF_SCALED = 1 / 3  # of the images; below it, leaving one out by hand agreed to a point (`results/scaling.json`)
@@ -32,15 +35,29 @@ FEW = 40  # images: of fewer, each has much to say in any scale, at a cost of ab
 LEAST_GAIN = 1e-4  # of a score at the edge of the grid over all others, to be worth a warning
 
 
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A fitted head and how it was chosen: what of a `Probe` depends on its kind; the names mean the same there."""
+
+    head: LinearMap | nn.Module
+    chosen_on: str
+    choice_score: float
+    strength: float | None = None
+    temperature: float = 1.0
+    strength_path: RidgePath | SoftmaxPath | None = None
+    log: TrainLog | None = None
+    settings: dict[str, int] = field(default_factory=dict)
+
+
 def fit_ridge(
     train: Labelled,
     val: Labelled | None,
     strengths: Sequence[float] | None,
-    weights: Weights = None,
+    sample_weight: SampleWeight = None,
     scale: str = "soft",
-) -> dict[str, Any]:
+) -> Fit:
     """Ridge at the strength that is best by leave-one-out, or on val."""
-    path = ridge_path(*train, strengths=strengths, weights=weights, scale=scale)
+    path = ridge_path(*train, strengths=strengths, sample_weight=sample_weight, scale=scale)
     grid = as_list(path.strengths)
     if val is None:
         strength, scores, chosen_on = float(path.best), as_list(path.loo_scores), "leave-one-out"
@@ -57,37 +74,29 @@ def fit_ridge(
             FrozenkitWarning,
             stacklevel=4,
         )
-    is_regression = train[1].is_floating_point()
-    return {
-        "logits_of": path.at(strength),
-        "temperature": 1.0 if is_regression else fit_temperature(path.leave_one_out(*train, strength), train[1]),
-        "strength": strength,
-        "chosen_on": chosen_on,
-        "choice_score": scores[best],
-        "path": path,
-        "settings": {"flat": train[1].ndim == 1} if is_regression else {},
-    }
+    temperature = 1.0
+    if not train[1].is_floating_point():
+        temperature = fit_temperature(path.leave_one_out(*train, strength), train[1])
+    return Fit(path.at(strength), chosen_on, scores[best], strength, temperature, path)
 
 
 def fit_softmax(
     train: Labelled,
     val: Labelled | None,
     strengths: Sequence[float] | None,
-    weights: Weights,
+    sample_weight: SampleWeight,
     seed: int,
     scale: str = "soft",
-) -> dict[str, Any]:
+) -> Fit:
     """Multinomial logistic regression at the strength that is best in stratified cross-validation, or on val."""
-    from frozenkit.heads.softmax import softmax_path
-
     x, y = train
-    path = softmax_path(x, y, strengths, weights=weights, scale=scale)
+    path = softmax_path(x, y, strengths, sample_weight=sample_weight, scale=scale)
     grid = as_list(path.strengths)
     temperature = 1.0
     if val is not None:
         scores, chosen_on = [_quality(path.at(s), val) for s in grid], "val"
     else:
-        (scores, held_out), chosen_on = _cross_validate(x, y, grid, weights, seed, scale), "cross-validation"
+        (scores, held_out), chosen_on = _cross_validate(x, y, grid, sample_weight, seed, scale), "cross-validation"
         temperature = fit_temperature(held_out, y) if len(held_out) else 1.0
     if not all(path.converged):
         stuck = [f"{s:.3g}" for s, done in zip(grid, path.converged) if not done]
@@ -99,62 +108,49 @@ def fit_softmax(
         )
     best = best_of(scores)
     warn_at_edge(grid, scores, best)
-    return {
-        "logits_of": path.at(grid[best]),
-        "temperature": temperature,
-        "strength": grid[best],
-        "chosen_on": chosen_on,
-        "choice_score": scores[best],
-        "path": path,
-    }
+    return Fit(path.at(grid[best]), chosen_on, scores[best], grid[best], temperature, path)
 
 
-def fit_nearest(train: Labelled, val: Labelled | None, head: str, options: dict[str, bool]) -> dict[str, Any]:
-    """Nearest class mean, or nearest neighbours with their number chosen by leave-one-out or on val."""
+def fit_nearest_mean(train: Labelled, val: Labelled | None, *, center: bool, normalize: bool) -> Fit:
+    """Nearest class mean; nothing is chosen."""
+    means = NearestMean(*train, center=center, normalize=normalize)
+    held_out = means.leave_one_out(*train)
+    score = _share_right(held_out, train[1]) if val is None else _quality(means, val)
+    temperature = fit_temperature(held_out, train[1])
+    return Fit(
+        means, _name_of(val), score, temperature=temperature, settings={"center": center, "normalize": normalize}
+    )
+
+
+def fit_neighbours(train: Labelled, val: Labelled | None, *, center: bool, normalize: bool) -> Fit:
+    """Nearest neighbours, their number chosen by leave-one-out or on val."""
     x, y = train
-    found: dict[str, Any] = {"strength": None, "chosen_on": "leave-one-out" if val is None else "val"}
-    if head == "prototype":
-        means = NearestMean(x, y, **options)
-        held_out = means.leave_one_out(x, y)
-        own = _share_right(held_out, y) if val is None else _quality(means, val)
-        cooled = {"temperature": fit_temperature(held_out, y)}
-        return found | cooled | {"logits_of": means, "choice_score": own, "settings": options}
     choices = [m for m in NEIGHBOURS if m < len(y)]
-    candidates = [NearestNeighbours(x, y, neighbours=m, **options) for m in choices]
+    candidates = [NearestNeighbours(x, y, neighbours=m, center=center, normalize=normalize) for m in choices]
     if val is None:
         scores = [_share_right(c.leave_one_out(x), y) for c in candidates]
     else:
         scores = [_quality(c, val) for c in candidates]
     best = int(np.argmax(scores))  # the fewest neighbours among equals: no edge to warn of
-    return found | {
-        "logits_of": candidates[best],
-        "choice_score": scores[best],
-        "temperature": fit_temperature(candidates[best].leave_one_out(x), y),
-        "settings": {"neighbours": choices[best], **options},
-    }
+    temperature = fit_temperature(candidates[best].leave_one_out(x), y)
+    settings = {"neighbours": choices[best], "center": center, "normalize": normalize}
+    return Fit(candidates[best], _name_of(val), scores[best], temperature=temperature, settings=settings)
 
 
-def fit_module(
-    train: FeatureSet, val: FeatureSet | None, head: nn.Module, seed: int, scale: str = "soft"
-) -> dict[str, Any]:
+def fit_module(train: FeatureSet, val: FeatureSet | None, head: nn.Module, seed: int, scale: str = "soft") -> Fit:
     """A copy of `head` trained on scaled features, its epoch chosen on val or on a fifth of train."""
-    from frozenkit.heads.training import train_head
-
     if val is None:
         train, val = _carve(train, seed)
     scaler = Scaler(train.features, scale)
     trained = copy.deepcopy(head)
-    scaled = [FeatureSet(scaler(p.features), p.labels, p.classes, p.ids, p.layer, "") for p in (train, val)]
+    scaled = [replace(part, features=scaler(part.features)) for part in (train, val)]
     log = train_head(trained, scaled[0], scaled[1], seed=seed)
     module = nn.Sequential(scaler, trained).eval().cpu()
-    return {
-        "logits_of": module,
-        "strength": None,
-        "chosen_on": "val",
-        "choice_score": _quality(module, (val.features, val.labels)),
-        "path": log,
-        "settings": {"flat": train.labels.ndim == 1} if train.labels.is_floating_point() else {},
-    }
+    return Fit(module, "val", _quality(module, (val.features, val.labels)), log=log)
+
+
+def _name_of(val: Labelled | None) -> str:
+    return "leave-one-out" if val is None else "val"
 
 
 def best_of(scores: Sequence[float]) -> int:
@@ -201,10 +197,10 @@ def as_list(values: Any) -> list[float]:
     return [float(v) for v in values]
 
 
-def _quality(logits_of: Any, val: Labelled) -> float:
+def _quality(head: Callable[[Tensor], Tensor], val: Labelled) -> float:
     """Accuracy on val; R² where the labels are numbers."""
     x, y = val
-    logits = in_batches(logits_of, feature_batches(x), len(y))
+    logits = in_batches(head, feature_batches(x), len(y))
     return r_squared(logits, y) if y.is_floating_point() else _share_right(logits, y)
 
 
@@ -213,15 +209,13 @@ def _share_right(logits: Tensor, labels: Tensor) -> float:
 
 
 def _cross_validate(
-    x: Tensor, y: Tensor, grid: Sequence[float], weights: Weights, seed: int, scale: str
+    x: Tensor, y: Tensor, grid: Sequence[float], sample_weight: SampleWeight, seed: int, scale: str
 ) -> tuple[list[float], Tensor]:
     """Accuracy of each strength over all rows, and (n, k) logits at the best, all by paths that did not see the row.
 
     The logits of a class that was missing from the rest are −∞.
     """
-    from frozenkit.heads.softmax import softmax_path
-
-    fold, w = _folds(y, seed), row_weights(weights, y)
+    fold, w = _folds(y, seed), row_weights(sample_weight, y)
     right = np.zeros(len(grid))
     parts = []
     for part in fold.unique().tolist():
@@ -234,7 +228,7 @@ def _cross_validate(
                 "choosing a strength by cross-validation needs at least two images of two classes in train. "
                 "Give `val`, or one strength."
             )
-        path = softmax_path(x[~held], place, grid, weights=w[~held], scale=scale)
+        path = softmax_path(x[~held], place, grid, sample_weight=w[~held], scale=scale)
         right += [float(w[held][seen[path.at(s)(x[held]).argmax(1)] == y[held]].sum()) for s in grid]
         parts.append((held, seen, path))
     scores = (right / len(y)).tolist()

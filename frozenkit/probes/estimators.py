@@ -9,28 +9,36 @@ import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from frozenkit.probes._choose import fit_ridge, fit_softmax
+from frozenkit.heads.ridge import LinearMap
+from frozenkit.probes._choose import Fit, fit_ridge, fit_softmax
 
 
 class _LinearProbe(ClassifierMixin, BaseEstimator):
     """What both share: checks, and prediction by one linear map."""
 
-    def fit(self, X: Any, y: Any) -> "_LinearProbe":
-        """Fit on X (n, d) and y (n,), choosing the strength without other data."""
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "_LinearProbe":
+        """Fit on X (n, d) and y (n,), choosing the strength without other data.
+
+        `sample_weight` (n,) says how much each row counts, in fitting and in choosing; one of weight 0 is left out.
+        """
         X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
         check_classification_targets(y)
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+            X, y, sample_weight = (rows[sample_weight > 0] for rows in (X, y, sample_weight))
+            sample_weight = _tensor(sample_weight)
         self.classes_, place = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"Classifier needs at least two classes, got one class: {self.classes_[0]!r}.")
-        found = self._fit(_tensor(X), _tensor(place.astype(np.int64)))
-        linear = found["logits_of"]
-        self.coef_ = np.asarray(linear.weights, dtype=np.float64).T
-        self.intercept_ = np.asarray(linear.intercept, dtype=np.float64)
-        self.strength_ = found["strength"]
-        self.choice_score_ = found["choice_score"]
-        self.temperature_ = found.get("temperature", 1.0)
+        fit = self._fit(_tensor(X), _tensor(place.astype(np.int64)), sample_weight)
+        assert isinstance(fit.head, LinearMap)
+        self.coef_ = np.asarray(fit.head.weights, dtype=np.float64).T
+        self.intercept_ = np.asarray(fit.head.intercept, dtype=np.float64)
+        self.strength_ = fit.strength
+        self.choice_score_ = fit.choice_score
+        self.temperature_ = fit.temperature
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:
@@ -54,7 +62,7 @@ class _LinearProbe(ClassifierMixin, BaseEstimator):
         X = validate_data(self, X, dtype=np.float64, reset=False)
         return X @ self.coef_.T + self.intercept_
 
-    def _fit(self, x: torch.Tensor, y: torch.Tensor) -> dict[str, Any]:
+    def _fit(self, x: torch.Tensor, y: torch.Tensor, sample_weight: torch.Tensor | None) -> Fit:
         raise NotImplementedError
 
 
@@ -80,8 +88,8 @@ class RidgeProbe(_LinearProbe):
     def __init__(self, strengths: Sequence[float] | None = None) -> None:
         self.strengths = strengths
 
-    def _fit(self, x: torch.Tensor, y: torch.Tensor) -> dict[str, Any]:
-        return fit_ridge((x, y), None, self.strengths)
+    def _fit(self, x: torch.Tensor, y: torch.Tensor, sample_weight: torch.Tensor | None) -> Fit:
+        return fit_ridge((x, y), None, self.strengths, sample_weight)
 
 
 class SoftmaxProbe(_LinearProbe):
@@ -103,11 +111,11 @@ class SoftmaxProbe(_LinearProbe):
         self.strengths = strengths
         self.random_state = random_state
 
-    def _fit(self, x: torch.Tensor, y: torch.Tensor) -> dict[str, Any]:
+    def _fit(self, x: torch.Tensor, y: torch.Tensor, sample_weight: torch.Tensor | None) -> Fit:
         seed = self.random_state
         if not isinstance(seed, Integral):
             seed = check_random_state(seed).randint(2**31 - 1)
-        return fit_softmax((x.float(), y), None, self.strengths, None, int(seed))
+        return fit_softmax((x.float(), y), None, self.strengths, sample_weight, int(seed))
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

@@ -4,12 +4,11 @@ No function here that fits or chooses takes test data; a finished `Probe` is the
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,8 +16,17 @@ from frozenkit._arrays import as_tensor, check_finite, described, is_array, r_sq
 from frozenkit.errors import DataError, FrozenkitWarning, InputError, UnknownNameError
 from frozenkit.features import FeatureSet, check_apart, expect_set, load_set
 from frozenkit.heads.modules import in_batches
-from frozenkit.heads.training import check_outputs
-from frozenkit.probes._choose import feature_batches, fit_module, fit_nearest, fit_ridge, fit_softmax
+from frozenkit.heads.ridge import LinearMap, RidgePath
+from frozenkit.heads.softmax import SoftmaxPath
+from frozenkit.heads.training import TrainLog, check_outputs
+from frozenkit.probes._choose import (
+    feature_batches,
+    fit_module,
+    fit_nearest_mean,
+    fit_neighbours,
+    fit_ridge,
+    fit_softmax,
+)
 from frozenkit.probes.calibration import Reliability, fit_temperature, reliability
 from frozenkit.probes.scores import Score, confidently_wrong, score
 
@@ -34,34 +42,38 @@ class Probe:
     (n, d) arrays: NumPy, torch, pandas, or lists. A row with NaN or infinity is an error that names it.
 
     Attributes:
-        head: ``"ridge"``, ``"softmax"``, ``"prototype"``, ``"knn"``, or the class name of the module that was trained.
+        kind: ``"ridge"``, ``"softmax"``, ``"prototype"``, ``"knn"``, or the class name of the module that was trained.
         classes: k class names, as in train; empty for regression.
         layer: The layer whose features it was fitted on.
         n_features: d.
         n_train: Number of images fitted on.
-        logits_of: Callable (b, d) → (b, present classes): the fitted map, for raw features.
+        label_shape: Shape of one label: ``()``, or ``(m,)`` in a regression of m numbers.
+        head: The fitted map, for raw features: (b, d) → (b, present classes), or (b, numbers) in regression.
         present: Indices of the classes that had a training image; the others cannot be predicted.
         strength: λ chosen, or None where there is none to choose.
         chosen_on: ``"leave-one-out"``, ``"cross-validation"`` or ``"val"``.
         choice_score: Accuracy there (R² in regression). Having been chosen by, it flatters; test does not.
         temperature: Divides logits before the softmax; fitted on val, else on leave-one-out logits, else 1.
-        path: The `RidgePath` or `SoftmaxPath` over all strengths, where there is one.
+        strength_path: The `RidgePath` or `SoftmaxPath` of all strengths, where there is one.
+        log: The `TrainLog` of a module.
         settings: What else was chosen, such as the number of neighbours.
     """
 
-    head: str
+    kind: str
     classes: tuple[str, ...]
     layer: str
     n_features: int
     n_train: int
-    logits_of: Callable[[Tensor], Tensor] = field(repr=False)
-    present: Tensor = field(repr=False)
+    label_shape: tuple[int, ...]
+    head: LinearMap | nn.Module
+    present: Tensor
     strength: float | None
     chosen_on: str
     choice_score: float
-    temperature: float = 1.0
-    path: Any = None
-    settings: dict[str, Any] = field(default_factory=dict)
+    temperature: float
+    strength_path: RidgePath | SoftmaxPath | None
+    log: TrainLog | None
+    settings: dict[str, int]
 
     def logits(self, x: FeatureSet | Any) -> Tensor:
         """(n, k) float32 logits on the CPU; −∞ for a class without a training image. (n, m) values in regression.
@@ -71,7 +83,7 @@ class Probe:
             DataError: If a row is not finite; the message names it.
         """
         x = as_tensor(x, "x") if is_array(x) else expect_set(x, "x", labelled=False)
-        rows = in_batches(self.logits_of, self._batches(x), len(x))
+        rows = in_batches(self.head, self._batches(x), len(x))
         if not self.classes or len(self.present) == len(self.classes):
             return rows
         full = torch.full((len(rows), len(self.classes)), -torch.inf)
@@ -83,7 +95,7 @@ class Probe:
         logits = self.logits(x)
         if self.classes:
             return logits.argmax(1)
-        return logits.squeeze(1) if self.settings.get("flat") else logits
+        return logits.reshape(len(logits), *self.label_shape)
 
     def predict_proba(self, x: FeatureSet | Any) -> Tensor:
         """(n, k) float32 probabilities: softmax of logits / temperature. Raises like `logits`."""
@@ -150,12 +162,12 @@ class Probe:
         return confidently_wrong(self.predict_proba(test), test.labels.cpu())
 
     def __repr__(self) -> str:
-        details = [f"{k}={v!r}" for k, v in self.settings.items() if k != "flat"]
+        details = [f"{k}={v!r}" for k, v in self.settings.items()]
         if self.strength is not None:
             details.insert(0, f"strength={self.strength:.3g}")
         task = f"{len(self.classes)} classes" if self.classes else "regression"
         return (
-            f"Probe({', '.join([self.head, *details])}: {self.n_train} images × {self.n_features} features of "
+            f"Probe({', '.join([self.kind, *details])}: {self.n_train} images × {self.n_features} features of "
             f"{self.layer!r}, {task}; {self.chosen_on} {self.choice_score:.3f})"
         )
 
@@ -173,7 +185,7 @@ class Probe:
             raise InputError(f"`x` must be (n, {self.n_features}), got shape {shape}. A single image is x[None].")
         if shape[-1] != self.n_features:
             raise InputError(f"`x` must hold {self.n_features} features per image like train, got {shape[-1]}.")
-        if len(shape) > 3 or (len(shape) == 3 and self.head in HEADS):
+        if len(shape) > 3 or (len(shape) == 3 and self.kind in HEADS):
             raise InputError(f"`x` must be (n, {self.n_features}) for this head, got tokens {shape}. Average them.")
         return _finite_batches(x, "x", size)
 
@@ -211,8 +223,8 @@ def fit_probe(
     seed: int = 0,
     center: bool | None = None,
     normalize: bool | None = None,
-    weights: Tensor | str | None = None,
-    scale: str = "soft",
+    sample_weight: Tensor | str | None = None,
+    scale: str | None = None,
 ) -> Probe:
     """Fit a head on train features, and choose its strength without seeing test.
 
@@ -229,9 +241,10 @@ def fit_probe(
         seed: For folds, the carved part and the training of a module.
         center: Prototype and knn: subtract the train mean (SimpleShot); True if not given.
         normalize: Prototype and knn: scale features to length 1 (SimpleShot); True if not given.
-        weights: Ridge and softmax: (n,) how much each image counts, or ``"balanced"``, by which every class counts
-            alike, in fitting and in choosing.
-        scale: Ridge, softmax and modules: how features are scaled first, by train alone; see `ridge_path`.
+        sample_weight: Ridge and softmax: (n,) how much each image counts, or ``"balanced"``, by which every class
+            counts alike, in fitting and in choosing.
+        scale: Ridge, softmax and modules: how features are scaled first, by train alone, as in `ridge_path`; "soft" if
+            not given.
 
     Returns:
         A `Probe`.
@@ -260,39 +273,49 @@ def fit_probe(
     train, seed = _as_set(train, labels, "train"), whole_number("seed", seed, least=0)
     _check_head(head, train)
     name = head if isinstance(head, str) else type(head).__name__
-    _check_options(head, strengths=strengths, center=center, normalize=normalize, weights=weights, scale=scale)
+    _check_options(
+        head, strengths=strengths, sample_weight=sample_weight, scale=scale, center=center, normalize=normalize
+    )
     # Ridge adds up chunks, so a set on disk may stay there; the others need the rows at hand.
     data = train if head == "ridge" and not isinstance(train, FeatureSet) else load_set(train, "train")
     _check_features(data, tokens=isinstance(head, nn.Module))
     present = _check_labels(data, regression=isinstance(head, nn.Module) or head == "ridge")
     if val is not None:
         val = _as_val(data, val, present)
-    grid = _check_strengths(strengths)
+    scale = scale or "soft"
     fit_on = _as_present(data, present)
     choose_on = None if val is None else _as_present(val, present)
     if isinstance(head, nn.Module):
         check_outputs(head, data)
         if 0 < len(present) < len(data.classes):
             head = nn.Sequential(head, _Columns(present))
-        found = fit_module(fit_on, choose_on, head, seed, scale)
+        fit = fit_module(fit_on, choose_on, head, seed, scale)
     else:
         rows = (_precise(fit_on.features) if isinstance(fit_on, FeatureSet) else fit_on, fit_on.labels)
         val_rows = None if choose_on is None else (choose_on.features, choose_on.labels)
         if head == "ridge":
-            found = fit_ridge(rows, val_rows, grid, weights, scale)
+            fit = fit_ridge(rows, val_rows, strengths, sample_weight, scale)
         elif head == "softmax":
-            found = fit_softmax(rows, val_rows, grid, weights, seed, scale)
+            fit = fit_softmax(rows, val_rows, strengths, sample_weight, seed, scale)
         else:
-            options = {"center": center is not False, "normalize": normalize is not False}
-            found = fit_nearest(rows, val_rows, head, options)
+            fit_by_distance = fit_nearest_mean if head == "prototype" else fit_neighbours
+            fit = fit_by_distance(rows, val_rows, center=center is not False, normalize=normalize is not False)
     probe = Probe(
-        head=name,
+        kind=name,
         classes=tuple(data.classes),
         layer=data.layer,
         n_features=data.n_features,
         n_train=len(data),
+        label_shape=tuple(data.labels.shape[1:]),
+        head=fit.head,
         present=present,
-        **found,
+        strength=fit.strength,
+        chosen_on=fit.chosen_on,
+        choice_score=fit.choice_score,
+        temperature=fit.temperature,
+        strength_path=fit.strength_path,
+        log=fit.log,
+        settings=fit.settings,
     )
     return probe if val is None or not data.classes else probe.calibrate(val)
 
@@ -347,14 +370,14 @@ def _check_options(head: Any, **given: Any) -> None:
     """Nothing that was given is ignored."""
     takes = {
         "strengths": _LINEAR,
-        "weights": _LINEAR,
+        "sample_weight": _LINEAR,
         "scale": (*_LINEAR, "a module"),
         "center": _NEAREST,
         "normalize": _NEAREST,
     }
     kind = head if isinstance(head, str) else "a module"
     for name, value in given.items():
-        if value is not None and not (name == "scale" and value == "soft") and kind not in takes[name]:
+        if value is not None and kind not in takes[name]:
             raise InputError(f"`{name}` must be left out for {kind!r}: it is for {' and '.join(takes[name])}.")
 
 
@@ -443,15 +466,6 @@ def _as_val(train: Any, val: Any, present: Tensor) -> FeatureSet:
         _check_numbers(val, "val")
     check_apart(train, val)
     return val
-
-
-def _check_strengths(strengths: Sequence[float] | None) -> list[float] | None:
-    if strengths is None:
-        return None
-    grid = sorted(as_tensor(strengths if is_array(strengths) else [strengths], "strengths").double().flatten().tolist())
-    if not grid or not np.isfinite(grid).all() or grid[0] <= 0:
-        raise InputError(f"`strengths` must be finite numbers above 0, got {grid[:5]}. For hardly any, try 1e-6.")
-    return grid
 
 
 def _as_present(data: Any, present: Tensor) -> Any:

@@ -115,7 +115,7 @@ def decision_regions(
         probe: Any = fit_probe(flat, head=head, seed=seed, **by_distance)
         found.append(
             Regions(
-                head=probe.head,
+                head=probe.kind,
                 classes=train.classes,
                 train=flat.features,
                 train_labels=flat.labels,

@@ -299,7 +299,7 @@ def learning_curve(
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", FrozenkitWarning)
                     probe = fit_probe(few, head=head, seed=seed + repeat, **kw)
-                runs.append(Run(probe.head, shots, len(few), repeat, probe.score(test), probe.strength))
+                runs.append(Run(probe.kind, shots, len(few), repeat, probe.score(test), probe.strength))
     return LearningCurve(tuple(runs))
 
 

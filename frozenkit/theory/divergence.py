@@ -17,7 +17,7 @@ from torch import Tensor
 from frozenkit._arrays import whole_number
 from frozenkit.errors import DataError, InputError
 from frozenkit.features import feature_rows
-from frozenkit.heads.scaling import feature_scale
+from frozenkit.heads.ridge import ridge_path
 
 Features = Any  # a `FeatureSet`, a set that stays on disk, or an (n, d) tensor or array
 STRENGTHS = tuple(10.0**power for power in range(-4, 3))  # λ of the domain classifier, chosen inside each fold
@@ -241,42 +241,18 @@ def cka(a: Features, b: Features) -> float:
 
 def _fold_distance(x: Tensor, labels: Tensor, held: Tensor) -> Tensor:
     """(columns,) 2·(1 − 2ε) on the rows of one fold, of classifiers fitted on the others, one for each labelling."""
-    train, test = x[~held], x[held]
-    mean = train.mean(0)
-    divisor = feature_scale(train.var(0, correction=0), mean, "soft")
-    train, test = (train - mean) / divisor, (test - mean) / divisor
-    y = labels[~held]
-    centred = y - y.mean(0)
-    n, d = train.shape
-    # Left singular vectors U, and what test rows are in the same basis: both sides of one small decomposition.
-    if n <= d:
-        values, u = torch.linalg.eigh(train @ train.T)
-        keep = values > values[-1] * n * 1e-12
-        values, u = values[keep], u[:, keep]
-        tested = test @ (train.T @ u) / values.sqrt()
-    else:
-        values, v = torch.linalg.eigh(train.T @ train)
-        keep = values > values[-1] * n * 1e-12
-        values, v = values[keep], v[:, keep]
-        u, tested = train @ v / values.sqrt(), test @ v
-    projected = u.T @ centred
-    best = torch.full((y.shape[1],), torch.inf, dtype=x.dtype)
-    strength = torch.ones_like(best)
-    for power in STRENGTHS:
-        kept = (values / (values + power * n))[:, None]
-        fitted = u @ (kept * projected)
-        leverage = 1 / n + u.square() @ kept
-        loss = ((centred - fitted) / (1 - leverage).clamp_min(1e-12)).square().mean(0)
-        strength = torch.where(loss < best, power, strength)
-        best = torch.minimum(loss, best)
-    shrink = values[:, None] + strength * n
-    on_train = u @ (values[:, None] / shrink * projected)
-    on_test = tested @ (values.sqrt()[:, None] / shrink * projected)
+    train, is_target = x[~held], labels > 0
+    if (train == train[0]).all():  # nothing to tell apart
+        return torch.zeros(labels.shape[1], dtype=x.dtype)
+    path = ridge_path(train, labels[~held], STRENGTHS)
+    assert path.loo_errors is not None
+    linear = path.at(path.strengths[path.loo_errors.argmin(0)])
+    logits = (x - train.mean(0)) @ linear.weights.double()
     # The threshold lies half way between the two samples' means, so that the larger sample does not pull it.
-    positive = y > 0
-    middle = (_mean_where(on_train, positive) + _mean_where(on_train, ~positive)) / 2
-    said, is_target = on_test > middle, labels[held] > 0
-    error = (_mean_where((~said).double(), is_target) + _mean_where(said.double(), ~is_target)) / 2
+    of_target, of_source = (_mean_where(logits[~held], chosen[~held]) for chosen in (is_target, ~is_target))
+    says_target = logits[held] > (of_target + of_source) / 2
+    is_target = is_target[held]
+    error = (_mean_where((~says_target).double(), is_target) + _mean_where(says_target.double(), ~is_target)) / 2
     return 2 * (1 - 2 * error)
 
 

@@ -12,6 +12,7 @@ import traitlets
 from frozenkit._outputs import measured
 from frozenkit.errors import DataError, FrozenkitWarning, InputError
 from frozenkit.features import FeatureSet, expect_set
+from frozenkit.heads.ridge import RidgePath
 from frozenkit.probes.probe import Probe, fit_probe
 from frozenkit.probes.scores import Score
 from frozenkit.splits import few_shot
@@ -115,15 +116,12 @@ class HeadLab(Lab):
     def result(self) -> Probe:
         """The fitted probe at the present inputs: ``lab.result.predict(features)``."""
         probe, _, _ = self._fitted(self.shots)
-        if self.head != "ridge":
+        path = probe.strength_path
+        if not isinstance(path, RidgePath):
             return probe
-        step = _nearest(probe.path.strengths, self.strength)
-        return replace(
-            probe,
-            strength=self.strength,
-            logits_of=probe.path.at(self.strength),
-            choice_score=float(probe.path.loo_scores[step]),
-        )
+        step = _nearest(path.strengths, self.strength)
+        score = float(path.loo_scores[step])
+        return replace(probe, strength=self.strength, head=path.at(self.strength), choice_score=score)
 
     @traitlets.validate("shots")
     def _in_range(self, proposal: Any) -> int | None:
@@ -236,10 +234,10 @@ class HeadLab(Lab):
 
     def _path(self, probe: Probe) -> dict[str, Any]:
         """The strengths of ridge and where it stands among them; the other heads have none to move."""
-        if self.head != "ridge":
+        path = probe.strength_path
+        if not isinstance(path, RidgePath):
             chosen = {"loo": float(probe.choice_score), "chosen_on": probe.chosen_on, "strength": probe.strength}
             return chosen | {"strengths": [], "path": [], "best": None, "is_best": False}
-        path = probe.path
         grid = [float(strength) for strength in path.strengths]
         best = grid[_nearest(grid, float(path.best))]
         step = _nearest(grid, best if self.follow_best else self.strength)

@@ -260,7 +260,7 @@ class TeachLab(Lab):
 
     def _compute(self) -> dict[str, Any]:
         counts = [self._labels.count(k) for k in range(len(self.classes))]
-        judged = self._probe is not None and self._probe.head == "ridge" and self._probe.choice_score is not None
+        judged = self._probe is not None and self._probe.kind == "ridge" and self._probe.choice_score is not None
         value = float(self._probe.choice_score or 0.0) if judged and self._probe else None
         n = len(self._labels)
         loo = None

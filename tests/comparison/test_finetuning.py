@@ -161,7 +161,7 @@ def test_a_probe_that_is_certain_of_everything_still_learns(clothes):
     backbone = load_backbone(image_size=64, device="cpu")
     features = extract(backbone, clothes[0], precision="exact", progress=False)
     certain = replace(fit_probe(features), temperature=4e-4)  # of a perfect leave-one-out without smoothing
-    logits = certain.logits_of(features.features) / certain.temperature
+    logits = certain.head(features.features) / certain.temperature
     assert float(nn.functional.cross_entropy(logits, features.labels)) == 0.0  # no gradient at all
     found = {
         name: finetune(backbone, *clothes[:2], start=start, epochs=3, lr=3e-4, progress=False, device="cpu")

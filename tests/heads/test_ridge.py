@@ -108,6 +108,19 @@ class TestRidge:
         fit = ridge_path(x, labels.float(), STRENGTHS, scale="none").at(0.1)
         np.testing.assert_allclose(fit(x).numpy()[:, 0], reference, rtol=1e-4, atol=1e-4)
 
+    @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+    def test_each_output_has_its_own_error_and_may_have_its_own_strength(self, shape):
+        x, labels = blobs(*shape)
+        y = torch.randn(len(x), 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) + labels[:, None]
+        path = ridge_path(x, y, STRENGTHS)
+        by_hand = torch.stack([(y - left_out_by_hand(x, y, s)).square().mean(0) for s in STRENGTHS])
+        assert_close(path.loo_errors, by_hand)
+        both = path.at(torch.tensor([0.1, 10.0], dtype=torch.float64))(x)
+        assert_close(both, torch.stack([path.at(0.1)(x)[:, 0], path.at(10.0)(x)[:, 1]], 1))
+        assert ridge_path(x, labels, STRENGTHS).loo_errors is None
+        with pytest.raises(InputError, match="`strength` must be positive, got tensor"):
+            path.at(torch.tensor([0.1, 0.0]))
+
     @pytest.mark.parametrize("scale", ["none", "unit"])
     @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
     def test_leave_one_out_is_that_of_whole_refits_where_no_scale_is_fitted(self, shape, scale):
@@ -241,7 +254,7 @@ class TestRidge:
 
     @pytest.mark.parametrize("strengths", [[0.0], [-1.0, 1.0], [], [float("nan")]])
     def test_strengths_must_be_positive(self, strengths):
-        with pytest.raises(InputError, match="`strengths` must be positive"):
+        with pytest.raises(InputError, match="`strengths` must be finite numbers above 0"):
             ridge_path(*blobs(10, 3, 2), strengths)
 
     @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -249,7 +262,7 @@ class TestRidge:
         x, labels = blobs(*shape, spread=0.5)
         twice = torch.arange(0, len(x), 3)
         weights = torch.ones(len(x)).index_fill(0, twice, 2.0)
-        one = ridge_path(x, labels, STRENGTHS, weights=weights)
+        one = ridge_path(x, labels, STRENGTHS, sample_weight=weights)
         other = ridge_path(torch.cat([x, x[twice]]), torch.cat([labels, labels[twice]]), STRENGTHS)
         for strength in STRENGTHS:
             assert_close(one.at(strength)(x), other.at(strength)(x), rtol=1e-4, atol=1e-4)
@@ -265,7 +278,7 @@ class TestRidge:
         mean = w @ x.double() / len(x)
         variance = w @ (x - mean).square() / len(x)
         z = ((x - mean) / ((variance + variance.mean()) / 2).sqrt()).numpy()
-        path, expected = ridge_path(x, labels, [0.1], weights=w), []
+        path, expected = ridge_path(x, labels, [0.1], sample_weight=w), []
         for i in range(len(x)):
             keep = [j for j in range(len(x)) if j != i]
             fit = Ridge(alpha=0.1 * len(x)).fit(z[keep], coded[keep].numpy(), sample_weight=w[keep].numpy())
@@ -277,8 +290,8 @@ class TestRidge:
     def test_balanced_classes_count_alike(self):
         x, labels = blobs(40, 6, 3, imbalanced=True)
         shares = labels.bincount().double()
-        one = ridge_path(x, labels, STRENGTHS, weights="balanced")
-        assert_close(one.loo_scores, ridge_path(x, labels, STRENGTHS, weights=(1 / shares)[labels]).loo_scores)
+        one = ridge_path(x, labels, STRENGTHS, sample_weight="balanced")
+        assert_close(one.loo_scores, ridge_path(x, labels, STRENGTHS, sample_weight=(1 / shares)[labels]).loo_scores)
         predicted = one.leave_one_out(x, labels, one.best).argmax(1)
         recall = torch.stack([(predicted[labels == c] == c).double().mean() for c in range(3)])
         assert_close(one.loo_scores.max(), recall.mean())
@@ -295,8 +308,8 @@ class TestRidge:
     )
     def test_weights_must_be_one_positive_number_a_row(self, weights):
         for path in (ridge_path, softmax_path):
-            with pytest.raises(InputError, match="`weights` must be"):
-                path(*blobs(10, 3, 2), weights=weights)
+            with pytest.raises(InputError, match="`sample_weight` must be"):
+                path(*blobs(10, 3, 2), sample_weight=weights)
 
     def test_bad_input_is_named(self):
         x, labels = blobs(10, 3, 2)

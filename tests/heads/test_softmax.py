@@ -68,7 +68,7 @@ class TestSoftmax:
         z = ((x - mean) / ((variance + variance.mean()) / 2).sqrt()).numpy()
         reference = LogisticRegression(C=1 / (0.05 * len(x)), tol=1e-10, max_iter=10_000)
         reference.fit(z, labels.numpy(), sample_weight=w.numpy())
-        fit = softmax_path(x, labels, [0.05], weights="balanced", tolerance=1e-9)
+        fit = softmax_path(x, labels, [0.05], sample_weight="balanced", tolerance=1e-9)
         assert bool(fit.converged.all())
         p = fit.at(0.05)(x).softmax(1).numpy()
         np.testing.assert_allclose(p, reference.predict_proba(z), rtol=0, atol=2e-4)
@@ -115,7 +115,7 @@ class TestSoftmax:
 
     def test_bad_input_is_named(self):
         x, labels = blobs(10, 3, 2)
-        with pytest.raises(InputError, match="`strengths` must be positive"):
+        with pytest.raises(InputError, match="`strengths` must be finite numbers above 0"):
             softmax_path(x, labels, [0.0])
         with pytest.raises(InputError, match="`tolerance` must be positive"):
             softmax_path(x, labels, tolerance=0)

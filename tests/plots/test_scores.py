@@ -43,7 +43,7 @@ CALLS = {
     "score": lambda ax: plots.plot_score(SCORE, ax=ax),
     "scores": lambda ax: plots.plot_scores({"probe": SCORE, "again": SCORE}, ax=ax),
     "confusion": lambda ax: plots.plot_confusion(SCORE, ax=ax),
-    "path": lambda ax: plots.plot_ridge_path(PROBE.path, ax=ax),
+    "path": lambda ax: plots.plot_ridge_path(PROBE.strength_path, ax=ax),
     "layers": lambda ax: plots.plot_layer_report(REPORT, ax=ax),
     "depths": lambda ax: plots.plot_depths({"data": REPORT}, {"data": REPORT}, ax=ax),
     "curve": lambda ax: plots.plot_learning_curve(CURVE, ax=ax),
@@ -114,7 +114,7 @@ def test_a_confusion_of_many_classes_is_left_unwritten():
 
 
 def test_the_path_marks_the_chosen_strength():
-    chosen = plots.plot_ridge_path(PROBE.path).lines[1]
+    chosen = plots.plot_ridge_path(PROBE.strength_path).lines[1]
     np.testing.assert_allclose(chosen.get_xdata(), [PROBE.strength])
     np.testing.assert_allclose(chosen.get_ydata(), [PROBE.choice_score])
 

@@ -195,7 +195,7 @@ def test_a_module_is_trained_as_a_copy(val):
     before = head.weight.clone()
     probe = fit_probe(TRAIN, head=head, val=val)
     assert probe.score(TEST).low > 0.8
-    assert (probe.head, probe.chosen_on, probe.strength) == ("Linear", "val", None)
+    assert (probe.kind, probe.chosen_on, probe.strength) == ("Linear", "val", None)
     torch.testing.assert_close(head.weight, before, rtol=0, atol=0)
     torch.testing.assert_close(fit_probe(TRAIN, head=head, val=val).logits(TEST), probe.logits(TEST))
 
@@ -224,13 +224,13 @@ def test_balanced_weights_help_the_rare_class(head):
 
     train, test = draw(300, 20), draw(200, 200)
     plain = fit_probe(train, head=head, strengths=[0.1]).score(test)
-    fair = fit_probe(train, head=head, strengths=[0.1], weights="balanced").score(test)
+    fair = fit_probe(train, head=head, strengths=[0.1], sample_weight="balanced").score(test)
     assert fair.accuracy > plain.accuracy + 0.1
 
 
 def test_weights_are_for_linear_heads():
-    with pytest.raises(InputError, match="`weights` must be left out for 'knn': it is for ridge and softmax"):
-        fit_probe(TRAIN, head="knn", weights="balanced")
+    with pytest.raises(InputError, match="`sample_weight` must be left out for 'knn': it is for ridge and softmax"):
+        fit_probe(TRAIN, head="knn", sample_weight="balanced")
 
 
 @pytest.mark.parametrize("head", [*HEADS, torch.nn.Linear(20, 4)], ids=[*HEADS, "module"])

@@ -87,7 +87,7 @@ def test_the_published_expression_by_hand():
 
 def test_the_published_expression_does_not_depend_on_units():
     data = clouds(200, 0)
-    w = fit_probe(data).logits_of.weights.double()
+    w = fit_probe(data).head.weights.double()
     units = torch.tensor([1e-4, 1e3, 1.0, 7.0, 1e-2, 1.0], dtype=torch.float64)
     x = data.features.double()
     one, other = linear_probe_bound(w, x), linear_probe_bound(w / units[:, None], x * units + 5)
@@ -100,7 +100,7 @@ def test_one_tiny_column_more_does_not_move_the_published_expression():
     data = clouds(200, 0, d=50)
     tiny = 1e-4 * torch.randn(200, 1, generator=torch.Generator().manual_seed(1))
     more = FeatureSet(torch.cat([data.features, tiny], 1), data.labels, CLASSES, data.ids, "pool", "")
-    before, after = (linear_probe_bound(fit_probe(d, strengths=[0.01]).logits_of, d) for d in (data, more))
+    before, after = (linear_probe_bound(fit_probe(d, strengths=[0.01]).head, d) for d in (data, more))
     assert after.terms["‖w‖²·Var/m"] == pytest.approx(before.terms["‖w‖²·Var/m"], rel=1.1 / 50)  # d is one larger
 
 
@@ -133,7 +133,7 @@ def test_the_margin_bound_by_hand():
 
 def test_the_margin_bound_does_not_depend_on_the_size_of_the_weights():
     data = clouds(200, 0)
-    w = fit_probe(data).logits_of
+    w = fit_probe(data).head
     one = margin_bound(w, data, margins=MARGINS)
     ten = margin_bound(type(w)(10 * w.weights, 10 * w.intercept), data, margins=MARGINS)
     assert ten.value == pytest.approx(one.value, rel=1e-5)
@@ -145,7 +145,7 @@ def test_the_margin_bound_holds_and_can_be_non_vacuous():
     for seed in range(20):
         train = clouds(20_000, seed, d=3, apart=12.0)
         probe = fit_probe(train, strengths=[1e-3])
-        bound = margin_bound(probe.logits_of, train, margins=MARGINS)
+        bound = margin_bound(probe.head, train, margins=MARGINS)
         found.append((bound.value, probe.score(test).error))
     assert all(value >= error for value, error in found)
     assert found[0][0] < 1

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from frozenkit import CachedFeatures, FeatureSet, cka, frechet_distance, mmd, proxy_a_distance, save_features
 from frozenkit.errors import DataError, InputError
+from frozenkit.theory.divergence import STRENGTHS, _fold_distance
 
 MEASURES = {"a-distance": proxy_a_distance, "mmd": mmd, "fréchet": frechet_distance}
 
@@ -34,6 +35,44 @@ def test_the_a_distance_of_gaussians_tends_to_its_closed_form(delta):
         for seed in range(5)
     ]
     assert np.mean(found) == pytest.approx(truth, abs=0.05)
+
+
+def distance_by_hand(x: Tensor, y: Tensor, held: Tensor) -> float:
+    """Of one fold and one labelling: every leave-one-out fit made anew, the slow truth."""
+    train = x[~held]
+    variance = train.var(0, correction=0)
+    z = (x - train.mean(0)) / ((variance + variance.mean()) / 2).sqrt()
+    train, target = z[~held], y[~held]
+    n = len(train)
+
+    def predict(rows: Tensor, values: Tensor, at: Tensor, strength: float) -> Tensor:
+        centred = rows - rows.mean(0)
+        gram = centred.T @ centred + strength * n * torch.eye(rows.shape[1], dtype=rows.dtype)
+        return values.mean() + (at - rows.mean(0)) @ torch.linalg.solve(gram, centred.T @ (values - values.mean()))
+
+    losses = []
+    for strength in STRENGTHS:
+        keep = [torch.arange(n) != i for i in range(n)]
+        left_out = torch.stack([predict(train[k], target[k], train[~k], strength)[0] for k in keep])
+        losses.append(float((left_out - target).square().mean()))
+    logits = predict(train, target, z, STRENGTHS[int(np.argmin(losses))])
+    middle = (logits[~held][target > 0].mean() + logits[~held][target < 0].mean()) / 2
+    wrong = ((logits > middle) != (y > 0))[held]
+    errors = [
+        float(wrong[y[held] * side > 0].double().mean()) if (y[held] * side > 0).any() else 0.5 for side in (1, -1)
+    ]
+    return 2 * (1 - 2 * sum(errors) / 2)
+
+
+@pytest.mark.parametrize(("n", "d"), [(40, 4), (24, 30), (25, 20)])
+def test_the_a_distance_of_a_fold_is_that_of_fits_made_anew(n, d):
+    x, generator = gaussian(n, d, 0), torch.Generator().manual_seed(1)
+    x[n // 2 :, 0] += 1.5
+    labels = torch.where(torch.rand(n, 6, generator=generator) > 0.5, 1.0, -1.0).double()
+    labels[:, 0] = torch.where(torch.arange(n) < n // 2, -1.0, 1.0)
+    held = torch.arange(n) % 5 == 0
+    expected = [distance_by_hand(x, column, held) for column in labels.T]
+    np.testing.assert_allclose(_fold_distance(x, labels, held), expected, atol=1e-12)
 
 
 def test_the_a_distance_does_not_depend_on_units_or_on_unequal_sizes():

@@ -46,11 +46,11 @@ def test_teachlab_learns_from_what_the_browser_sends(teachlab):
     assert "Two classes" in teachlab.answer["note"]
     teachlab._told(teachlab, {"add": 0}, [encoded("red")])
     teachlab._told(teachlab, {"add": 1}, [encoded("blue", kind="JPEG")])
-    assert teachlab.result.head == "prototype"
+    assert teachlab.result.kind == "prototype"
     for data in (encoded("#dd2222"), encoded("#ee0000")):
         teachlab._told(teachlab, {"add": 0}, [data])
     teachlab._told(teachlab, {"add": 1}, [encoded("#2222dd"), encoded("#0000ee")])
-    assert teachlab.result.head == "ridge"
+    assert teachlab.result.kind == "ridge"
     assert teachlab.answer["loo"]["n"] == 6
     teachlab._told(teachlab, {"look": True}, [encoded("#cc1111")])
     assert teachlab.live["shares"][0] > teachlab.live["shares"][1]
@@ -221,5 +221,5 @@ def test_one_example_of_each_class_is_said_or_used(backbone, cache):
     lab = TeachLab(["red", "blue"], backbone=backbone)
     for k, colour in enumerate(("red", "blue")):
         lab._told(lab, {"add": k}, [encoded(colour)])
-    assert lab.result.head == "prototype"
+    assert lab.result.kind == "prototype"
     assert "all it can do is compare" in lab.answer["note"]

@@ -11,8 +11,8 @@ from frozenkit.probes.probe import Probe
 def prototypes(answer: Any) -> str | None:
     """A probe of class means."""
     probe = of_kind(answer, Probe, "`fit_probe` gives one.")
-    if probe.head != "prototype":
-        return f"this probe has the head {probe.head!r}; class means are called 'prototype'."
+    if probe.kind != "prototype":
+        return f"this probe has the head {probe.kind!r}; class means are called 'prototype'."
     if probe.settings.get("normalize", True):
         return "it still scales each picture's features to length one: switch `normalize` off."
     return None
