@@ -12,8 +12,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 BINDER = ROOT / "binder"
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="Binder's scripts are for bash")
-
 
 def requirements(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
@@ -24,11 +22,11 @@ def depends_on_the_sources(lines: list[str]) -> bool:
     return any(re.match(r"(-e|-r|-c|--requirement|--constraint|--editable|\.|/|file:)", line) for line in lines)
 
 
-def test_requirements_are_the_dependencies_of_the_project():
+def test_requirements_are_the_dependencies_of_project_and_course():
     lines = requirements((BINDER / "requirements.txt").read_text())
     packages = [line for line in lines if not line.startswith("--")]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert sorted(packages) == sorted(project["dependencies"])
+    assert sorted(packages) == sorted(project["dependencies"] + project["optional-dependencies"]["course"])
 
 
 def test_torch_is_the_cpu_build():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-START = "pip install -e . && frozenkit lab"
+START = 'pip install -e ".[course]" && frozenkit lab'
 TEST = 'pip install -e ".[test]" && pytest'
 
 
