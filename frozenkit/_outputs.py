@@ -1,17 +1,28 @@
-"""Outputs that a notebook's test can compare: values marked as measured on this machine, and plain tables.
+"""What people see: values marked as measured on this machine, plain tables, and HTML made from templates.
 
 Widgets and lessons both show such values; lessons reach them as ``course.measured``, ``course.show``, ``course.table``.
+A notebook's test compares them: whatever differs between machines is marked.
 """
 
 import html
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from frozenkit.errors import InputError, UnknownNameError
+from frozenkit.errors import InputError, UnknownNameError, printable
 
 _OPEN, _CLOSE = "⟦", "⟧"  # rare enough that no lesson writes them by hand
+
+
+class Shown:
+    """A result that a notebook shows as its text."""
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(repr(self))}</pre>"
 
 
 @dataclass(frozen=True)
@@ -25,6 +36,8 @@ class Measured:
 
     def _repr_html_(self) -> str:
         return f'<span class="fk-measured">{html.escape(self.text)}</span>'
+
+    __html__ = _repr_html_
 
 
 def measured(value: Any, fmt: str | None = None) -> Measured:
@@ -75,11 +88,15 @@ def show(*sentences: Any) -> None:
 
 @dataclass(frozen=True)
 class Table:
-    """A small table of text, shown as HTML and as plain text; `columns` and `rows` hold str or `Measured`."""
+    """A small table of text, shown as HTML and as plain text; `columns` and `rows` hold str or `Measured`.
 
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str | Measured, ...], ...]
-    numeric: frozenset[int] = frozenset()
+    `numeric` columns stand on the right. In a page, row `chosen` stands out, and cells may be HTML, as `Markup`.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str | Measured]]
+    numeric: Collection[int] = ()
+    chosen: int | None = None
 
     def __repr__(self) -> str:
         # The width of a measured column must not depend on what was measured: pad inside the marks, to a fixed width.
@@ -96,17 +113,56 @@ class Table:
         return "\n".join("  ".join(line).rstrip() for line in lines)
 
     def _repr_html_(self) -> str:
-        def row(tag: str, cells: Iterable[str | Measured]) -> str:
-            parts = []
-            for j, cell in enumerate(cells):
-                side = "right" if j in self.numeric else "left"
-                text = cell._repr_html_() if isinstance(cell, Measured) else html.escape(cell)
-                parts.append(f'<{tag} style="text-align: {side}">{text}</{tag}>')
-            return "<tr>" + "".join(parts) + "</tr>"
+        return render("theme/table.html", table=self)
 
-        body = "\n".join(row("td", cells) for cells in self.rows)
-        head = row("th", self.columns)
-        return f'<table class="fk-table">\n<thead>{head}</thead>\n<tbody>\n{body}\n</tbody>\n</table>'
+    __html__ = _repr_html_
+
+
+def render(template: str, **values: Any) -> str:
+    """HTML from a template of this package; whatever goes into it is text, and is escaped.
+
+    Only what is HTML already, and says so, goes in as it is: `Markup`, `Table`, `Measured`. All other text is written
+    as by `printable`, so line breaks too, unless the template escapes it itself (``{{ text | e }}``).
+
+    Args:
+        template: Its path in the package, such as ``"app/report.html"``.
+        values: By the names that it uses.
+
+    Returns:
+        A str that other templates take as HTML.
+    """
+    from markupsafe import Markup
+
+    return Markup(_templates().get_template(template).render(values))
+
+
+@cache
+def _templates() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # not at import: few results are shown as HTML
+
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_escaped,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters["code"] = with_code
+    return templates
+
+
+def _escaped(value: Any) -> Any:
+    from markupsafe import Markup
+
+    return value if hasattr(value, "__html__") else Markup(html.escape(printable(value)))
+
+
+def with_code(text: str) -> Any:
+    """Plain text as HTML, names in backticks as code."""
+    from markupsafe import Markup
+
+    return Markup(re.sub(r"`+([^`]+)`+", r"<code>\1</code>", html.escape(printable(text))))
 
 
 def table(rows: Any, *, measured: Sequence[str] = (), formats: Mapping[str, str] | None = None) -> Table:

@@ -1,6 +1,5 @@
 """What this machine has, and what to do about what it lacks."""
 
-import html
 import json
 import os
 import platform
@@ -13,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from frozenkit._outputs import measured
+from frozenkit._outputs import Table, measured
 from frozenkit.errors import FrozenkitError
 
 _MIB = 1024**2
@@ -65,17 +64,8 @@ class Diagnosis:
         return "\n".join(f"{c.name:<{wide}}  {measured(f'{c.status:<5}  {_said(c)}')}" for c in self.checks)
 
     def _repr_html_(self) -> str:
-        def row(tag: str, *cells: str) -> str:
-            return "<tr>" + "".join(f'<{tag} style="text-align: left">{cell}</{tag}>' for cell in cells) + "</tr>"
-
-        body = "\n".join(
-            row(
-                "td", html.escape(c.name), *(measured(t)._repr_html_() for t in (_SIGNS[c.status] + c.status, _said(c)))
-            )
-            for c in self.checks
-        )
-        head = row("th", "Check", "Status", "Found")
-        return f'<table class="fk-table">\n<thead>{head}</thead>\n<tbody>\n{body}\n</tbody>\n</table>'
+        rows = [(c.name, measured(_SIGNS[c.status] + c.status), measured(_said(c))) for c in self.checks]
+        return Table(("Check", "Status", "Found"), rows)._repr_html_()
 
 
 _SIGNS = {"OK": "✓ ", "note": "• ", "to do": "✗ "}  # never colour alone

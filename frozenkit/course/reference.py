@@ -2,26 +2,17 @@
 
 import inspect
 import re
-from html import escape
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import frozenkit
+from frozenkit._outputs import Table, render, with_code
 from frozenkit.comparison.advice import CRITERIA
 from frozenkit.course.files import signed_text, write_made
-from frozenkit.course.pages import STYLE, page
 from frozenkit.heads.rules import HEAD_RULES
 
-_WIDE = "main { max-width: 78rem; } td { vertical-align: top; } td:first-child { white-space: nowrap; }"
-_SHEET = """
-main { max-width: none; padding: 1rem 1.6rem; columns: 3 24rem; column-gap: 2rem; font-size: .82rem; line-height: 1.4; }
-h1 { font-size: 1.4rem; margin: 0; column-span: all; } section { break-inside: avoid; margin-bottom: .8rem; }
-h2 { font-size: 1rem; margin: .6rem 0 .2rem; color: var(--mark); } pre { margin: .2rem 0; padding: .4rem .6rem; }
-table { margin: .2rem 0; width: 100%; } th, td { padding: .12rem .4rem .12rem 0; text-align: left;
-  vertical-align: top; }
-@media print { @page { size: A4 landscape; margin: 8mm; } main { font-size: 7.4pt; padding: 0; } }
-"""
 _RECIPE = """backbone, cache = load_backbone(), FeatureCache()
 train = image_folder("mine/train")
 test = image_folder("mine/test")
@@ -42,32 +33,27 @@ _TRAPS = (
 
 def glossary() -> str:
     """Every public name with its module and the first sentence of its docstring, as one HTML page."""
-    rows = [
-        f'<tr id="{name}"><td><code>{name}</code></td><td>{_code(_sentence(getattr(frozenkit, name)))}</td>'
-        f"<td><code>frozenkit.{frozenkit._HOMES[name]}</code></td></tr>"
-        for name in sorted(frozenkit.__all__, key=str.lower)
-    ]
-    head = "<tr><th>name</th><th>what it is</th><th>where</th></tr>"
-    body = f"<main><h1>frozenkit: every name</h1><table>{head}{''.join(rows)}</table></main>"
-    return page("frozenkit: every name", STYLE + _WIDE, body)
+    names = sorted(frozenkit.__all__, key=str.lower)
+    rows = [(f"`{n}`", _sentence(getattr(frozenkit, n)), f"`frozenkit.{frozenkit._HOMES[n]}`") for n in names]
+    table = _table(rows, ("name", "what it is", "where"))
+    return render("course/glossary.html", title="frozenkit: every name", names=table)
 
 
 def cheatsheet() -> str:
     """The course on one sheet of paper (A4, landscape): the recipe, the rules, the criteria, the traps, the names."""
-    rules, sizes = ([[_below(r.below), r.advice] for r in HEAD_RULES[name]] for name in ("per-class", "data-size"))
-    criteria = [[c.name, c.favours_frozen, c.favours_tuning] for c in CRITERIA]
-    parts = [
-        _section("From pictures to a probe", f"<pre><code>{escape(_RECIPE)}</code></pre>"),
-        _section("Which head? By labels per class (published)", _table(rules)),
-        _section("Which head? By labels in all (published)", _table(sizes)),
-        _section("Freeze or fine-tune? (published)", _table(criteria, ["", "frozen", "fine-tuned"])),
-        _section("What goes wrong", _table([[name, text] for name, text in _TRAPS])),
-    ]
+    rules, sizes = ([(_below(r.below), r.advice) for r in HEAD_RULES[name]] for name in ("per-class", "data-size"))
+    criteria = [(c.name, c.favours_frozen, c.favours_tuning) for c in CRITERIA]
+    tables = {
+        "Which head? By labels per class (published)": _table(rules),
+        "Which head? By labels in all (published)": _table(sizes),
+        "Freeze or fine-tune? (published)": _table(criteria, ("", "frozen", "fine-tuned")),
+        "What goes wrong": _table(_TRAPS),
+    }
     for title, modules in _SHELVES.items():
         names = [name for name in frozenkit.__all__ if frozenkit._HOMES[name].split(".")[0] in modules.split()]
         names = [name for name in names if callable(getattr(frozenkit, name)) and name[0].islower()]
-        parts.append(_section(title, _table([[f"`{name}`", _sentence(getattr(frozenkit, name))] for name in names])))
-    return page("frozenkit on one page", STYLE + _SHEET, f"<main><h1>frozenkit on one page</h1>{''.join(parts)}</main>")
+        tables[title] = _table([(f"`{name}`", _sentence(getattr(frozenkit, name))) for name in names])
+    return render("course/cheatsheet.html", title="frozenkit on one page", recipe=_RECIPE, tables=tables)
 
 
 _SHELVES = {
@@ -101,16 +87,6 @@ def _below(most: float) -> str:
     return f"fewer than {most:,.0f}" if most != float("inf") else "more"
 
 
-def _code(text: str) -> str:
-    """Plain text with names in backticks as code."""
-    return re.sub(r"`+([^`]+)`+", r"<code>\1</code>", escape(text))
-
-
-def _table(rows: list[list[str]], head: list[str] | None = None) -> str:
-    cells = "".join("<tr>" + "".join(f"<td>{_code(c)}</td>" for c in row) + "</tr>" for row in rows)
-    top = "<tr>" + "".join(f"<th>{escape(c)}</th>" for c in head) + "</tr>" if head else ""
-    return f"<table>{top}{cells}</table>"
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{body}</section>"
+def _table(rows: Sequence[Sequence[str]], columns: Sequence[str] = ()) -> Table:
+    """Names in backticks become code."""
+    return Table(columns, [[with_code(cell) for cell in row] for row in rows])

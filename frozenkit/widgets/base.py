@@ -17,13 +17,16 @@ _HERE = Path(__file__).parent
 
 
 def assets(name: str, *parts: str) -> tuple[str, str]:
-    """Script and style of a lab (its ``_esm`` and ``_css``): shared part, further scripts, its own, each one text.
+    """Script and style of a lab (its ``_esm`` and ``_css``), each one text: the theme, what all share, and its own.
 
     One script a widget is what notebooks, VS Code and Colab all load without a server or a build.
     """
     script, style = (
         "\n".join((_HERE / file).read_text(encoding="utf-8") for file in files)
-        for files in (("base.js", *(f"{part}.js" for part in parts), f"{name}.js"), ("base.css", f"{name}.css"))
+        for files in (
+            ("base.js", *(f"{part}.js" for part in parts), f"{name}.js"),
+            ("../theme/theme.css", "base.css", f"{name}.css"),
+        )
     )
     return script, style
 
