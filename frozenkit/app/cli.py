@@ -399,3 +399,7 @@ def _console() -> Any:
     from rich.console import Console
 
     return Console(highlight=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -7,6 +7,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 import frozenkit
 from frozenkit._outputs import Table, render, with_code
 from frozenkit.comparison.advice import CRITERIA
@@ -34,7 +36,11 @@ _TRAPS = (
 def glossary() -> str:
     """Every public name with its module and the first sentence of its docstring, as one HTML page."""
     names = sorted(frozenkit.__all__, key=str.lower)
-    rows = [(f"`{n}`", _sentence(getattr(frozenkit, n)), f"`frozenkit.{frozenkit._HOMES[n]}`") for n in names]
+    anchor = Markup('<code id="{0}">{0}</code>')
+    rows = [
+        (anchor.format(name), _sentence(getattr(frozenkit, name)), f"`frozenkit.{frozenkit._HOMES[name]}`")
+        for name in names
+    ]
     table = _table(rows, ("name", "what it is", "where"))
     return render("course/glossary.html", title="frozenkit: every name", names=table)
 
@@ -89,4 +95,4 @@ def _below(most: float) -> str:
 
 def _table(rows: Sequence[Sequence[str]], columns: Sequence[str] = ()) -> Table:
     """Names in backticks become code."""
-    return Table(columns, [[with_code(cell) for cell in row] for row in rows])
+    return Table(columns, [[cell if isinstance(cell, Markup) else with_code(cell) for cell in row] for row in rows])

@@ -348,17 +348,23 @@ def test_the_wheel_brings_the_course_along(from_wheel, tmp_path):
             assert copy.read_bytes() == path.read_bytes()
 
 
-def test_the_wheel_brings_data_and_extension_along_and_no_sources_of_it(from_wheel):
+def test_the_wheel_brings_data_templates_and_extension_along_and_no_sources_of_it(from_wheel):
     prefix = from_wheel.parents[1]
     bundle = ROOT / "labextension" / "bundle"
     installed = prefix / "share" / "jupyter" / "labextensions" / "frozenkit"
-    for path in bundle.rglob("*"):
-        if path.is_file():
-            assert (installed / path.relative_to(bundle)).read_bytes() == path.read_bytes()
+    built = [path for path in bundle.rglob("*") if path.is_file()]
+    assert len(built) > 5
+    for path in built:
+        assert (installed / path.relative_to(bundle)).read_bytes() == path.read_bytes()
     assert (installed / "install.json").is_file()
     (wheel,) = prefix.parent.glob("frozenkit-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert "frozenkit/images/bundled/emoji-google.webp" in names
+    looks = [
+        path.relative_to(ROOT) for kind in ("css", "html", "js") for path in (ROOT / "frozenkit").rglob(f"*.{kind}")
+    ]
+    assert len(looks) > 20
+    assert [path for path in looks if path.as_posix() not in names] == []
     assert [name for name in names if name.startswith("labextension") or "node_modules" in name] == []
 
 

@@ -7,7 +7,7 @@ from frozenkit.course.reference import build_reference, cheatsheet, glossary
 
 
 def test_the_glossary_has_every_name_and_a_sentence_for_it():
-    rows = re.findall(r'<tr id="(\w+)"><td>.*?</td><td>(.*?)</td>', glossary())
+    rows = re.findall(r'<code id="(\w+)">.*?</td><td[^>]*>(.*?)</td>', glossary())
     assert sorted(name for name, _ in rows) == sorted(frozenkit.__all__)
     assert [name for name, text in rows if len(text) < 10] == []
 
