@@ -35,16 +35,16 @@ class InputTraitError(InputError, traitlets.TraitError):
     """An input does not fit; as a `TraitError` it leaves the old value in place."""
 
 
-Tell = Callable[[int, int], None]
+Progress = Callable[[int, int], None]
 
 
 class Stopped(Exception):
     """Somebody pressed stop, or asked for something else meanwhile."""
 
 
-def after(before: int, of: int, tell: Tell) -> Tell:
+def offset_progress(before: int, of: int, progress: Progress) -> Progress:
     """Progress of one part of a job, told as progress of the whole."""
-    return lambda done, _: tell(before + done, of)
+    return lambda done, _: progress(before + done, of)
 
 
 class Lab(anywidget.AnyWidget):
@@ -53,8 +53,8 @@ class Lab(anywidget.AnyWidget):
     A lab implements `_compute`, which returns the answer to the present inputs, and `_summary`, what it shows in a
     few words. `error` is what went wrong, for people; the widget shows it, and the last good answer stays.
 
-    What takes longer than a moment runs beside the kernel, by `_later`: `work` then says what is done so far, the
-    widget shows it with a button to stop, and `wait` waits for it.
+    What takes longer than a moment runs beside the kernel, by `_run_in_background`: `work` then says what is done so
+    far, the widget shows it with a button to stop, and `wait` waits for it.
     """
 
     answer = traitlets.Dict().tag(sync=True)
@@ -65,9 +65,9 @@ class Lab(anywidget.AnyWidget):
         self._thread: threading.Thread | None = None
         self._stopped = threading.Event()
         super().__init__(**traits)
-        self.on_msg(self._told)
+        self.on_msg(self._on_message)
 
-    def _told(self, _widget: Any, content: Any, _buffers: Any) -> None:
+    def _on_message(self, _widget: Any, content: Any, _buffers: Any) -> None:
         if isinstance(content, dict) and content.get("stop"):
             self.stop()
 
@@ -86,16 +86,16 @@ class Lab(anywidget.AnyWidget):
             if self._thread.is_alive():
                 raise TimeoutError(f"{self.work.get('what', 'the work')} is not done after {timeout} s.")
 
-    def _later(self, what: str, job: Callable[[Tell], None]) -> None:
+    def _run_in_background(self, what: str, job: Callable[[Progress], None]) -> None:
         """Run a job beside the kernel; a newer one ends it.
 
-        `tell(done, of)` shows how far it is, and ends the job where it has been stopped.
+        `progress(done, of)` shows how far it is, and ends the job where it has been stopped.
         """
         self._stopped.set()
         stopped = self._stopped = threading.Event()
         before, shown = self._thread, 0.0
 
-        def tell(done: int, of: int) -> None:
+        def progress(done: int, of: int) -> None:
             nonlocal shown
             if stopped.is_set() or not threading.main_thread().is_alive():
                 raise Stopped
@@ -107,8 +107,8 @@ class Lab(anywidget.AnyWidget):
             if before is not None:
                 before.join()  # one at a time: two would only slow each other down
             try:
-                tell(0, 0)
-                job(tell)
+                progress(0, 0)
+                job(progress)
                 self.error = ""
             except Stopped:
                 pass
@@ -128,7 +128,7 @@ class Lab(anywidget.AnyWidget):
     def _summary(self) -> Mapping[str, Any]:
         raise NotImplementedError
 
-    def _refresh(self, _change: Any = None) -> None:
+    def _update_answer(self, _change: Any = None) -> None:
         """Answer anew; what goes wrong is shown in the widget and raised for code."""
         try:
             self.answer = self._compute()
@@ -144,7 +144,7 @@ class Lab(anywidget.AnyWidget):
         except (FrozenkitError, traitlets.TraitError) as error:
             self.error = str(error)
             self.send_state([name for name in sync_data if name in self.keys])  # the browser takes back what it sent
-        # anything else is ours to mend: `_refresh` has shown it, and Jupyter logs the trace
+        # anything else is ours to mend: `_update_answer` has shown it, and Jupyter logs the trace
 
     def __repr__(self) -> str:
         facts = ", ".join(f"{name}={value}" for name, value in self._summary().items())

@@ -9,7 +9,7 @@ from frozenkit.comparison.race import LANES, PUBLISHED_RACE, Race, race
 from frozenkit.errors import InputError
 from frozenkit.images.catalog import load_dataset
 from frozenkit.networks.backbone import Backbone, load_backbone
-from frozenkit.widgets.base import InputTraitError, Lab, Tell, assets
+from frozenkit.widgets.base import InputTraitError, Lab, Progress, assets
 
 _STEPS = ("fine-tuned", "frozen", "extraction", "frozen, cached")
 
@@ -63,7 +63,7 @@ class CacheLab(Lab):
         self.n_choices = [m for m in (32, 64, 120, 240, 500, 1000, 2000) if m < most] + [most] * (most <= 2000)
         self.n = min(120, most) if n is None else n
         self.epochs = epochs
-        self._refresh()
+        self._update_answer()
 
     @property
     def result(self) -> Race | None:
@@ -73,41 +73,41 @@ class CacheLab(Lab):
     def start(self) -> None:
         """Run a race beside the kernel; one that is under way is ended."""
 
-        def job(tell: Tell) -> None:
+        def job(progress: Progress) -> None:
             data, totals = self._data.subset(range(self.n)), dict.fromkeys(_STEPS, 0)
 
             def advance(lane: str, done: int, of: int) -> None:
                 self._done[lane] = done / max(1, of)
                 if lane == LANES[2] and done < of:
                     return  # this lane is over in milliseconds: telling would be most of what is timed
-                tell(done, of)
+                progress(done, of)
                 if totals[lane] != (step := int(20 * self._done[lane])):
                     totals[lane] = step
-                    self._refresh()
+                    self._update_answer()
 
             found = race(self._backbone, data, epochs=self.epochs, progress=advance)
-            tell(1, 1)
+            progress(1, 1)
             self._race = found
-            self._refresh()
+            self._update_answer()
 
         self._race, self._done = None, {}
-        self._refresh()
-        self._later("racing", job)
+        self._update_answer()
+        self._run_in_background("racing", job)
 
-    def _told(self, widget: Any, content: Any, buffers: Any) -> None:
-        super()._told(widget, content, buffers)
+    def _on_message(self, widget: Any, content: Any, buffers: Any) -> None:
+        super()._on_message(widget, content, buffers)
         if isinstance(content, dict) and content.get("start"):
             self.start()
 
     @traitlets.validate("n")
-    def _n_in_range(self, proposal: Any) -> int:
+    def _validate_n(self, proposal: Any) -> int:
         n: int = proposal["value"]
         if not 2 <= n <= len(self._data):
             raise InputTraitError(f"`n` must lie in 2..{len(self._data)}, the pictures at hand; got {n}.")
         return n
 
     @traitlets.validate("epochs")
-    def _epochs_in_range(self, proposal: Any) -> int:
+    def _validate_epochs(self, proposal: Any) -> int:
         epochs: int = proposal["value"]
         if not 1 <= epochs <= 10:
             raise InputTraitError(f"`epochs` must lie in 1..10, got {epochs}.")

@@ -16,7 +16,7 @@ from frozenkit.heads.ridge import RidgePath
 from frozenkit.probes.probe import Probe, fit_probe
 from frozenkit.probes.scores import Score
 from frozenkit.splits import few_shot
-from frozenkit.widgets.base import InputTraitError, Lab, Tell, assets
+from frozenkit.widgets.base import InputTraitError, Lab, Progress, assets
 from frozenkit.widgets.headviews import boundary_of, curve_of, head_of, reliability_of
 
 _HEADS = ("ridge", "softmax", "prototype", "knn", "mlp")
@@ -100,16 +100,16 @@ class HeadLab(Lab):
         self._strengths, self._seed = strengths, seed
         self._probes: dict[tuple[Any, ...], tuple[Probe, FeatureSet, str]] = {}
         self._extras: dict[tuple[Any, ...], Any] = {}
-        self._whole: set[tuple[Any, ...]] = set()  # those of the extras that are computed to their end
+        self._finished: set[tuple[Any, ...]] = set()  # those of the extras that are computed to their end
         self._settling = True  # nothing to answer before all inputs are in place
         counts = np.bincount(self._train.labels.numpy())
-        self._most = int(counts[counts > 0].min())
+        self._smallest_class = int(counts[counts > 0].min())
         about = f"{train.layer}: {len(train):,} train"
         about += f" and {len(test):,} test images" if test is not None else " images"
         super().__init__(about=f"{about}, {train.n_classes} classes")
-        self.shots_choices = [*(m for m in _ROUND_SHOTS if m < self._most), None]
+        self.shots_choices = [*(m for m in _ROUND_SHOTS if m < self._smallest_class), None]
         self.shots = shots
-        self._refresh()
+        self._update_answer()
         self._settling = False
 
     @property
@@ -124,31 +124,31 @@ class HeadLab(Lab):
         return replace(probe, strength=self.strength, head=path.at(self.strength), choice_score=score)
 
     @traitlets.validate("shots")
-    def _in_range(self, proposal: Any) -> int | None:
+    def _validate_shots(self, proposal: Any) -> int | None:
         shots = proposal["value"]
-        if shots is not None and not 2 <= shots <= self._most:
+        if shots is not None and not 2 <= shots <= self._smallest_class:
             raise InputTraitError(
-                f"`shots` must lie in 2..{self._most} (the smallest class has {self._most} images), or be None for "
-                f"all; got {shots}."
+                f"`shots` must lie in 2..{self._smallest_class} (the smallest class has {self._smallest_class} "
+                f"images), or be None for all; got {shots}."
             )
         return shots
 
     @traitlets.validate("strength")
-    def _on_the_path(self, proposal: Any) -> float:
+    def _validate_strength(self, proposal: Any) -> float:
         strength = proposal["value"]
         if not (np.isfinite(strength) and strength > 0):
             raise InputTraitError(f"`strength` must be a finite number above 0, got {strength}. Try 0.01.")
         return strength
 
     @traitlets.validate("temperature")
-    def _warm(self, proposal: Any) -> float:
+    def _validate_temperature(self, proposal: Any) -> float:
         temperature = proposal["value"]
         if not (np.isfinite(temperature) and temperature > 0):
             raise InputTraitError(f"`temperature` must be a finite number above 0, got {temperature}. Try 1.")
         return temperature
 
     @traitlets.observe("shots", "strength", "follow_best", "head", "normalize", "also", "temperature")
-    def _moved(self, change: Any) -> None:
+    def _on_input(self, change: Any) -> None:
         if self._settling:
             return
         self._settling = True
@@ -156,25 +156,25 @@ class HeadLab(Lab):
             with self.hold_sync():
                 if change["name"] == "strength":
                     self.follow_best = False
-                self._answer()
+                self._answer_or_fit()
         finally:
             self._settling = False
 
-    def _answer(self) -> None:
+    def _answer_or_fit(self) -> None:
         """Answer now, or, where the head takes longer than a moment, when it is fitted."""
         if self.head not in _SLOW or self._key(self.shots) in self._probes:
-            self._refresh()
+            self._update_answer()
             self._start_extra()
             return
         shots = self.shots
 
-        def job(tell: Tell) -> None:
+        def job(progress: Progress) -> None:
             self._fitted(shots)
-            tell(1, 1)  # nothing is shown of what was stopped meanwhile
-            self._refresh()
+            progress(1, 1)  # nothing is shown of what was stopped meanwhile
+            self._update_answer()
             self._start_extra()
 
-        self._later(f"fitting the {self.head} head", job)
+        self._run_in_background(f"fitting the {self.head} head", job)
 
     def _key(self, shots: int | None) -> tuple[Any, ...]:
         return (self.head, self.normalize, shots)
@@ -207,30 +207,36 @@ class HeadLab(Lab):
     def _start_extra(self) -> None:
         """Begin what takes longer than a moment and is not there yet."""
         key = self._extra_key()
-        if self.also not in ("boundary", "learning curve") or key in self._whole:
+        if self.also not in ("boundary", "learning curve") or key in self._finished:
             return
         test = None if self._test is None else self._scaled(self._test)
         head, train, choices = self.head, self._fitted(self.shots)[1], list(self.shots_choices)
 
         def show(found: Any) -> None:
             self._extras[key] = found
-            self._refresh()
+            self._update_answer()
 
-        def job(tell: Tell) -> None:
+        def job(progress: Progress) -> None:
             if key[0] == "boundary":
                 found: Any = boundary_of(train, test, head)
             else:
-                found = curve_of(choices, self._fitted, test, tell, show)
-            tell(1, 1)
-            self._whole.add(key)
+                found = curve_of(choices, self._fitted, test, progress, show)
+            progress(1, 1)
+            self._finished.add(key)
             show(found)
 
-        self._later("drawing the boundary" if key[0] == "boundary" else "fitting", job)
+        self._run_in_background("drawing the boundary" if key[0] == "boundary" else "fitting", job)
 
     def _extra(self, probe: Probe) -> Any:
         if self.also == "reliability" and self._test is not None:
             return reliability_of(probe, self._scaled(self._test), self.temperature)
         return self._extras.get(self._extra_key())
+
+    def _snap_strength(self, probe: Probe) -> None:
+        """Make the strength one of ridge's path: what leave-one-out chose, or the nearest to what was asked for."""
+        if self.head == "ridge":
+            grid = probe.path.strengths
+            self.strength = float(grid[_nearest(grid, float(probe.path.best) if self.follow_best else self.strength)])
 
     def _path(self, probe: Probe) -> dict[str, Any]:
         """The strengths of ridge and where it stands among them; the other heads have none to move."""
@@ -240,8 +246,7 @@ class HeadLab(Lab):
             return chosen | {"strengths": [], "path": [], "best": None, "is_best": False}
         grid = [float(strength) for strength in path.strengths]
         best = grid[_nearest(grid, float(path.best))]
-        step = _nearest(grid, best if self.follow_best else self.strength)
-        self.strength = grid[step]
+        step = _nearest(grid, self.strength)
         return {
             "strength": self.strength,
             "strengths": grid,
@@ -254,6 +259,7 @@ class HeadLab(Lab):
 
     def _compute(self) -> dict[str, Any]:
         probe, train, note = self._fitted(self.shots)
+        self._snap_strength(probe)
         path = self._path(probe)
         now = self.result
         train_score = now.score(train)

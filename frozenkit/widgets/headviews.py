@@ -13,7 +13,7 @@ from frozenkit.heads.modules import MLPHead
 from frozenkit.probes.intervals import wilson_interval
 from frozenkit.probes.probe import Probe
 from frozenkit.probes.regions import decision_regions
-from frozenkit.widgets.base import Tell
+from frozenkit.widgets.base import Progress
 
 _GRID = 70  # cells of the plane a side
 _MARKS = 300  # test images drawn in it
@@ -63,13 +63,13 @@ def curve_of(
     choices: list[int | None],
     fit: Callable[[int | None], tuple[Probe, FeatureSet, str]],
     test: FeatureSet | None,
-    tell: Tell,
+    progress: Progress,
     show: Callable[[list[dict[str, Any]]], None],
 ) -> list[dict[str, Any]]:
     """Accuracy at every number of labels, shown point by point as it is computed."""
     points: list[dict[str, Any]] = []
     for i, shots in enumerate(choices):
-        tell(i, len(choices))
+        progress(i, len(choices))
         probe, train, _ = fit(shots)
         n = len(train) if test is None else len(test)
         value = float(probe.choice_score or 0.0) if test is None else probe.score(test).accuracy

@@ -19,8 +19,8 @@ from frozenkit.probes.intervals import wilson_interval
 from frozenkit.probes.probe import Probe, fit_probe
 from frozenkit.probes.regions import discriminant_plane
 from frozenkit.splits import few_shot
-from frozenkit.widgets.base import InputTraitError, Lab, Tell, after, assets
-from frozenkit.widgets.pictures import dataset_sheet, parts
+from frozenkit.widgets._sprites import dataset_sprite, train_and_test
+from frozenkit.widgets.base import InputTraitError, Lab, Progress, assets, offset_progress
 
 _VECTORS = tuple(name for name in POOLINGS if name in ("mean", "max", "pyramid"))
 _SHOTS = (2, 5, 10, 20, 50, 100, 200)
@@ -85,9 +85,9 @@ class LayerLab(Lab):
         if train is None:
             if test is not None:
                 raise InputError("`train` must come with `test`, got test alone. Give both, or none for the emoji.")
-            train, test = parts("emoji-google")
+            train, test = train_and_test("emoji-google")
         self._data = (train, test)
-        self._most = _check(train, test)
+        self._smallest_class = _check(train, test)
         self._backbone = backbone or load_backbone(image_size=96)
         self._names = [self._backbone.check_layer(name) for name in layers or self._backbone.stages]
         self._cache = cache or FeatureCache()
@@ -97,7 +97,7 @@ class LayerLab(Lab):
         self._settling = True
         self._shown = torch.as_tensor(np.sort(np.random.RandomState(0).permutation(len(test))[:_SHOWN]))
         shapes = {row.name: row for row in layer_table(self._backbone, image_size=self._backbone.image_size)}
-        picture, grid = dataset_sheet(test, self._shown)
+        picture, grid = dataset_sprite(test, self._shown)
         self._fixed = {
             "labels": test.labels[self._shown].tolist(),
             "classes": list(test.classes),
@@ -106,11 +106,11 @@ class LayerLab(Lab):
         about = f"{len(train):,} train and {len(test):,} test pictures, {len(train.classes)} classes"
         super().__init__(about=about, pictures=picture)
         self.layers = [{"name": n, "shape": list(shapes[n].shape) if n in shapes else None} for n in self._names]
-        self.shots_choices = [*(m for m in _SHOTS if m < self._most), None]
+        self.shots_choices = [*(m for m in _SHOTS if m < self._smallest_class), None]
         self._extract(lambda *_: None)
         self._fit(lambda *_: None)
         self.chosen = [self.best]
-        self._refresh()
+        self._update_answer()
         self._settling = False
 
     @property
@@ -124,7 +124,7 @@ class LayerLab(Lab):
         return self._probe(tuple(self.chosen))
 
     @traitlets.validate("chosen")
-    def _known(self, proposal: Any) -> list[str]:
+    def _validate_chosen(self, proposal: Any) -> list[str]:
         wanted = set(proposal["value"])
         if not wanted or wanted - set(self._names):
             names = ", ".join(map(str, self._names))
@@ -132,44 +132,44 @@ class LayerLab(Lab):
         return [name for name in self._names if name in wanted]
 
     @traitlets.validate("shots")
-    def _in_range(self, proposal: Any) -> int | None:
+    def _validate_shots(self, proposal: Any) -> int | None:
         shots = proposal["value"]
-        if shots is not None and not 2 <= shots <= self._most:
-            raise InputTraitError(f"`shots` must lie in 2..{self._most}, or be None for all; got {shots}.")
+        if shots is not None and not 2 <= shots <= self._smallest_class:
+            raise InputTraitError(f"`shots` must lie in 2..{self._smallest_class}, or be None for all; got {shots}.")
         return shots
 
     @traitlets.observe("chosen", "view", "revealed")
-    def _looked(self, _change: Any) -> None:
+    def _on_view(self, _change: Any) -> None:
         if not self._settling:
-            self._refresh()
+            self._update_answer()
 
     @traitlets.observe("pooling", "shots")
-    def _changed(self, change: Any) -> None:
+    def _on_data_choice(self, change: Any) -> None:
         if self._settling:
             return
 
-        def job(tell: Tell) -> None:
-            self._extract(tell)
-            self._fit(tell)
-            tell(1, 1)
-            self._refresh()
+        def job(progress: Progress) -> None:
+            self._extract(progress)
+            self._fit(progress)
+            progress(1, 1)
+            self._update_answer()
 
-        self._later("extracting" if change["name"] == "pooling" else "fitting", job)
+        self._run_in_background("extracting" if change["name"] == "pooling" else "fitting", job)
 
-    def _extract(self, tell: Tell) -> None:
+    def _extract(self, progress: Progress) -> None:
         if self.pooling not in self._sets:
             pooling, sizes = self.pooling, [len(part) for part in self._data]
             keys: dict[str, Any] = {"layers": self._names, "pooling": pooling, "precision": "exact"}
             keys["cache"] = self._cache
             found = [
-                extract_layers(self._backbone, part, progress=after(before, sum(sizes), tell), **keys)
+                extract_layers(self._backbone, part, progress=offset_progress(before, sum(sizes), progress), **keys)
                 for part, before in zip(self._data, (0, sizes[0]))
             ]
             self._sets[pooling] = (found[0], found[1])
 
-    def _fit(self, tell: Tell) -> None:
+    def _fit(self, progress: Progress) -> None:
         for i, name in enumerate(self._names):
-            tell(i, len(self._names))
+            progress(i, len(self._names))
             self._probe((name,))
 
     def _pair(self, names: tuple[str, ...]) -> tuple[FeatureSet, FeatureSet]:

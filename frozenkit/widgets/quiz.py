@@ -68,7 +68,7 @@ class Quiz(Lab):
         self._questions = tuple(questions)
         asked = [{"text": q.text, "options": [option.text for option in q.options]} for q in questions]
         super().__init__(title=title, questions=asked, chosen=[None] * len(asked))
-        self._refresh()
+        self._update_answer()
 
     @property
     def result(self) -> tuple[int, int]:
@@ -76,7 +76,7 @@ class Quiz(Lab):
         return sum(self.answer["right"]), len(self._questions)
 
     @traitlets.validate("chosen")
-    def _one_each(self, proposal: Any) -> list[int | None]:
+    def _validate_chosen(self, proposal: Any) -> list[int | None]:
         chosen = list(proposal["value"])
         if len(chosen) != len(self._questions):
             raise InputTraitError(f"`chosen` needs one entry for each of {len(self._questions)} questions.")
@@ -86,9 +86,9 @@ class Quiz(Lab):
         return chosen
 
     @traitlets.observe("chosen")
-    def _answered(self, _change: Any) -> None:
+    def _on_chosen(self, _change: Any) -> None:
         if self.chosen:
-            self._refresh()
+            self._update_answer()
 
     def _compute(self) -> dict[str, Any]:
         picked = [None if i is None else q.options[i] for i, q in zip(self.chosen, self._questions)]

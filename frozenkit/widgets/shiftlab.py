@@ -13,8 +13,8 @@ from frozenkit.features import FeatureSet
 from frozenkit.images.shifts import KINDS, shift
 from frozenkit.networks.backbone import Backbone, load_backbone
 from frozenkit.theory.bounds import Bound, domain_bound
-from frozenkit.widgets.base import InputTraitError, Lab, Tell, after, assets
-from frozenkit.widgets.pictures import dataset_sheet, parts
+from frozenkit.widgets._sprites import dataset_sprite, train_and_test
+from frozenkit.widgets.base import InputTraitError, Lab, Progress, assets, offset_progress
 
 _LOOK = 8  # pictures before and after
 _CLOUD = 150  # points of each domain
@@ -70,7 +70,7 @@ class ShiftLab(Lab):
         cache: FeatureCache | None = None,
     ) -> None:
         if train is None:
-            train, test = parts("fashion-mnist", 300)
+            train, test = train_and_test("fashion-mnist", 300)
         elif test is None:
             raise InputError("`test` must come with `train`: the error is measured on pictures that fitted nothing.")
         if train.classes != test.classes:
@@ -80,17 +80,17 @@ class ShiftLab(Lab):
         usual = "blocks.5" if "blocks.5" in self._backbone.layers else self._backbone.default_layer
         self._layer = self._backbone.check_layer(layer) if layer else usual
         self._cache = cache or FeatureCache()
-        self._seen: dict[tuple[str, int], tuple[Bound, list[list[float]]]] = {}
+        self._measured: dict[tuple[str, int], tuple[Bound, list[list[float]]]] = {}
         self._settling = True
         super().__init__(
             about=f"{len(train):,} and {len(test):,} pictures, {len(train.classes)} classes, {self._layer}"
         )
-        self.before, self._grid = dataset_sheet(test, range(min(_LOOK, len(test))), side=72)
+        self.before, self._grid = dataset_sprite(test, range(min(_LOOK, len(test))), side=72)
         self.after = self.before
         self._source = self._features(0, lambda *_: None)
         self._plane = _plane(self._source["train"].features)
-        self._look(self.kind, 0, lambda *_: None)
-        self._refresh()
+        self._measure(self.kind, 0, lambda *_: None)
+        self._update_answer()
         self._settling = False
 
     @property
@@ -105,59 +105,59 @@ class ShiftLab(Lab):
             InputError: If it has not.
         """
         key = self._key(self.kind, severity)
-        if key not in self._seen:
+        if key not in self._measured:
             raise InputError(f"severity {severity} of {self.kind!r} has not been looked at. Set it, then `wait()`.")
-        return self._seen[key][0]
+        return self._measured[key][0]
 
     @traitlets.validate("severity")
-    def _in_range(self, proposal: Any) -> int:
+    def _validate_severity(self, proposal: Any) -> int:
         severity: int = proposal["value"]
         if severity not in range(6):
             raise InputTraitError(f"`severity` must be a whole number from 0 to 5, got {severity}.")
         return severity
 
     @traitlets.observe("kind", "severity")
-    def _moved(self, _change: Any) -> None:
+    def _on_input(self, _change: Any) -> None:
         if self._settling:
             return
         kind, severity = self.kind, self.severity
         some = shift(self._data["test"].subset(range(min(_LOOK, len(self._data["test"])))), kind, severity)
-        self.after = dataset_sheet(some, range(len(some)), side=72)[0]
-        if self._key(kind, severity) in self._seen:
+        self.after = dataset_sprite(some, range(len(some)), side=72)[0]
+        if self._key(kind, severity) in self._measured:
             self.stop()
-            self._refresh()
+            self._update_answer()
             return
 
-        def job(tell: Tell) -> None:
-            self._look(kind, severity, tell)
-            tell(1, 1)
-            self._refresh()
+        def job(progress: Progress) -> None:
+            self._measure(kind, severity, progress)
+            progress(1, 1)
+            self._update_answer()
 
-        self._later("extracting the shifted pictures", job)
+        self._run_in_background("extracting the shifted pictures", job)
 
     @staticmethod
     def _key(kind: str, severity: int) -> tuple[str, int]:
         return (kind if severity else "", severity)
 
-    def _features(self, severity: int, tell: Tell, kind: str = "") -> dict[str, FeatureSet]:
+    def _features(self, severity: int, progress: Progress, kind: str = "") -> dict[str, FeatureSet]:
         sizes, found, before = [len(part) for part in self._data.values()], {}, 0
         for name, part in self._data.items():
             shifted = shift(part, kind, severity) if severity else part
-            progress = after(before, sum(sizes), tell)
+            part_progress = offset_progress(before, sum(sizes), progress)
             keys: dict[str, Any] = {"layer": self._layer, "precision": "exact", "cache": self._cache}
-            found[name] = extract(self._backbone, shifted, progress=progress, **keys)
+            found[name] = extract(self._backbone, shifted, progress=part_progress, **keys)
             before += len(part)
         return found
 
-    def _look(self, kind: str, severity: int, tell: Tell) -> None:
-        target = self._features(severity, tell, kind) if severity else self._source
+    def _measure(self, kind: str, severity: int, progress: Progress) -> None:
+        target = self._features(severity, progress, kind) if severity else self._source
         bound = domain_bound(self._source["train"], self._source["test"], target["train"], target["test"])
         points = self._plane(target["test"].features[:_CLOUD])
-        self._seen[self._key(kind, severity)] = bound, points
+        self._measured[self._key(kind, severity)] = bound, points
 
     def _compute(self) -> dict[str, Any]:
         kind, severity = self.kind, self.severity
-        seen = {level: self._seen.get(self._key(kind, level)) for level in range(6)}
+        seen = {level: self._measured.get(self._key(kind, level)) for level in range(6)}
         now = seen[severity]
         return {
             "kind": kind,
@@ -181,7 +181,7 @@ class ShiftLab(Lab):
 
     def _summary(self) -> dict[str, Any]:
         facts: dict[str, Any] = {"data": self.about, "shift": f"{self.kind}, severity {self.severity}"}
-        found = self._seen.get(self._key(self.kind, self.severity))
+        found = self._measured.get(self._key(self.kind, self.severity))
         if found:
             facts |= {name: measured(value) for name, value in found[0].terms.items()}
             facts |= {"sum": measured(found[0].value), "measured error": measured(found[0].measured)}

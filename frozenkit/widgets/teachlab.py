@@ -19,8 +19,8 @@ from frozenkit.networks.backbone import Backbone, load_backbone
 from frozenkit.networks.layers import pooled_activations
 from frozenkit.probes.intervals import wilson_interval
 from frozenkit.probes.probe import Probe, fit_probe
+from frozenkit.widgets._sprites import make_sprite
 from frozenkit.widgets.base import InputTraitError, Lab, assets
-from frozenkit.widgets.pictures import sheet
 
 _MOST_CLASSES = 20
 _MOST_PICTURES = 2000
@@ -68,7 +68,7 @@ class TeachLab(Lab):
         self._layer = self._backbone.default_layer
         self._features: list[torch.Tensor] = []
         self._labels: list[int] = []
-        self._small: list[Image.Image] = []
+        self._thumbnails: list[Image.Image] = []
         self._probe: Probe | None = None
         super().__init__(classes=list(classes))
         self._fit()
@@ -108,14 +108,14 @@ class TeachLab(Lab):
         smalls = [to_rgb(picture) for picture in pictures]
         self._features += [self._read(small) for small in smalls]  # all of them, or none
         self._labels += [self.classes.index(name)] * len(smalls)
-        self._small += [ImageOps.fit(small, (_KEPT_SIDE, _KEPT_SIDE)) for small in smalls]
+        self._thumbnails += [ImageOps.fit(small, (_KEPT_SIDE, _KEPT_SIDE)) for small in smalls]
         self._fit()
 
     def remove(self, index: int) -> None:
         """Forget one picture, counted in the order of teaching."""
         if not 0 <= index < len(self._labels):
             raise InputError(f"`index` must lie in 0..{len(self._labels) - 1}, got {index}.")
-        for values in (self._features, self._labels, self._small):
+        for values in (self._features, self._labels, self._thumbnails):
             del values[index]
         self._fit()
 
@@ -174,38 +174,38 @@ class TeachLab(Lab):
             raise DataError("this file holds features that are not finite. Teach the pictures anew.")
         if found.features.ndim != 2:
             raise InputError("this file holds features token by token, and TeachLab takes one row per picture.")
-        before = self._features, self._labels, self._small, list(self.classes)
+        before = self._features, self._labels, self._thumbnails, list(self.classes)
         self._features = list(found.features)
         self._labels = found.labels.tolist()
-        self._small = [Image.new("RGB", (_KEPT_SIDE, _KEPT_SIDE), "#999999") for _ in self._labels]
+        self._thumbnails = [Image.new("RGB", (_KEPT_SIDE, _KEPT_SIDE), "#999999") for _ in self._labels]
         try:
             self.classes = classes
             self._fit()
         except Exception:  # no probe can be fitted to it
-            self._features, self._labels, self._small, self.classes = before
+            self._features, self._labels, self._thumbnails, self.classes = before
             self._fit()
             raise
 
     # --- from the browser ---
 
-    def _told(self, widget: Any, content: Any, buffers: Any) -> None:
-        super()._told(widget, content, buffers)
+    def _on_message(self, widget: Any, content: Any, buffers: Any) -> None:
+        super()._on_message(widget, content, buffers)
         try:
-            self._do(content if isinstance(content, dict) else {}, [bytes(b) for b in buffers or []])
+            self._act_on(content if isinstance(content, dict) else {}, [bytes(b) for b in buffers or []])
         except (FrozenkitError, OSError) as error:
             self.error = str(error)
         except Exception as error:  # ours to mend; but whoever pressed the button must see that something happened
             self.error = f"{type(error).__name__}: {error}"
             raise
 
-    def _do(self, content: dict[str, Any], buffers: list[bytes]) -> None:
+    def _act_on(self, content: dict[str, Any], buffers: list[bytes]) -> None:
         if "look" not in content:  # the camera asks five times a second: it must not wipe out what an alert says
             self.error = ""
         if "add" in content:
             good, bad = [], []
             for i, data in enumerate(buffers):
                 try:
-                    good.append(_decoded(data))
+                    good.append(_decode(data))
                 except DataError as error:
                     bad.append(f"picture {i + 1}: {error}")
             if good:
@@ -213,7 +213,7 @@ class TeachLab(Lab):
             if bad:
                 self.error = " ".join(bad)
         elif "look" in content and buffers:
-            self.look(_decoded(buffers[0]))
+            self.look(_decode(buffers[0]))
         elif "remove" in content:
             self.remove(_index(content["remove"], self._labels))
         elif "sample" in content:
@@ -226,7 +226,7 @@ class TeachLab(Lab):
             self.said = f"loaded {len(self._labels)} pictures' features; the pictures themselves are not in the file"
 
     @traitlets.validate("classes")
-    def _distinct(self, proposal: Any) -> list[str]:
+    def _validate_classes(self, proposal: Any) -> list[str]:
         names = _class_names(proposal["value"])
         used = 1 + max(self._labels, default=-1)
         if len(names) < used:
@@ -234,7 +234,7 @@ class TeachLab(Lab):
         return names
 
     @traitlets.observe("classes")
-    def _renamed(self, change: Any) -> None:
+    def _on_classes(self, change: Any) -> None:
         if change["old"]:
             self._fit()
 
@@ -255,8 +255,8 @@ class TeachLab(Lab):
                 warnings.simplefilter("ignore", FrozenkitWarning)  # few pictures are what this lab is for
                 self._probe = fit_probe(self.features, head=head)
         self.live = {}
-        self.pictures, self._grid = sheet(self._small, side=_KEPT_SIDE)
-        self._refresh()
+        self.pictures, self._grid = make_sprite(self._thumbnails, side=_KEPT_SIDE)
+        self._update_answer()
 
     def _compute(self) -> dict[str, Any]:
         counts = [self._labels.count(k) for k in range(len(self.classes))]
@@ -317,7 +317,7 @@ def _file(path: str | Path) -> Path:
     return file if file.suffix == ".h5" else file.with_name(f"{file.name}.h5")
 
 
-def _decoded(data: bytes) -> Image.Image:
+def _decode(data: bytes) -> Image.Image:
     """An RGB picture from an uploaded file, reduced at once: only a small copy is needed."""
     try:
         small = read_image(data, side=512)

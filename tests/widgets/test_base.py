@@ -19,7 +19,7 @@ def test_an_unforeseen_error_shows_and_is_raised():
 
     broken = Broken()
     with pytest.raises(RuntimeError, match="lamp"):
-        broken._refresh()
+        broken._update_answer()
     assert broken.error == "RuntimeError: the lamp went out"
 
 
@@ -54,16 +54,16 @@ class Slow(Lab):
         return {}
 
     def go(self, to, fail=False):
-        def job(tell):
+        def job(progress):
             for i in range(to):
-                tell(i, to)
+                progress(i, to)
                 self.seen = i
                 threading_pause()
             if fail:
                 raise DataError("it failed.")
-            self._refresh()
+            self._update_answer()
 
-        self._later("counting", job)
+        self._run_in_background("counting", job)
 
 
 def threading_pause():

@@ -27,7 +27,7 @@ def test_cachelab_races_for_real_and_stops(backbone):
     lab = CacheLab(pictures(32, 0), backbone, n=32, epochs=1)
     assert "race=not run yet" in repr(lab)
     with assert_frozen(backbone):
-        lab._told(lab, {"start": True}, [])
+        lab._on_message(lab, {"start": True}, [])
         lab.wait(120)
     assert lab.error == ""
     assert lab.answer["ratio"] == pytest.approx(lab.result.ratio())

@@ -44,28 +44,28 @@ def encoded(colour, size=(40, 30), kind="PNG"):
 def test_teachlab_learns_from_what_the_browser_sends(teachlab):
     assert teachlab.result is None
     assert "Two classes" in teachlab.answer["note"]
-    teachlab._told(teachlab, {"add": 0}, [encoded("red")])
-    teachlab._told(teachlab, {"add": 1}, [encoded("blue", kind="JPEG")])
+    teachlab._on_message(teachlab, {"add": 0}, [encoded("red")])
+    teachlab._on_message(teachlab, {"add": 1}, [encoded("blue", kind="JPEG")])
     assert teachlab.result.kind == "prototype"
     for data in (encoded("#dd2222"), encoded("#ee0000")):
-        teachlab._told(teachlab, {"add": 0}, [data])
-    teachlab._told(teachlab, {"add": 1}, [encoded("#2222dd"), encoded("#0000ee")])
+        teachlab._on_message(teachlab, {"add": 0}, [data])
+    teachlab._on_message(teachlab, {"add": 1}, [encoded("#2222dd"), encoded("#0000ee")])
     assert teachlab.result.kind == "ridge"
     assert teachlab.answer["loo"]["n"] == 6
-    teachlab._told(teachlab, {"look": True}, [encoded("#cc1111")])
+    teachlab._on_message(teachlab, {"look": True}, [encoded("#cc1111")])
     assert teachlab.live["shares"][0] > teachlab.live["shares"][1]
     assert teachlab.answer["labels"][teachlab.live["near"][0]] == 0
 
 
 def test_teachlab_says_what_it_cannot_use(teachlab):
-    teachlab._told(teachlab, {"add": 0}, [b"no picture", encoded("red")])
+    teachlab._on_message(teachlab, {"add": 0}, [b"no picture", encoded("red")])
     assert "picture 1: it could not be read" in teachlab.error
     assert teachlab.answer["counts"] == [1, 0]
     for odd in ({"add": 7}, {"add": "red"}, {"remove": 5}, {"sample": -1}, {"load": "/nowhere.h5"}):
         teachlab.error = ""
-        teachlab._told(teachlab, odd, [encoded("red")])
+        teachlab._on_message(teachlab, odd, [encoded("red")])
         assert teachlab.error
-    teachlab._told(teachlab, "nonsense", None)
+    teachlab._on_message(teachlab, "nonsense", None)
     with pytest.raises(InputError, match="one of red, blue"):
         teachlab.add("green", [])
     with pytest.raises(InputError, match="different names"):
@@ -75,17 +75,17 @@ def test_teachlab_says_what_it_cannot_use(teachlab):
 
 
 def test_teachlab_takes_a_large_photograph_and_refuses_a_bomb(teachlab, monkeypatch):
-    teachlab._told(teachlab, {"add": 0}, [encoded("red", (8000, 6200), "JPEG")])
+    teachlab._on_message(teachlab, {"add": 0}, [encoded("red", (8000, 6200), "JPEG")])
     assert teachlab.error == ""
     assert teachlab.answer["counts"] == [1, 0]
     monkeypatch.setattr("frozenkit.images.dataset.MAX_PIXELS", 1000)
-    teachlab._told(teachlab, {"add": 0}, [encoded("red", (100, 100))])
+    teachlab._on_message(teachlab, {"add": 0}, [encoded("red", (100, 100))])
     assert "it has 100×100 pixels, more than 1,000" in teachlab.error
 
 
 def test_teachlab_forgets_renames_and_keeps(teachlab, tmp_path):
     for k in (0, 1):
-        teachlab._told(teachlab, {"sample": k}, [])
+        teachlab._on_message(teachlab, {"sample": k}, [])
     assert teachlab.answer["counts"] == [10, 10]
     teachlab.remove(0)
     teachlab.classes = ["animals", "food", "more"]
@@ -104,7 +104,7 @@ def test_teachlab_forgets_renames_and_keeps(teachlab, tmp_path):
 
 def test_teachlab_adds_h5_to_a_name_and_cuts_nothing_off(teachlab, tmp_path):
     """``notes.txt`` used to overwrite notes.h5, and ``v1.2`` became v1.h5."""
-    teachlab._told(teachlab, {"add": 0}, [encoded("red")])
+    teachlab._on_message(teachlab, {"add": 0}, [encoded("red")])
     for name, written in (("notes.txt", "notes.txt.h5"), ("v1.2", "v1.2.h5"), ("a.h5", "a.h5"), ("b", "b.h5")):
         assert teachlab.save(tmp_path / name) == tmp_path / written
         teachlab.load(tmp_path / name)
@@ -115,8 +115,8 @@ def test_teachlab_adds_h5_to_a_name_and_cuts_nothing_off(teachlab, tmp_path):
 @pytest.mark.parametrize("name", ["", " ", "/", ".", "..", "here/", "~nobody-by-that-name/x"])
 def test_teachlab_says_when_a_name_names_no_file(teachlab, monkeypatch, tmp_path, what, name):
     monkeypatch.chdir(tmp_path)
-    teachlab._told(teachlab, {"add": 0}, [encoded("red")])
-    teachlab._told(teachlab, {what: name}, [])
+    teachlab._on_message(teachlab, {"add": 0}, [encoded("red")])
+    teachlab._on_message(teachlab, {what: name}, [])
     assert "`path` must name a file, got" in teachlab.error
     assert "Try 'taught.h5'." in teachlab.error
     with pytest.raises(InputError, match="must name a file"):
@@ -130,17 +130,17 @@ def test_teachlab_shows_what_nobody_foresaw(teachlab, monkeypatch):
 
     monkeypatch.setattr(teachlab, "save", broken)
     with pytest.raises(ZeroDivisionError):
-        teachlab._told(teachlab, {"save": "x"}, [])
+        teachlab._on_message(teachlab, {"save": "x"}, [])
     assert teachlab.error == "ZeroDivisionError: ours"
 
 
 def test_teachlab_clears_an_old_error_when_something_succeeds(teachlab, tmp_path):
-    teachlab._told(teachlab, {"add": 0}, [encoded("red")])
-    teachlab._told(teachlab, {"save": ""}, [])
+    teachlab._on_message(teachlab, {"add": 0}, [encoded("red")])
+    teachlab._on_message(teachlab, {"save": ""}, [])
     assert teachlab.error
-    teachlab._told(teachlab, {"look": True}, [encoded("red")])
+    teachlab._on_message(teachlab, {"look": True}, [encoded("red")])
     assert teachlab.error  # the camera asks all the time
-    teachlab._told(teachlab, {"save": str(tmp_path / "x")}, [])
+    teachlab._on_message(teachlab, {"save": str(tmp_path / "x")}, [])
     assert (teachlab.error, teachlab.said) == ("", f"saved 1 pictures' features to {tmp_path / 'x.h5'}")
 
 
@@ -159,7 +159,7 @@ def _no_probe(teachlab):
 def test_teachlab_takes_all_pictures_or_none(teachlab):
     with pytest.raises(InputError, match="`pictures` must be PIL images, got int. Open files with open_image"):
         teachlab.add("red", [Image.new("RGB", (9, 9)), 5])
-    assert (teachlab._features, teachlab._labels, teachlab._small) == ([], [], [])
+    assert (teachlab._features, teachlab._labels, teachlab._thumbnails) == ([], [], [])
 
 
 def test_teachlab_says_when_a_name_is_too_long(teachlab):
@@ -185,7 +185,7 @@ def test_teachlab_says_when_a_name_is_too_long(teachlab):
 )
 def test_teachlab_keeps_what_was_taught_when_it_refuses_a_file(teachlab, tmp_path, monkeypatch, fault, message):
     for k, colour in enumerate(("red", "blue")):
-        teachlab._told(teachlab, {"add": k}, [encoded(colour)])
+        teachlab._on_message(teachlab, {"add": k}, [encoded(colour)])
     before, rows = teachlab.features, 2_001 if fault == "many rows" else 50
     x, labels = torch.zeros(rows, 7 if fault == "another width" else before.n_features), torch.arange(rows) % 2
     classes, layer = ("a", "b"), "elsewhere" if fault == "another layer" else before.layer
@@ -206,12 +206,12 @@ def test_teachlab_keeps_what_was_taught_when_it_refuses_a_file(teachlab, tmp_pat
     save_features(FeatureSet(x, labels, classes, tuple(map(str, range(rows))), layer, ""), tmp_path / "odd.h5")
     with pytest.raises(FrozenkitError, match=message):
         teachlab.load(tmp_path / "odd.h5")
-    teachlab._told(teachlab, {"load": str(tmp_path / "odd.h5")}, [])
+    teachlab._on_message(teachlab, {"load": str(tmp_path / "odd.h5")}, [])
     assert message in teachlab.error
     torch.testing.assert_close(teachlab.features.features, before.features, rtol=0, atol=0)
     assert teachlab.classes == ["red", "blue"]
     assert teachlab.answer["counts"] == [1, 1]
-    teachlab._told(teachlab, {"add": 0}, [encoded("red")])
+    teachlab._on_message(teachlab, {"add": 0}, [encoded("red")])
     assert (teachlab.error, teachlab.answer["counts"]) == ("", [2, 1])
 
 
@@ -220,6 +220,6 @@ def test_one_example_of_each_class_is_said_or_used(backbone, cache):
         LayerLab(pictures(2, 0), pictures(2, 1), backbone=backbone, cache=cache)
     lab = TeachLab(["red", "blue"], backbone=backbone)
     for k, colour in enumerate(("red", "blue")):
-        lab._told(lab, {"add": k}, [encoded(colour)])
+        lab._on_message(lab, {"add": k}, [encoded(colour)])
     assert lab.result.kind == "prototype"
     assert "all it can do is compare" in lab.answer["note"]

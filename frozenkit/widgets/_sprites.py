@@ -1,4 +1,4 @@
-"""Pictures for the browser: many thumbnails as one sheet, and the data sets that a lab starts with."""
+"""Images for the browser: many thumbnails as one sprite, and the data sets that a lab starts with."""
 
 import io
 import math
@@ -11,7 +11,7 @@ from frozenkit.images.catalog import load_dataset
 from frozenkit.images.dataset import ImageDataset
 
 
-def sheet(pictures: Iterable[Image.Image], *, side: int = 48) -> tuple[bytes, dict[str, int]]:
+def make_sprite(pictures: Iterable[Image.Image], *, side: int = 48) -> tuple[bytes, dict[str, int]]:
     """A PNG of square thumbnails, row by row, and how to find the i-th: its side in pixels and columns of the sheet."""
     tiles = [picture.convert("RGB") for picture in pictures]
     columns = max(1, math.ceil(math.sqrt(len(tiles))))
@@ -25,12 +25,12 @@ def sheet(pictures: Iterable[Image.Image], *, side: int = 48) -> tuple[bytes, di
     return out.getvalue(), {"side": side, "columns": columns}
 
 
-def dataset_sheet(dataset: Any, rows: Iterable[int], *, side: int = 48) -> tuple[bytes, dict[str, int]]:
-    """`sheet` of some pictures of a data set."""
-    return sheet((dataset[int(i)][0] for i in rows), side=side)
+def dataset_sprite(dataset: Any, rows: Iterable[int], *, side: int = 48) -> tuple[bytes, dict[str, int]]:
+    """`make_sprite` of some pictures of a data set."""
+    return make_sprite((dataset[int(i)][0] for i in rows), side=side)
 
 
-def parts(name: str, limit: int | None = None) -> tuple[ImageDataset, ImageDataset]:
+def train_and_test(name: str, limit: int | None = None) -> tuple[ImageDataset, ImageDataset]:
     """Train and test part of a bundled data set."""
     train, test = (load_dataset(name, split=part, limit=limit) for part in ("train", "test"))
     return train, test
