@@ -22,5 +22,5 @@ def test_every_way_to_r_squared_gives_one_answer_for_constant_labels():
 
     x, y = torch.randn(40, 3, generator=torch.Generator().manual_seed(0)), torch.full((40,), 0.3)
     assert ridge_path(x, y, [0.1, 1.0]).loo_scores.tolist() == [1.0, 1.0]  # the mean, which is the label, is predicted
-    train, val = (FeatureSet(x, y, (), tuple(f"{name}{i}" for i in range(40)), "pool", "") for name in "tv")
+    train, val = (FeatureSet.from_arrays(x, y, ids=[f"{name}{i}" for i in range(40)]) for name in "tv")
     assert {epoch["val_score"] for epoch in train_head(torch.nn.Linear(3, 1), train, val, epochs=2).history} == {0.0}

@@ -1,10 +1,8 @@
 """Extractor and head together: what extract gives, from a backbone that stays asleep; only the head moves."""
 
-import numpy as np
 import pytest
 import timm
 import torch
-from PIL import Image
 from torch import nn
 from torch.testing import assert_close
 
@@ -16,6 +14,7 @@ from frozenkit.heads.modules import LayerMix, LinearHead, MLPHead
 from frozenkit.networks.backbone import Backbone, assert_frozen
 from frozenkit.networks.layers import pool
 from frozenkit.networks.zoo import Preprocess
+from tests.toy import Noise, stacked
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -88,34 +87,13 @@ def test_a_frozen_classifier_takes_modules_and_says_how_a_probe_becomes_one():
 
     x = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
     labels = (x[:, 0] > 0).long()
-    probe = fit_probe(FeatureSet(x, labels, ("a", "b"), tuple(map(str, range(20))), "layer", ""), strengths=[1.0])
+    probe = fit_probe(FeatureSet.from_arrays(x, labels), strengths=[1.0])
     with pytest.raises(InputError, match="`head` must be a torch module, got Probe. Of a ridge or softmax probe: Lin"):
         FrozenClassifier(nn.Identity(), probe)
     with pytest.raises(InputError, match="`extractor` must be a torch module, got Backbone. Wrap it: FeatureExtr"):
         FrozenClassifier(load_backbone(image_size=32, device="cpu"), nn.Linear(4, 2))
     head = LinearHead.from_map(probe.head.weights, probe.head.intercept)  # the advice itself
     torch.testing.assert_close(FrozenClassifier(nn.Identity(), head)(x).argmax(1), probe.head(x).argmax(1))
-
-
-class Noise:
-    """n seeded noise pictures; a real dataset in all that extraction asks of one."""
-
-    def __init__(self, n, size=48, seed=0):
-        self.pixels = np.random.RandomState(seed).randint(0, 256, (n, size, size, 3), np.uint8)
-        self.labels = torch.arange(n) % 3
-        self.classes = ("a", "b", "c")
-        self.ids = tuple(f"noise-{i}" for i in range(n))
-        self.name, self.digest = "noise", f"{n}-{size}-{seed}"
-
-    def __len__(self):
-        return len(self.pixels)
-
-    def __getitem__(self, i):
-        return Image.fromarray(self.pixels[i]), int(self.labels[i])
-
-
-def stacked(backbone, dataset):
-    return torch.stack([backbone.preprocess(dataset[i][0]) for i in range(len(dataset))])
 
 
 class TestFeatureExtractor:

@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -112,7 +113,7 @@ def test_cut_at_every_page_no_wrong_row_is_taken_for_finished(stride, order, tmp
     """R1: the writer's calls, replayed up to each page boundary, and in any order, as a disk is free to do."""
     x = torch.randn(64, 1290, generator=torch.Generator().manual_seed(0))  # rows that straddle pages
     labels, ids = torch.arange(64) % 3, tuple(map(str, range(64)))
-    features = FeatureSet(x, labels, ("a", "b", "c"), ids, "layer", PRINT.digest)
+    features = replace(FeatureSet.from_arrays(x, labels, classes=("a", "b", "c"), ids=ids), fingerprint=PRINT.digest)
     cache = FeatureCache(tmp_path)
     empty, writes = recorded(cache, features, monkeypatch)
     parts = list(pages(writes))

@@ -28,16 +28,13 @@ from frozenkit.probes.regions import decision_regions
 from frozenkit.probes.reports import backbone_report, layer_report, learning_curve, width_curve
 from frozenkit.probes.selectivity import selectivity
 from frozenkit.splits import few_shot, split
+from tests import toy
 
 HEADS = ("ridge", "softmax", "prototype", "knn")
 
 
 def make(n=60, d=5, k=3, *, seed=0, noise=1.0, layer="late"):
-    labels = torch.arange(n) % k
-    centres = 3 * torch.randn(k, d, generator=torch.Generator().manual_seed(9))
-    x = centres[labels] + noise * torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
-    names = tuple(f"class {i}" for i in range(k))
-    return FeatureSet(x, labels, names, tuple(f"{seed}/{i}" for i in range(n)), layer, "")
+    return toy.blobs(n, d, seed=seed, apart=3.0, noise=noise, classes=[f"class {i}" for i in range(k)], layer=layer)
 
 
 def regression(fs):
@@ -188,7 +185,7 @@ def test_lists_and_arrays_become_tuples_and_tensors():
     listed = FeatureSet(*parts, "one", "")
     assert (listed.classes, listed.ids) == (("a", "b"), tuple("wxyz"))
     assert (listed.features.dtype, listed.labels.dtype) == (torch.float32, torch.int64)
-    other = FeatureSet(torch.eye(4), torch.tensor([0, 1, 0, 1]), ("a", "b"), tuple("wxyz"), "two", "")
+    other = FeatureSet.from_arrays(torch.eye(4), list("abab"), ids=list("wxyz"), layer="two")
     assert combine({"one": listed, "two": other}).n_features == 8
 
 
@@ -555,10 +552,12 @@ def test_sets_on_disk_are_guarded_like_those_in_memory(disk, tmp_path):
 def test_a_val_that_overlaps_train_is_refused(head, disk):
     head = LinearHead(5, 3) if head == "module" else head
     part = TRAIN.subset(range(40, 60))
-    both = FeatureSet(
-        torch.cat([VAL.features, part.features[3:4]]), torch.cat([VAL.labels, part.labels[3:4]]), TRAIN.classes,
-        (*VAL.ids, part.ids[3]), "late", "",
-    )  # fmt: skip
+    both = replace(
+        VAL,
+        features=torch.cat([VAL.features, part.features[3:4]]),
+        labels=torch.cat([VAL.labels, part.labels[3:4]]),
+        ids=(*VAL.ids, part.ids[3]),
+    )
     for val, name in ((TRAIN, "0/0"), (part, "0/40"), (both, "0/43")):
         with pytest.raises(InputError, match=f"`val` must hold other images than train, but '{name}' is in both"):
             fit_probe(TRAIN, head=head, val=val)

@@ -208,7 +208,7 @@ import torch
 from frozenkit import FeatureSet, HeadLab
 x = torch.cat([torch.randn(20, 4, generator=torch.manual_seed(0)) + c for c in (0, 1)])
 labels = torch.arange(2).repeat_interleave(20)
-HeadLab(FeatureSet(x, labels, ("a", "b"), tuple(map(str, range(40))), "layer", ""))
+HeadLab(FeatureSet.from_arrays(x, labels, classes=("a", "b"), layer="layer"))
 """
 
 

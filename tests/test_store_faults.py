@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ KINDS = ["cache", *SUFFIXES, "checkpoint"]
 
 def a_set(seed=0, n=60, d=40):
     x = torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
-    return FeatureSet(x, torch.arange(n) % 3, ("a", "b", "ü"), tuple(map(str, range(n))), "layer", PRINT.digest)
+    return replace(FeatureSet.from_arrays(x, torch.arange(n) % 3, classes=("a", "b", "ü")), fingerprint=PRINT.digest)
 
 
 class Place:

@@ -3,6 +3,7 @@
 import shutil
 import warnings
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from frozenkit.app.report import (
 from frozenkit.app.report_page import to_html
 from frozenkit.errors import FrozenkitWarning, UnknownNameError
 from frozenkit.probes.intervals import wilson_interval
+from tests.toy import clouds
 
 LAYERS = ["blocks.2", "blocks.5"]
 
@@ -42,10 +44,7 @@ def report(folder, backbone):
     return probe_report(*load_images(str(folder), limit=None, seed=0, skip_bad=False), backbone, layers=LAYERS)
 
 
-def noise(n, d=12, k=2, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    ids = tuple(map(str, range(n)))
-    return FeatureSet(torch.randn(n, d, generator=generator), torch.arange(n) % k, tuple("abcdef"[:k]), ids, "l", "")
+noise = partial(clouds, d=12, apart=0.0, classes=("a", "b"), layer="l")
 
 
 def test_a_small_folder_is_judged_by_all_its_images(report):
@@ -113,7 +112,7 @@ def test_the_interval_of_a_cross_validation_covers():
         labels = torch.arange(60) % 3
         centres = torch.eye(3, 8) * 1.6
         x = centres[labels] + torch.randn(60, 8, generator=generator)
-        train = FeatureSet(x, labels, ("a", "b", "c"), tuple(map(str, range(60))), "l", "")
+        train = FeatureSet.from_arrays(x, labels)
         many = torch.arange(2_000) % 3
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FrozenkitWarning)
@@ -151,7 +150,7 @@ def test_equal_images_stay_on_one_side(folder, backbone, tmp_path):
 def test_copies_in_every_part_would_flatter():
     """A probe that remembers its images gets none right on noise, unless a copy of each was left on the other side."""
     x = noise(80, d=200)
-    twice = FeatureSet(x.features.repeat(2, 1), x.labels.repeat(2), x.classes, tuple(map(str, range(160))), "l", "")
+    twice = FeatureSet.from_arrays(x.features.repeat(2, 1), x.labels.repeat(2), classes=x.classes)
     from frozenkit.app.report import _parts
 
     groups = [(i, i + 80) for i in range(80)]

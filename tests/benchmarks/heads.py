@@ -18,6 +18,7 @@ import copy
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -170,7 +171,7 @@ def _module(head: nn.Module, train: FeatureSet, held: FeatureSet, seed: int) -> 
 
 def _scaled(features: FeatureSet, scaler: Scaler) -> FeatureSet:
     f = features
-    return FeatureSet(scaler(f.features), f.labels, f.classes, f.ids, f.layer, "")
+    return replace(f, features=scaler(f.features))
 
 
 def _trained(head: nn.Module, train: FeatureSet, rate: float, epochs: int, seed: int) -> nn.Module:

@@ -17,12 +17,13 @@ extract_layers(backbone, data, layers=layers, cache=cache, lazy=True, progress=F
 
 # 200 MB of features an n of 40,000: what is written is read again in chunks, never as a whole.
 RIDGE = """
+from dataclasses import replace
 import torch
 from frozenkit import FeatureCache, FeatureSet, fit_probe
 from frozenkit.fingerprint import Fingerprint
 n, cache, key = {n}, FeatureCache({root!r}), Fingerprint({{"of": "benchmark"}})
 labels = torch.arange(n) % 10
-like = FeatureSet(torch.empty(n, 0), labels, tuple("abcdefghij"), tuple(map(str, range(n))), "l", key.digest)
+like = replace(FeatureSet.from_arrays(torch.zeros(n, 1), labels), fingerprint=key.digest)
 part = cache.part(like, (n, 1280), 500, key)
 for start in range(0, n, 500):
     part.write(start, torch.randn(500, 1280) + torch.nn.functional.one_hot(labels[start : start + 500], 1280))

@@ -3,6 +3,7 @@
 import math
 import time
 import warnings
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -100,7 +101,7 @@ def p8_epoch_from_store() -> Figure:
     images = load_dataset("fashion-mnist", limit=512)
     backbone = load_backbone(image_size=64, device="cpu")
     train = extract(backbone, images)
-    val = FeatureSet(train.features[:1], train.labels[:1], train.classes, ("val",), train.layer, "")
+    val = replace(train.subset([0]), ids=("val",))
     epochs = 50
     ours = median_seconds(
         lambda: train_head(LinearHead(train.n_features, 10), train, val, epochs=epochs, patience=None, device="cpu")

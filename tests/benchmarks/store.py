@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,7 @@ def features() -> FeatureSet:
     """20,000 × 2,048 as a rectifier leaves them: half zeros."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(ROWS, WIDTH, generator=generator).relu_().half().float()
-    return FeatureSet(
-        x, torch.arange(ROWS) % 10, tuple("abcdefghij"), tuple(map(str, range(ROWS))), "avgpool", KEY.digest
-    )
+    return replace(FeatureSet.from_arrays(x, torch.arange(ROWS) % 10), fingerprint=KEY.digest)
 
 
 def with_files(measure: Callable[[Path], Figure]) -> Figure:

@@ -14,7 +14,7 @@ def made(n, seed):
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(n) % 10
     x = torch.randn(n, 1280, generator=generator) + torch.nn.functional.one_hot(labels, 1280) * 4
-    return FeatureSet(x, labels, tuple("abcdefghij"), tuple(map(str, range(n))), "layer", "")
+    return FeatureSet.from_arrays(x, labels, classes=list("abcdefghij"))
 lab = HeadLab(made(2000, 0), made(1000, 1))
 lab
 """

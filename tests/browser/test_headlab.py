@@ -122,7 +122,7 @@ import torch
 from frozenkit import FeatureSet, HeadLab
 x = torch.cat([torch.randn(20, 4, generator=torch.manual_seed(0)) + c for c in (0, 1)])
 name = {HOSTILE!r}
-HeadLab(FeatureSet(x, torch.arange(2).repeat_interleave(20), (name, "b"), tuple(map(str, range(40))), name, ""))
+HeadLab(FeatureSet.from_arrays(x, torch.arange(2).repeat_interleave(20), classes=(name, "b"), layer=name))
 """
     with open_notebook("hostile", [source.strip()], width=700) as notebook:
         notebook.run_all()

@@ -32,9 +32,8 @@ PRINT = Fingerprint({"dataset": "noise", "backbone": "none", "layer": "l", "pool
 def a_set(n=50, d=7, fingerprint=PRINT.digest, seed=0, tokens=None):
     shape = (n, d) if tokens is None else (n, tokens, d)
     x = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    return FeatureSet(
-        x, torch.arange(n) % 3, ("a", "ü<b>", "c"), tuple(f"id-{i}-é" for i in range(n)), "l", fingerprint
-    )
+    labels, ids = torch.arange(n) % 3, [f"id-{i}-é" for i in range(n)]
+    return FeatureSet(x, labels, classes=("a", "ü<b>", "c"), ids=ids, layer="l", fingerprint=fingerprint)
 
 
 def store(cache, fs, batch_size=8, fingerprint=PRINT, upto=None):
@@ -425,7 +424,7 @@ def test_a_file_system_without_locks_works_with_one_warning(cache, monkeypatch):
 def test_save_and_load(tmp_path, suffix, task):
     fs = a_set(tokens=3 if task == "tokens" else None, fingerprint="f")
     if task == "regression":
-        fs = FeatureSet(fs.features, torch.randn(50, 2), (), fs.ids, fs.layer, fs.fingerprint)
+        fs = replace(fs, labels=torch.randn(50, 2), classes=())
     path = tmp_path / f"features{suffix}"
     save_features(fs, path)
     back = load_features(path)
@@ -493,7 +492,7 @@ def test_sets_without_rows_or_width_come_back(tmp_path, suffix, n, d):
 @pytest.mark.parametrize("suffix", [".h5", ".npz", ".safetensors"])
 def test_what_needs_a_gradient_or_half_precision_is_saved(tmp_path, suffix):
     fs = a_set()
-    fs = FeatureSet(fs.features.bfloat16().requires_grad_(), fs.labels, fs.classes, fs.ids, fs.layer, "f")
+    fs = replace(fs, features=fs.features.bfloat16().requires_grad_(), fingerprint="f")
     save_features(fs, path := tmp_path / f"x{suffix}")
     assert_close(load_features(path).features.float(), fs.features.detach().float(), rtol=0, atol=0)
 
@@ -660,7 +659,7 @@ def test_whatever_a_file_says_about_itself_it_is_loaded_or_refused(tmp_path, mon
     """Signed nonsense: an error of ours, never a KeyError or TypeError."""
     from frozenkit.extraction import cache as cache_module
 
-    fs = FeatureSet(torch.randn(6, 2), torch.arange(6) % 3, ("a", "b", "c"), tuple(map(str, range(6))), "l", "f")
+    fs = replace(FeatureSet.from_arrays(torch.randn(6, 2), torch.arange(6) % 3), fingerprint="f")
     path, real = tmp_path / f"x{suffix}", json.dumps
     refused = 0
     for about in fuzzed_abouts():

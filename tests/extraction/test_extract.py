@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-from PIL import Image
 from torch import nn
 from torch.testing import assert_close
 
@@ -17,32 +16,12 @@ from frozenkit.extraction.extract import extract, extract_layers
 from frozenkit.networks.backbone import Backbone, assert_frozen, load_backbone
 from frozenkit.networks.layers import PRE_LOGITS, pooled_activations
 from frozenkit.networks.zoo import Preprocess
-
-
-class Noise:
-    """n seeded noise pictures; a real dataset in all that extraction asks of one."""
-
-    def __init__(self, n, size=48, seed=0):
-        self.pixels = np.random.RandomState(seed).randint(0, 256, (n, size, size, 3), np.uint8)
-        self.labels = torch.arange(n) % 3
-        self.classes = ("a", "b", "c")
-        self.ids = tuple(f"noise-{i}" for i in range(n))
-        self.name, self.digest = "noise", f"{n}-{size}-{seed}"
-
-    def __len__(self):
-        return len(self.pixels)
-
-    def __getitem__(self, i):
-        return Image.fromarray(self.pixels[i]), int(self.labels[i])
+from tests.toy import Noise, stacked
 
 
 @pytest.fixture(scope="module")
 def lite0():
     return load_backbone("efficientnet-lite0", image_size=64, device="cpu")
-
-
-def stacked(backbone, dataset):
-    return torch.stack([backbone.preprocess(dataset[i][0]) for i in range(len(dataset))])
 
 
 @pytest.mark.parametrize(

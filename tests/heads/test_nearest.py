@@ -4,25 +4,14 @@ import numpy as np
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
-from frozenkit.features import FeatureSet
 from frozenkit.heads.nearest import NearestMean, NearestNeighbours
+from tests.toy import blobs
 
-CLASSES = ("ant", "bee", "cat", "dog")
-
-
-def make(n, *, seed=0, d=20, noise=1.5, classes=CLASSES, layer="late"):
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(n) % len(classes)
-    means = torch.randn(len(classes), d, generator=torch.Generator().manual_seed(99))
-    x = means[labels] + noise * torch.randn(n, d, generator=generator)
-    return FeatureSet(x, labels, classes, tuple(f"{seed}/{i}" for i in range(n)), layer, f"set {seed}")
-
-
-TRAIN, VAL, TEST = make(200), make(100, seed=1), make(400, seed=2)
+TRAIN, TEST = blobs(200), blobs(400, seed=2)
 
 
 def test_leave_one_out_of_the_prototype_is_brute_force():
-    few = make(15)
+    few = blobs(15)
     found = NearestMean(few.features, few.labels, center=False).leave_one_out(few.features, few.labels)
     for i in range(len(few)):
         rest = torch.arange(len(few)) != i
@@ -31,7 +20,7 @@ def test_leave_one_out_of_the_prototype_is_brute_force():
 
 
 def test_leave_one_out_of_neighbours_is_brute_force():
-    few = make(15)
+    few = blobs(15)
     found = NearestNeighbours(few.features, few.labels, neighbours=3, center=False).leave_one_out(few.features)
     for i in range(len(few)):
         rest = torch.arange(len(few)) != i

@@ -10,32 +10,7 @@ from frozenkit.extraction.cache import load_features, save_features
 from frozenkit.features import FeatureSet
 from frozenkit.heads.ridge import ridge_path
 from frozenkit.heads.softmax import softmax_path
-
-STRENGTHS = [1e-3, 0.1, 10.0]
-SHAPES = {"n > d": (40, 6, 3), "n = d": (12, 12, 2), "n = d + 1": (13, 12, 2), "n < d": (15, 40, 3)}
-
-
-def blobs(n, d, k, *, seed=0, imbalanced=False, spread=1.0):
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(n) % k
-    if imbalanced:
-        labels[k : n * 3 // 4] = 0
-    centres = torch.randn(k, d, generator=generator) * spread
-    scales = 10 ** torch.linspace(-1, 1, d)
-    return (torch.randn(n, d, generator=generator) + centres[labels]) * scales + 5, labels
-
-
-def as_set(x, y, *, k=None, name="a"):
-    classes = () if y.is_floating_point() else tuple(map(str, range(k or int(y.max()) + 1)))
-    return FeatureSet(x, y, classes, tuple(f"{name}{i}" for i in range(len(x))), "layer", name)
-
-
-def scaled(x):
-    """Centred and divided by the root of the mean of variance and average variance, constant features left alone."""
-    x = x.double()
-    variance = x.var(0, correction=0)
-    constant = variance.sqrt() < 1e-6 * x.abs().amax(0)
-    return (x - x.mean(0)) / torch.where(constant, 1.0, (variance + variance[~constant].mean()) / 2).sqrt()
+from tests.heads.reference import SHAPES, STRENGTHS, scaled, uneven
 
 
 def refitted(z, y, alpha):
@@ -61,14 +36,14 @@ class TestRidge:
     @pytest.mark.parametrize("imbalanced", [False, True])
     @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
     def test_leave_one_out_accuracy_is_that_of_refits(self, shape, imbalanced):
-        x, labels = blobs(*shape, imbalanced=imbalanced, spread=0.5)
+        x, labels = uneven(*shape, imbalanced=imbalanced, spread=0.5)
         coded = 2.0 * torch.nn.functional.one_hot(labels).double() - 1
         expected = [(left_out_by_hand(x, coded, s).argmax(1) == labels).double().mean() for s in STRENGTHS]
         assert_close(ridge_path(x, labels, STRENGTHS).loo_scores, torch.stack(expected), rtol=0, atol=1e-9)
 
     @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
     def test_leave_one_out_r_squared_is_that_of_refits(self, shape):
-        x, labels = blobs(*shape)
+        x, labels = uneven(*shape)
         y = torch.stack([labels.float(), x[:, 0] / 3 + labels], 1)
         total = (y - y.mean(0)).double().square().sum()
         expected = [1 - (left_out_by_hand(x, y.double(), s) - y).square().sum() / total for s in STRENGTHS]
@@ -76,7 +51,7 @@ class TestRidge:
 
     def test_the_shortcut_without_the_intercept_is_caught(self):
         # H without its 11ᵀ/n leaves the intercept fitted on the row that should be out: the broken variant.
-        x, labels = blobs(15, 40, 3)
+        x, labels = uneven(15, 40, 3)
         y = labels.double().unsqueeze(1)
         z, alpha = scaled(x), 0.1 * len(x)
         hat = z @ torch.linalg.solve(z.T @ z + alpha * torch.eye(40, dtype=torch.float64), z.T)
@@ -92,7 +67,7 @@ class TestRidge:
     def test_the_fit_is_scikit_learns(self, shape):
         from sklearn.linear_model import Ridge
 
-        x, labels = blobs(*shape)
+        x, labels = uneven(*shape)
         coded = (2.0 * torch.nn.functional.one_hot(labels).double() - 1).numpy()
         z = scaled(x).numpy()
         path = ridge_path(x, labels, STRENGTHS)
@@ -103,14 +78,14 @@ class TestRidge:
     def test_without_a_scale_the_fit_is_scikit_learns_on_raw_features(self):
         from sklearn.linear_model import Ridge
 
-        x, labels = blobs(40, 6, 3)
+        x, labels = uneven(40, 6, 3)
         reference = Ridge(alpha=0.1 * 40).fit(x.double().numpy(), labels.numpy()).predict(x.double().numpy())
         fit = ridge_path(x, labels.float(), STRENGTHS, scale="none").at(0.1)
         np.testing.assert_allclose(fit(x).numpy()[:, 0], reference, rtol=1e-4, atol=1e-4)
 
     @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
     def test_each_output_has_its_own_error_and_may_have_its_own_strength(self, shape):
-        x, labels = blobs(*shape)
+        x, labels = uneven(*shape)
         y = torch.randn(len(x), 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) + labels[:, None]
         path = ridge_path(x, y, STRENGTHS)
         by_hand = torch.stack([(y - left_out_by_hand(x, y, s)).square().mean(0) for s in STRENGTHS])
@@ -124,7 +99,7 @@ class TestRidge:
     @pytest.mark.parametrize("scale", ["none", "unit"])
     @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
     def test_leave_one_out_is_that_of_whole_refits_where_no_scale_is_fitted(self, shape, scale):
-        x, labels = blobs(*shape, spread=0.5)
+        x, labels = uneven(*shape, spread=0.5)
         x = x - 5
         path = ridge_path(x, labels, STRENGTHS, scale=scale)
         assert path.self_scaled == 0
@@ -142,7 +117,7 @@ class TestRidge:
     @pytest.mark.parametrize("scale", ["none", "unit"])
     @pytest.mark.parametrize("n", [12, 13])
     def test_left_out_logits_keep_their_digits_where_n_is_about_d(self, n, scale):
-        x, labels = blobs(n, 12, 2, spread=0.5)
+        x, labels = uneven(n, 12, 2, spread=0.5)
         x = x - 5
         z = torch.nn.functional.normalize(x.double(), dim=1) if scale == "unit" else x.double()
         coded = 2.0 * torch.nn.functional.one_hot(labels).double() - 1
@@ -156,7 +131,7 @@ class TestRidge:
 
     def test_rows_that_decide_their_own_scale_are_counted(self):
         # Features 6 and 7 are active in one row each: rows 3 and 9 make up all of their variance.
-        x, labels = blobs(40, 6, 3)
+        x, labels = uneven(40, 6, 3)
         rare = torch.zeros(40, 2)
         rare[3, 0], rare[9, 1] = 500.0, 1000.0
         wide = torch.cat([x, rare], 1)
@@ -167,7 +142,7 @@ class TestRidge:
         assert ridge_path(x, labels, [0.1]).self_scaled == 0
 
     def test_a_rarely_active_feature_does_not_explode_on_a_new_image(self):
-        x, labels = blobs(40, 6, 3, spread=3)
+        x, labels = uneven(40, 6, 3, spread=3)
         rare = torch.zeros(40, 1)
         rare[3] = 1e-3
         new = torch.cat([x, torch.full((40, 1), 1.0)], 1)  # a thousand times what train ever saw
@@ -181,7 +156,7 @@ class TestRidge:
 
     def test_an_unknown_scale_is_refused(self):
         with pytest.raises(InputError, match="`scale` must be a known name, got 'sfot'. Did you mean 'soft'"):
-            ridge_path(*blobs(40, 6, 3), scale="sfot")
+            ridge_path(*uneven(40, 6, 3), scale="sfot")
 
     def test_features_that_never_vary_are_refused(self):
         labels = torch.arange(6) % 2
@@ -191,7 +166,7 @@ class TestRidge:
                     solve(torch.full((6, d), 2.0), labels)
 
     def test_a_constant_feature_changes_nothing(self):
-        x, labels = blobs(40, 6, 3)
+        x, labels = uneven(40, 6, 3)
         wide = torch.cat([x, torch.full((40, 1), 0.1)], 1)
         one, other = ridge_path(x, labels, STRENGTHS), ridge_path(wide, labels, STRENGTHS)
         assert_close(other.loo_scores, one.loo_scores)
@@ -199,19 +174,19 @@ class TestRidge:
         assert_close(other.at(0.1).weights[-1], torch.zeros(3), rtol=0, atol=1e-6)
 
     def test_a_duplicate_feature_is_no_harm(self):
-        x, labels = blobs(40, 6, 3)
+        x, labels = uneven(40, 6, 3)
         assert torch.isfinite(ridge_path(torch.cat([x, x], 1), labels, [1e-8, 1.0]).at(1e-8).weights).all()
 
     def test_unit_and_shift_of_the_features_change_nothing(self):
-        x, labels = blobs(40, 6, 3)
+        x, labels = uneven(40, 6, 3)
         moved = 1e3 * x + 3
         one, other = ridge_path(x, labels, STRENGTHS), ridge_path(moved, labels, STRENGTHS)
         assert_close(one.loo_scores, other.loo_scores)
         assert_close(one.at(0.1)(x), other.at(0.1)(moved), rtol=1e-3, atol=1e-3)
 
     def test_on_disk_equals_in_memory(self, tmp_path):
-        x, labels = blobs(200, 6, 3)
-        save_features(as_set(x, labels), tmp_path / "f.h5")
+        x, labels = uneven(200, 6, 3)
+        save_features(FeatureSet.from_arrays(x, labels), tmp_path / "f.h5")
         from frozenkit.extraction.cache import CachedFeatures
 
         lazy = ridge_path(CachedFeatures(tmp_path / "f.h5"), strengths=STRENGTHS)
@@ -255,11 +230,11 @@ class TestRidge:
     @pytest.mark.parametrize("strengths", [[0.0], [-1.0, 1.0], [], [float("nan")]])
     def test_strengths_must_be_positive(self, strengths):
         with pytest.raises(InputError, match="`strengths` must be finite numbers above 0"):
-            ridge_path(*blobs(10, 3, 2), strengths)
+            ridge_path(*uneven(10, 3, 2), strengths)
 
     @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
     def test_a_weight_of_two_is_the_row_twice(self, shape):
-        x, labels = blobs(*shape, spread=0.5)
+        x, labels = uneven(*shape, spread=0.5)
         twice = torch.arange(0, len(x), 3)
         weights = torch.ones(len(x)).index_fill(0, twice, 2.0)
         one = ridge_path(x, labels, STRENGTHS, sample_weight=weights)
@@ -271,7 +246,7 @@ class TestRidge:
     def test_weighted_leave_one_out_is_that_of_refits(self, shape):
         from sklearn.linear_model import Ridge
 
-        x, labels = blobs(*shape, spread=0.5)
+        x, labels = uneven(*shape, spread=0.5)
         coded = (2.0 * torch.nn.functional.one_hot(labels) - 1).double()
         w = torch.linspace(0.2, 3, len(x), dtype=torch.float64)
         w = w / w.mean()
@@ -288,7 +263,7 @@ class TestRidge:
         assert_close(path.loo_scores[0], w @ (found.argmax(1) == labels).double() / len(x))
 
     def test_balanced_classes_count_alike(self):
-        x, labels = blobs(40, 6, 3, imbalanced=True)
+        x, labels = uneven(40, 6, 3, imbalanced=True)
         shares = labels.bincount().double()
         one = ridge_path(x, labels, STRENGTHS, sample_weight="balanced")
         assert_close(one.loo_scores, ridge_path(x, labels, STRENGTHS, sample_weight=(1 / shares)[labels]).loo_scores)
@@ -298,7 +273,7 @@ class TestRidge:
 
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
     def test_a_gpu_gives_the_same(self):
-        x, labels = blobs(200, 30, 4, spread=0.5)
+        x, labels = uneven(200, 30, 4, spread=0.5)
         for path in (ridge_path, softmax_path):
             here, there = path(x, labels, STRENGTHS), path(x, labels, STRENGTHS, device="cuda")
             assert_close(there.at(0.1)(x), here.at(0.1)(x), rtol=1e-3, atol=1e-3)
@@ -309,10 +284,10 @@ class TestRidge:
     def test_weights_must_be_one_positive_number_a_row(self, weights):
         for path in (ridge_path, softmax_path):
             with pytest.raises(InputError, match="`sample_weight` must be"):
-                path(*blobs(10, 3, 2), sample_weight=weights)
+                path(*uneven(10, 3, 2), sample_weight=weights)
 
     def test_bad_input_is_named(self):
-        x, labels = blobs(10, 3, 2)
+        x, labels = uneven(10, 3, 2)
         with pytest.raises(InputError, match="must be positive"):
             ridge_path(x, labels).at(0.0)
         with pytest.raises(DataError, match="at least two rows"):
@@ -329,7 +304,7 @@ class TestRidge:
             ridge_path(x, labels)
 
     def test_it_reads_well(self):
-        assert repr(ridge_path(*blobs(10, 3, 2), STRENGTHS)).startswith("RidgePath(3 strengths in 1e-03..1e+01, best")
+        assert repr(ridge_path(*uneven(10, 3, 2), STRENGTHS)).startswith("RidgePath(3 strengths in 1e-03..1e+01, best")
 
 
 @pytest.mark.parametrize("strength", [1e-9, 1e-6, 1e-3])

@@ -7,27 +7,7 @@ from torch.testing import assert_close
 
 from frozenkit.errors import DataError, InputError
 from frozenkit.heads.softmax import softmax_path
-
-STRENGTHS = [1e-3, 0.1, 10.0]
-SHAPES = {"n > d": (40, 6, 3), "n = d": (12, 12, 2), "n = d + 1": (13, 12, 2), "n < d": (15, 40, 3)}
-
-
-def blobs(n, d, k, *, seed=0, imbalanced=False, spread=1.0):
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(n) % k
-    if imbalanced:
-        labels[k : n * 3 // 4] = 0
-    centres = torch.randn(k, d, generator=generator) * spread
-    scales = 10 ** torch.linspace(-1, 1, d)
-    return (torch.randn(n, d, generator=generator) + centres[labels]) * scales + 5, labels
-
-
-def scaled(x):
-    """Centred and divided by the root of the mean of variance and average variance, constant features left alone."""
-    x = x.double()
-    variance = x.var(0, correction=0)
-    constant = variance.sqrt() < 1e-6 * x.abs().amax(0)
-    return (x - x.mean(0)) / torch.where(constant, 1.0, (variance + variance[~constant].mean()) / 2).sqrt()
+from tests.heads.reference import SHAPES, STRENGTHS, scaled, uneven
 
 
 def logistic(x, labels, strength):
@@ -47,7 +27,7 @@ class TestSoftmax:
     @pytest.mark.parametrize("imbalanced", [False, True])
     @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
     def test_the_objective_is_scikit_learns(self, shape, imbalanced):
-        x, labels = blobs(*shape, imbalanced=imbalanced, spread=0.5)
+        x, labels = uneven(*shape, imbalanced=imbalanced, spread=0.5)
         path = softmax_path(x, labels, STRENGTHS, tolerance=1e-6)
         assert path.converged.all()
         for i, strength in enumerate(STRENGTHS):
@@ -60,7 +40,7 @@ class TestSoftmax:
     def test_with_weights_it_is_scikit_learns(self, k):
         from sklearn.linear_model import LogisticRegression
 
-        x, labels = blobs(60, 8, k, imbalanced=True, spread=0.5)
+        x, labels = uneven(60, 8, k, imbalanced=True, spread=0.5)
         w = 1 / labels.bincount().double()[labels]
         w = w / w.mean()
         mean = w @ x.double() / len(x)
@@ -74,7 +54,7 @@ class TestSoftmax:
         np.testing.assert_allclose(p, reference.predict_proba(z), rtol=0, atol=2e-4)
 
     def test_the_certificate_holds(self):
-        x, labels = blobs(60, 20, 3)
+        x, labels = uneven(60, 20, 3)
         minimum = softmax_path(x, labels, STRENGTHS, tolerance=1e-10).objectives
         for tolerance in (0.3, 1e-2, 1e-4):
             path = softmax_path(x, labels, STRENGTHS, tolerance=tolerance)
@@ -84,37 +64,37 @@ class TestSoftmax:
             assert (path.gaps <= tolerance * path.objectives).all()
 
     def test_too_few_iterations_are_confessed(self):
-        path = softmax_path(*blobs(60, 20, 3), [1e-5, 10.0], max_iterations=1)
+        path = softmax_path(*uneven(60, 20, 3), [1e-5, 10.0], max_iterations=1)
         assert not path.converged[0]
         assert "1 converged" in repr(path) or "0 converged" in repr(path)
 
     def test_together_equals_one_by_one(self):
-        x, labels = blobs(40, 6, 3)
+        x, labels = uneven(40, 6, 3)
         together = softmax_path(x, labels, STRENGTHS, tolerance=1e-8)
         for i, strength in enumerate(STRENGTHS):
             alone = softmax_path(x, labels, [strength], tolerance=1e-8)
             assert_close(together.weights[i], alone.weights[0], rtol=1e-2, atol=1e-4)
 
     def test_shapes_and_order(self):
-        path = softmax_path(*blobs(40, 6, 3), [10.0, 0.1])
+        path = softmax_path(*uneven(40, 6, 3), [10.0, 0.1])
         assert path.weights.shape == (2, 6, 3)
         assert path.intercepts.shape == (2, 3)
         assert path.strengths.tolist() == [0.1, 10.0]
         assert list(path.to_frame().columns) == ["objectives", "gaps", "converged"]
 
     def test_a_class_without_rows_is_never_likely(self):
-        x, labels = blobs(30, 4, 2)
+        x, labels = uneven(30, 4, 2)
         path = softmax_path(x, labels, [0.1], n_classes=3)
         assert path.at(0.1)(x).softmax(1)[:, 2].max() < 1e-6
 
     def test_huge_features_do_not_overflow(self):
-        x, labels = blobs(40, 6, 3)
+        x, labels = uneven(40, 6, 3)
         path = softmax_path(x * 1e12, labels, [0.1])
         assert torch.isfinite(path.weights).all()
         assert path.converged.all()
 
     def test_bad_input_is_named(self):
-        x, labels = blobs(10, 3, 2)
+        x, labels = uneven(10, 3, 2)
         with pytest.raises(InputError, match="`strengths` must be finite numbers above 0"):
             softmax_path(x, labels, [0.0])
         with pytest.raises(InputError, match="`tolerance` must be positive"):

@@ -11,13 +11,10 @@ import torch
 from frozenkit import list_datasets, load_dataset
 from frozenkit.errors import DataError, InputError, NotAvailableError, UnknownNameError
 from frozenkit.images import catalog
+from tests.toy import pixels
 
 BUNDLED = ("emoji-google", "emoji-twitter", "fashion-mnist")
 DIGESTS = {"emoji-google": "78df74f2a78f", "emoji-twitter": "ed0bab01c4cb", "fashion-mnist": "5f5fda5d74aa"}
-
-
-def pixels(dataset, i=0):
-    return np.asarray(dataset[i][0])
 
 
 @pytest.mark.parametrize(

@@ -11,18 +11,8 @@ from PIL import Image
 
 from frozenkit import from_torch, image_folder, load_dataset, shift
 from frozenkit.errors import DataError, InputError
-from frozenkit.images.dataset import ArraySource, ImageDataset, open_image
-
-
-def pixels(dataset, i=0):
-    return np.asarray(dataset[i][0])
-
-
-def small(labels=(0, 1, 0, 1), classes=("cat", "dog"), name="small", values=None, ids=None):
-    values = np.arange(len(labels) * 48, dtype=np.uint8).reshape(-1, 4, 4, 3) if values is None else values
-    ids = ids or [f"id{i}" for i in range(len(labels))]
-    return ImageDataset(ArraySource(values), labels, classes, ids, name=name)
-
+from frozenkit.images.dataset import open_image
+from tests.toy import pixels, tiny_images
 
 # --- ImageDataset ---------------------------------------------------------------------------------
 
@@ -32,19 +22,19 @@ def test_digest_depends_on_pixels_labels_classes_ids_and_order():
     one_pixel = values.copy()
     one_pixel[2, 0, 0, 0] ^= 1
     variants = [
-        small(),
-        small(values=one_pixel),
-        small(labels=(1, 1, 0, 1)),
-        small(classes=("cat", "fox")),
-        small(ids=["a", "id1", "id2", "id3"]),
-        small(values=values.reshape(4, 2, 8, 3)),
-        small().subset([1, 0, 2, 3]),
-        small().subset([0, 1, 2]),
+        tiny_images(),
+        tiny_images(values=one_pixel),
+        tiny_images(labels=(1, 1, 0, 1)),
+        tiny_images(classes=("cat", "fox")),
+        tiny_images(ids=["a", "id1", "id2", "id3"]),
+        tiny_images(values=values.reshape(4, 2, 8, 3)),
+        tiny_images().subset([1, 0, 2, 3]),
+        tiny_images().subset([0, 1, 2]),
     ]
     assert len({v.digest for v in variants}) == len(variants)
-    assert small().digest == small(name="another name").digest == small().subset(range(4)).digest
-    assert small().digest == small().subset([3, 2, 1, 0]).subset([3, 2, 1, 0]).digest
-    assert len(small().digest) == 64
+    assert tiny_images().digest == tiny_images(name="another name").digest == tiny_images().subset(range(4)).digest
+    assert tiny_images().digest == tiny_images().subset([3, 2, 1, 0]).subset([3, 2, 1, 0]).digest
+    assert len(tiny_images().digest) == 64
 
 
 def test_subset_takes_rows_in_the_order_given():
@@ -61,11 +51,11 @@ def test_subset_takes_rows_in_the_order_given():
 @pytest.mark.parametrize("indices", [[4], [-5], [0.5], [True, False], [[0], [1]], ["a"]])
 def test_subset_refuses_what_is_no_row(indices):
     with pytest.raises(InputError, match="`indices` must be whole numbers below 4, or that many booleans"):
-        small().subset(indices)
+        tiny_images().subset(indices)
 
 
 def test_indexing_ends_where_the_data_ends():
-    ds = small()
+    ds = tiny_images()
     assert ds[-1][1] == 1
     assert len(list(ds)) == 4
     with pytest.raises(IndexError):
@@ -87,18 +77,18 @@ def test_indexing_ends_where_the_data_ends():
 )
 def test_parts_must_fit_together(change, message):
     with pytest.raises(InputError, match=message):
-        small(**change)
+        tiny_images(**change)
 
 
 def test_names_from_data_never_become_markup():
-    ds = small(classes=("<script>alert(1)</script>", "a' onerror='alert(2)"), name="<img src=x>")
+    ds = tiny_images(classes=("<script>alert(1)</script>", "a' onerror='alert(2)"), name="<img src=x>")
     shown = ds._repr_html_()
     assert "<script" not in shown
     assert "<img src=x" not in shown
     assert "' onerror='" not in shown
     assert shown.count("data:image/png;base64,") == 2
-    assert repr(small()) == "ImageDataset('small', 4 images, 2 classes)"
-    assert "ImageDataset" in small().subset([])._repr_html_()
+    assert repr(tiny_images()) == "ImageDataset('small', 4 images, 2 classes)"
+    assert "ImageDataset" in tiny_images().subset([])._repr_html_()
 
 
 def _digest_of(pickled):
@@ -106,16 +96,16 @@ def _digest_of(pickled):
 
 
 def test_pickle_copies_and_other_processes_agree(folder):
-    for ds in (small(), image_folder(folder), shift(small(), "noise", 2)):
+    for ds in (tiny_images(), image_folder(folder), shift(tiny_images(), "noise", 2)):
         pickled = pickle.dumps(ds)
         np.testing.assert_array_equal(pixels(pickle.loads(pickled), 1), pixels(ds, 1))
         assert _digest_of(pickled) == ds.digest
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.apply(_digest_of, (pickle.dumps(small()),)) == small().digest
+        assert pool.apply(_digest_of, (pickle.dumps(tiny_images()),)) == tiny_images().digest
 
 
 def test_threads_read_what_one_thread_reads(folder):
-    for ds in (load_dataset("emoji-google", limit=50), image_folder(folder), shift(small(), "noise", 3)):
+    for ds in (load_dataset("emoji-google", limit=50), image_folder(folder), shift(tiny_images(), "noise", 3)):
         order = list(range(len(ds))) * 8
         with ThreadPoolExecutor(8) as pool:
             many = list(pool.map(lambda i, ds=ds: pixels(ds, i), order))
@@ -124,7 +114,7 @@ def test_threads_read_what_one_thread_reads(folder):
 
 
 def test_what_is_returned_can_be_drawn_on_without_harm():
-    ds = small()
+    ds = tiny_images()
     before = pixels(ds).copy()
     ds[0][0].paste((1, 2, 3), (0, 0, 4, 4))
     np.testing.assert_array_equal(pixels(ds), before)

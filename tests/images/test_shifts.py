@@ -6,19 +6,9 @@ import torch
 
 from frozenkit import load_dataset, shift
 from frozenkit.errors import InputError, UnknownNameError
-from frozenkit.images.dataset import ArraySource, ImageDataset
+from tests.toy import pixels, tiny_images
 
 KINDS = ("rotate", "blur", "noise", "invert", "contrast", "resolution")
-
-
-def pixels(dataset, i=0):
-    return np.asarray(dataset[i][0])
-
-
-def small(labels=(0, 1, 0, 1), classes=("cat", "dog"), name="small", values=None, ids=None):
-    values = np.arange(len(labels) * 48, dtype=np.uint8).reshape(-1, 4, 4, 3) if values is None else values
-    ids = ids or [f"id{i}" for i in range(len(labels))]
-    return ImageDataset(ArraySource(values), labels, classes, ids, name=name)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -47,15 +37,15 @@ def test_a_picture_is_shifted_alike_wherever_it_stands():
 
 
 def test_shift_amounts_are_those_documented():
-    flat = small(values=np.full((4, 100, 100, 3), 120, np.uint8))
+    flat = tiny_images(values=np.full((4, 100, 100, 3), 120, np.uint8))
     noise = pixels(shift(flat, "noise", 2)).astype(float) - 120
     np.testing.assert_allclose([noise.mean(), noise.std()], [0, 40], atol=1)
     np.testing.assert_array_equal(pixels(shift(flat, "invert", 5)), 135)
     np.testing.assert_array_equal(pixels(shift(flat, "invert", 1)), 123)
     half = np.zeros((4, 100, 100, 3), np.uint8)
     half[:, :50] = 200
-    np.testing.assert_array_equal(np.unique(pixels(shift(small(values=half), "contrast", 5))), [90, 110])
-    assert len(np.unique(pixels(shift(small(values=half), "blur", 1))[:, 0, 0])) > 4
+    np.testing.assert_array_equal(np.unique(pixels(shift(tiny_images(values=half), "contrast", 5))), [90, 110])
+    assert len(np.unique(pixels(shift(tiny_images(values=half), "blur", 1))[:, 0, 0])) > 4
     np.testing.assert_array_equal(pixels(shift(flat, "resolution", 5)), 120)
     assert not (pixels(shift(flat, "noise", 1), 0) == pixels(shift(flat, "noise", 1), 1)).all()  # by id
 
@@ -63,12 +53,12 @@ def test_shift_amounts_are_those_documented():
 @pytest.mark.parametrize("size", [(1, 1), (1, 9)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_tiny_pictures_can_be_shifted(kind, size):
-    assert shift(small(values=np.full((4, *size, 3), 9, np.uint8)), kind, 5)[0][0].size == size[::-1]
+    assert shift(tiny_images(values=np.full((4, *size, 3), 9, np.uint8)), kind, 5)[0][0].size == size[::-1]
 
 
 def test_shift_errors():
     with pytest.raises(UnknownNameError, match=r"got 'blurr'\. Did you mean 'blur'"):
-        shift(small(), "blurr", 1)
+        shift(tiny_images(), "blurr", 1)
     for severity in (-1, 6, 1.5):
         with pytest.raises(InputError, match=r"`severity` must be a whole number from 0 to 5"):
-            shift(small(), "blur", severity)
+            shift(tiny_images(), "blur", severity)

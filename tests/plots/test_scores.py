@@ -9,20 +9,12 @@ from PIL import Image
 
 from frozenkit import plots
 from frozenkit.errors import InputError
-from frozenkit.features import FeatureSet
 from frozenkit.probes.probe import fit_probe
 from frozenkit.probes.reports import layer_report, learning_curve
 from frozenkit.probes.scores import score
+from tests.toy import clouds
 
-
-def make(n, seed):
-    labels = torch.arange(n) % 3
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.nn.functional.one_hot(labels, 6) + torch.randn(n, 6, generator=generator)
-    return FeatureSet(x, labels, ("ant", "bee", "cat"), tuple(map(str, range(n))), "late", "")
-
-
-TRAIN, TEST = make(60, 0), make(90, 1)
+TRAIN, TEST = clouds(60, 0, apart=1.0, layer="late"), clouds(90, 1, apart=1.0, layer="late")
 PROBE = fit_probe(TRAIN)
 SCORE = PROBE.score(TEST)
 REPORT = layer_report({"early": TRAIN, "late": TRAIN}, {"early": TEST, "late": TEST})

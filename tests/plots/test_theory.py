@@ -9,7 +9,6 @@ from PIL import Image
 
 from frozenkit import (
     CachedFeatures,
-    FeatureSet,
     compare,
     domain_bound,
     explained_variance,
@@ -26,13 +25,7 @@ from frozenkit.comparison.gaps import break_even, representation_gap
 from frozenkit.errors import InputError
 from frozenkit.probes.regions import decision_regions
 from frozenkit.probes.reports import LearningCurve, Run, width_curve
-
-
-def make(n, seed, shift=0.0):
-    labels = torch.arange(n) % 3
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.nn.functional.one_hot(labels, 6) * 3 + torch.randn(n, 6, generator=generator) + shift
-    return FeatureSet(x, labels, ("ant", "bee", "cat"), tuple(f"{seed}-{i}" for i in range(n)), "late", "")
+from tests.toy import clouds
 
 
 def curve(accuracies, head):
@@ -43,17 +36,17 @@ def curve(accuracies, head):
     return LearningCurve(tuple(runs))
 
 
-TRAIN, TEST = make(60, 0), make(90, 1)
+TRAIN, TEST = clouds(60, 0), clouds(90, 1)
 REGIONS = decision_regions(TRAIN, TEST, resolution=20)[0]
 RELIABILITY = fit_probe(TRAIN).reliability(TEST)
 WIDTHS = width_curve(TRAIN, TEST, widths=[2, 6])
-BOUND = domain_bound(TRAIN, TEST, make(60, 2, 1.0), make(90, 3, 1.0))
+BOUND = domain_bound(TRAIN, TEST, clouds(60, 2, shift=1.0), clouds(90, 3, shift=1.0))
 VACUOUS = holdout_bound(3, 3)
 A, B = fit_probe(TRAIN).predict(TEST), (TEST.labels + (torch.arange(90) % 4 == 0)) % 3
 PAIRED, GAP = compare(A, B, TEST.labels), representation_gap(A, B, TEST.labels)
 FROZEN, TUNED = curve({100: 0.8, 10_000: 0.8}, "ridge"), curve({100: 0.7, 10_000: 0.9}, "tuned")
 
-NEAR, FAR = (frechet_distance(TRAIN, make(60, 7, shift), permutations=19) for shift in (0.0, 2.0))
+NEAR, FAR = (frechet_distance(TRAIN, clouds(60, 7, shift=shift), permutations=19) for shift in (0.0, 2.0))
 LOG = train_head(torch.nn.Linear(6, 3), TRAIN, TEST, epochs=5)
 
 CALLS = {

@@ -7,22 +7,11 @@ import pytest
 import torch
 
 from frozenkit.errors import DataError, FrozenkitWarning, InputError
-from frozenkit.features import FeatureSet
 from frozenkit.probes._choose import warn_at_edge
 from frozenkit.probes.probe import fit_probe
+from tests.toy import blobs
 
-CLASSES = ("ant", "bee", "cat", "dog")
-
-
-def make(n, *, seed=0, d=20, noise=1.5, classes=CLASSES, layer="late"):
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(n) % len(classes)
-    means = torch.randn(len(classes), d, generator=torch.Generator().manual_seed(99))
-    x = means[labels] + noise * torch.randn(n, d, generator=generator)
-    return FeatureSet(x, labels, classes, tuple(f"{seed}/{i}" for i in range(n)), layer, f"set {seed}")
-
-
-TRAIN, VAL, TEST = make(200), make(100, seed=1), make(400, seed=2)
+TRAIN, VAL, TEST = blobs(200), blobs(100, seed=1), blobs(400, seed=2)
 
 
 def test_the_edge_of_the_grid_warns_and_says_which_way():
@@ -31,7 +20,7 @@ def test_the_edge_of_the_grid_warns_and_says_which_way():
     with pytest.warns(FrozenkitWarning, match=r"is the largest of those tried.*such as 1e\+05"):
         warn_at_edge([1.0, 10.0, 100.0], [0.7, 0.8, 0.9], 2)
     with pytest.warns(FrozenkitWarning, match="largest"):
-        fit_probe(make(60, d=200, noise=4), strengths=[1e-6, 1e-5, 3.0])
+        fit_probe(blobs(60, d=200, noise=4), strengths=[1e-6, 1e-5, 3.0])
 
 
 def test_images_that_decide_their_own_scale_are_said():
@@ -53,16 +42,16 @@ def test_an_inner_or_tied_best_does_not_warn():
 
 def test_a_module_needs_val_where_none_can_be_carved():
     with pytest.raises(InputError, match="`val` must be given: a fifth of 4 train images"):
-        fit_probe(make(4), head=torch.nn.Linear(20, 4))
+        fit_probe(blobs(4), head=torch.nn.Linear(20, 4))
 
 
 def test_softmax_with_one_image_a_class_needs_val_or_one_strength():
-    few = make(4)
+    few = blobs(4)
     with pytest.raises(DataError, match="Give `val`, or one strength"):
-        fit_probe(make(2, classes=("ant", "bee")), head="softmax")
-    assert np.isnan(fit_probe(make(2, classes=("ant", "bee")), head="softmax", strengths=[0.1]).choice_score)
+        fit_probe(blobs(2, classes=("ant", "bee")), head="softmax")
+    assert np.isnan(fit_probe(blobs(2, classes=("ant", "bee")), head="softmax", strengths=[0.1]).choice_score)
     assert fit_probe(few, head="softmax", val=VAL, strengths=[0.1]).score(TEST).accuracy > 0.4
 
 
 def test_one_image_a_class_leaves_the_temperature_alone():
-    assert fit_probe(make(4), head="prototype").temperature == 1
+    assert fit_probe(blobs(4), head="prototype").temperature == 1

@@ -4,29 +4,17 @@ import warnings
 
 import numpy as np
 import pytest
-import torch
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 from frozenkit.errors import FrozenkitWarning
-from frozenkit.features import FeatureSet
 from frozenkit.probes.estimators import RidgeProbe, SoftmaxProbe
 from frozenkit.probes.probe import fit_probe
+from tests.toy import CLASSES, blobs
 
-CLASSES = ("ant", "bee", "cat", "dog")
-
-
-def make(n, *, seed=0, d=20, noise=1.5, classes=CLASSES, layer="late"):
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(n) % len(classes)
-    means = torch.randn(len(classes), d, generator=torch.Generator().manual_seed(99))
-    x = means[labels] + noise * torch.randn(n, d, generator=generator)
-    return FeatureSet(x, labels, classes, tuple(f"{seed}/{i}" for i in range(n)), layer, f"set {seed}")
-
-
-TRAIN, VAL, TEST = make(200), make(100, seed=1), make(400, seed=2)
+TRAIN, TEST = blobs(200), blobs(400, seed=2)
 
 
 LEAVES_ROWS_OUT = {
@@ -62,7 +50,7 @@ def test_the_ridge_estimator_agrees_with_the_probe_and_works_in_searches():
 
 @pytest.mark.parametrize("estimator", [RidgeProbe([0.1]), SoftmaxProbe([0.1])], ids=["ridge", "softmax"])
 def test_at_one_strength_a_weight_is_as_many_copies_of_a_row(estimator):
-    x, y = make(60).numpy()
+    x, y = blobs(60).numpy()
     copies = np.random.default_rng(0).integers(0, 4, len(y))
     weighted = estimator.fit(x, y, sample_weight=copies)
     coef, intercept = weighted.coef_, weighted.intercept_

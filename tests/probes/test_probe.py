@@ -14,19 +14,9 @@ from frozenkit.heads.modules import LinearHead
 from frozenkit.heads.scaling import Scaler
 from frozenkit.probes.probe import fit_probe
 from frozenkit.probes.reports import layer_report, learning_curve
+from tests.toy import CLASSES, blobs
 
-CLASSES = ("ant", "bee", "cat", "dog")
-
-
-def make(n, *, seed=0, d=20, noise=1.5, classes=CLASSES, layer="late"):
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(n) % len(classes)
-    means = torch.randn(len(classes), d, generator=torch.Generator().manual_seed(99))
-    x = means[labels] + noise * torch.randn(n, d, generator=generator)
-    return FeatureSet(x, labels, classes, tuple(f"{seed}/{i}" for i in range(n)), layer, f"set {seed}")
-
-
-TRAIN, VAL, TEST = make(200), make(100, seed=1), make(400, seed=2)
+TRAIN, VAL, TEST = blobs(200), blobs(100, seed=1), blobs(400, seed=2)
 HEADS = ("ridge", "softmax", "prototype", "knn")
 
 
@@ -61,10 +51,10 @@ def test_an_uncalibrated_ridge_is_far_off():
 
 
 def test_shuffled_labels_score_chance_even_when_train_is_learnt_by_heart():
-    wide = make(120, d=400)
+    wide = blobs(120, d=400)
     order = torch.randperm(len(wide), generator=torch.Generator().manual_seed(3))
     noise = replace(wide, labels=wide.labels[order])
-    test = make(800, seed=5, d=400)
+    test = blobs(800, seed=5, d=400)
     probe = fit_probe(noise, strengths=[1e-6])
     assert probe.score(noise).accuracy == 1
     assert probe.score(test).accuracy < 0.4  # 4 classes; the labels of train are permuted, so 0.25 is expected
@@ -98,7 +88,7 @@ def test_every_scale_fits_every_linear_head(head, scale):
 
 @pytest.mark.parametrize("head", HEADS)
 def test_a_perfect_leave_one_out_does_not_make_a_probe_certain(head):
-    train, test = make(30, seed=6, noise=0.6), make(400, seed=7, noise=1.5)
+    train, test = blobs(30, seed=6, noise=0.6), blobs(400, seed=7, noise=1.5)
     probe = fit_probe(train, head=head)
     assert probe.choice_score == 1
     wrong = probe.predict(test) != test.labels
@@ -120,7 +110,7 @@ def test_constant_and_duplicate_features_change_nothing_much():
 
 @pytest.mark.parametrize("head", HEADS)
 def test_fewer_images_than_features(head):
-    assert fit_probe(make(16, d=300), head=head).score(make(100, seed=4, d=300)).low > 0.8
+    assert fit_probe(blobs(16, d=300), head=head).score(blobs(100, seed=4, d=300)).low > 0.8
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -165,12 +155,12 @@ BAD_ROW = replace(TRAIN, features=TRAIN.features.index_put((torch.tensor(7), tor
         (InputError, lambda: fit_probe(TRAIN, strengths=[-1.0]), "above 0, got"),
         (InputError, lambda: fit_probe(TRAIN, strengths=[]), "above 0, got"),
         (InputError, lambda: fit_probe(replace(TRAIN, features=torch.ones(200, 3, 4))), "got tokens"),
-        (InputError, lambda: fit_probe(TRAIN, val=make(20, d=3)), "`val` must have the classes, layer and width"),
+        (InputError, lambda: fit_probe(TRAIN, val=blobs(20, d=3)), "`val` must have the classes, layer and width"),
         (InputError, lambda: fit_probe(TRAIN, val=TRAIN), "other images than train"),
-        (InputError, lambda: fit_probe(TRAIN).predict(make(4, layer="early")), "'late', got 'early'"),
+        (InputError, lambda: fit_probe(TRAIN).predict(blobs(4, layer="early")), "'late', got 'early'"),
         (InputError, lambda: fit_probe(TRAIN).predict(torch.ones(2, 3)), "20 features per image like train, got 3"),
-        (InputError, lambda: fit_probe(TRAIN).score(make(8, classes=("ant", "bee"))), "only one of them"),
-        (InputError, lambda: fit_probe(TRAIN).score(make(8, classes=CLASSES[::-1])), "their order differs"),
+        (InputError, lambda: fit_probe(TRAIN).score(blobs(8, classes=("ant", "bee"))), "only one of them"),
+        (InputError, lambda: fit_probe(TRAIN).score(blobs(8, classes=CLASSES[::-1])), "their order differs"),
         (InputError, lambda: fit_probe(TRAIN).r_squared(TEST), "is for regression"),
         (InputError, lambda: layer_report({}), "at least one layer"),
         (InputError, lambda: layer_report({"a": TRAIN}, {"b": TEST}), "'a' is missing"),
@@ -220,7 +210,7 @@ def test_balanced_weights_help_the_rare_class(head):
     def draw(*counts):
         labels = torch.arange(2).repeat_interleave(torch.tensor(counts))
         x = torch.randn(len(labels), 4, generator=generator) + 1.2 * labels[:, None]
-        return FeatureSet(x, labels, ("often", "rare"), tuple(map(str, range(len(x)))), "pool", "")
+        return FeatureSet.from_arrays(x, labels, classes=("often", "rare"))
 
     train, test = draw(300, 20), draw(200, 200)
     plain = fit_probe(train, head=head, strengths=[0.1]).score(test)

@@ -1,6 +1,7 @@
 """Regions: the plane is fitted on train, the grid agrees with the head, a bent head bends."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -8,14 +9,9 @@ import torch
 from frozenkit import FeatureSet
 from frozenkit.errors import DataError, InputError
 from frozenkit.probes.regions import decision_regions, discriminant_plane
+from tests import toy
 
-
-def clouds(n, seed):
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(n) % 3
-    x = torch.randn(n, 8, generator=generator)
-    x[torch.arange(n), labels] += 4
-    return FeatureSet(x, labels, ("a", "b", "c"), tuple(f"{seed}-{i}" for i in range(n)), "pool", "")
+clouds = partial(toy.clouds, d=8, apart=4.0)
 
 
 def test_the_grid_says_what_the_head_says():
@@ -38,7 +34,7 @@ def with_one_between(n, seed):
     labels = torch.arange(n) % 4
     centres = torch.cat([8 * torch.eye(3, 8), 8 / 3 * torch.ones(1, 8) * (torch.arange(8) < 3)])
     x = torch.randn(n, 8, generator=generator) + centres[labels]
-    return FeatureSet(x, labels, ("a", "b", "c", "between"), tuple(f"{seed}-{i}" for i in range(n)), "pool", "")
+    return FeatureSet.from_arrays(x, labels, classes=("a", "b", "c", "between"))
 
 
 @pytest.mark.parametrize("head", ["prototype", "knn"])

@@ -6,21 +6,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from frozenkit import FeatureSet, fit_probe, reduce
+from frozenkit import fit_probe, reduce
 from frozenkit.errors import FrozenkitWarning, InputError
 from frozenkit.probes.reports import backbone_report, layer_report, learning_curve, width_curve
-
-
-def clouds(n, seed):
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(n) % 3
-    x = torch.randn(n, 12, generator=generator)
-    x[torch.arange(n), labels] += 3
-    return FeatureSet(x, labels, ("a", "b", "c"), tuple(f"{seed}-{i}" for i in range(n)), "pool", "")
+from tests.toy import blobs, clouds
 
 
 def test_each_point_is_a_probe_on_reduced_features():
-    train, test = clouds(120, 0), clouds(150, 1)
+    train, test = clouds(120, 0, d=12), clouds(150, 1, d=12)
     curve = width_curve(train, test, widths=[2, 6], seed=3)
     assert [(p.how, p.n_features) for p in curve.points] == [("pca", 2), ("pca", 6), ("random", 2), ("random", 6)]
     small, held = reduce(train, test, n_features=6, how="random", seed=3)
@@ -31,36 +24,25 @@ def test_each_point_is_a_probe_on_reduced_features():
 
 
 def test_two_principal_directions_hold_three_classes_and_one_does_not():
-    curve = width_curve(clouds(600, 0), clouds(600, 1), widths=[1, 2], how=["pca"])
+    curve = width_curve(clouds(600, 0, d=12), clouds(600, 1, d=12), widths=[1, 2], how=["pca"])
     one, two = (p.score.accuracy for p in curve.points)
     assert two > 0.9 * curve.full.accuracy
     assert one < two
 
 
 def test_widths_out_of_range():
-    train = clouds(30, 0)
+    train = clouds(30, 0, d=12)
     with pytest.raises(InputError, match="`widths` must hold at least one"):
         width_curve(train, train, widths=[])
     with pytest.raises(InputError, match="n_features"):
         width_curve(train, train, widths=[13])
 
 
-CLASSES = ("ant", "bee", "cat", "dog")
-
-
-def make(n, *, seed=0, d=20, noise=1.5, classes=CLASSES, layer="late"):
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(n) % len(classes)
-    means = torch.randn(len(classes), d, generator=torch.Generator().manual_seed(99))
-    x = means[labels] + noise * torch.randn(n, d, generator=generator)
-    return FeatureSet(x, labels, classes, tuple(f"{seed}/{i}" for i in range(n)), layer, f"set {seed}")
-
-
-TRAIN, VAL, TEST = make(200), make(100, seed=1), make(400, seed=2)
+TRAIN, VAL, TEST = blobs(200), blobs(100, seed=1), blobs(400, seed=2)
 
 
 def layers(*, seed, n=200):
-    return {name: make(n, seed=seed, noise=noise) for name, noise in (("early", 6.0), ("late", 1.5), ("last", 3.0))}
+    return {name: blobs(n, seed=seed, noise=noise) for name, noise in (("early", 6.0), ("late", 1.5), ("last", 3.0))}
 
 
 def test_a_layer_report_chooses_the_layer_without_test():
@@ -81,7 +63,7 @@ def test_a_layer_report_chooses_the_layer_without_test():
 def test_choosing_on_test_flatters_and_leave_one_out_does_not():
     # Thirty layers of pure noise: the best on test looks better than chance, the one chosen without test does not.
     def noise(seed):
-        base, g = make(200, seed=seed), torch.Generator().manual_seed(seed)
+        base, g = blobs(200, seed=seed), torch.Generator().manual_seed(seed)
         return {str(i): replace(base, features=torch.randn(200, 5, generator=g)) for i in range(30)}
 
     with warnings.catch_warnings():
@@ -92,14 +74,14 @@ def test_choosing_on_test_flatters_and_leave_one_out_does_not():
 
 
 def test_a_backbone_report_is_the_same_by_another_name():
-    report = backbone_report({"big": make(200), "small": make(200, noise=5)}, head="prototype")
+    report = backbone_report({"big": blobs(200), "small": blobs(200, noise=5)}, head="prototype")
     assert (report.chosen, report.kind) == ("big", "backbone")
     assert report.score is None
 
 
 def test_warnings_of_a_report_name_the_layer():
     with pytest.warns(FrozenkitWarning, match="layer 'noisy': the best strength"):
-        layer_report({"noisy": make(60, d=200, noise=4)}, strengths=[1e-6, 1e-5, 3.0])
+        layer_report({"noisy": blobs(60, d=200, noise=4)}, strengths=[1e-6, 1e-5, 3.0])
 
 
 def test_a_learning_curve_rises_over_distinct_draws():

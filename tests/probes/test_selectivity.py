@@ -9,20 +9,11 @@ from frozenkit import CachedFeatures, FeatureSet, fit_probe, save_features, sele
 from frozenkit.errors import InputError
 from frozenkit.probes.scores import score
 from frozenkit.probes.selectivity import Selectivity, shuffled
-
-CLASSES = ("a", "b", "c", "d")
-
-
-def make(n, d, *, signal, seed):
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(n) % 4
-    x = torch.randn(n, d, generator=generator)
-    x[:, :4] += signal * torch.nn.functional.one_hot(labels, 4)
-    return FeatureSet(x, labels, CLASSES, tuple(f"{seed}-{i}" for i in range(n)), "pool", "")
+from tests.toy import CLASSES, clouds
 
 
 def test_it_is_the_real_score_less_the_median_of_shuffled_ones():
-    train, test = make(80, 6, signal=3, seed=0), make(400, 6, signal=3, seed=1)
+    train, test = clouds(80, 0, d=6, apart=3, classes=CLASSES), clouds(400, 1, d=6, apart=3, classes=CLASSES)
     found = selectivity(train, test, permutations=3, seed=5, strengths=[0.1])
     real = fit_probe(train, strengths=[0.1]).score(test)
     controls = sorted(fit_probe(shuffled(train, seed=s), strengths=[0.1]).score(test).accuracy for s in (5, 6, 7))
@@ -34,7 +25,7 @@ def test_it_is_the_real_score_less_the_median_of_shuffled_ones():
 
 
 def test_the_p_value_is_students_and_can_be_small():
-    train, test = make(80, 6, signal=3, seed=0), make(400, 6, signal=3, seed=1)
+    train, test = clouds(80, 0, d=6, apart=3, classes=CLASSES), clouds(400, 1, d=6, apart=3, classes=CLASSES)
     found = selectivity(train, test, strengths=[0.1])
     values = [c.accuracy for c in found.controls]
     # A two-sample t-test of one value against eleven, with the spread of the eleven, is the same.
@@ -49,7 +40,10 @@ def test_p_values_of_labels_that_say_nothing_are_valid():
     """With nearest class means, which are quick, in the place of the probe: the real labels are one shuffle more."""
     p = []
     for seed in range(400):
-        train, test = make(40, 5, signal=0, seed=seed), make(100, 5, signal=0, seed=seed + 1000)
+        train, test = (
+            clouds(40, seed, d=5, apart=0, classes=CLASSES),
+            clouds(100, seed + 1000, d=5, apart=0, classes=CLASSES),
+        )
         scores = []
         for i in range(12):
             mixed = shuffled(train, seed=100 * seed + i)
@@ -62,7 +56,7 @@ def test_p_values_of_labels_that_say_nothing_are_valid():
 
 
 def test_a_set_on_disk_is_loaded(tmp_path):
-    train, test = make(80, 6, signal=1, seed=0), make(100, 6, signal=1, seed=1)
+    train, test = clouds(80, 0, d=6, apart=1, classes=CLASSES), clouds(100, 1, d=6, apart=1, classes=CLASSES)
     for name, data in (("train", train), ("test", test)):
         save_features(data, tmp_path / f"{name}.h5")
     left = [CachedFeatures(tmp_path / f"{name}.h5") for name in ("train", "test")]
@@ -72,7 +66,7 @@ def test_a_set_on_disk_is_loaded(tmp_path):
 
 
 def test_noise_has_none_even_where_any_labels_can_be_learnt_by_heart():
-    train, test = make(80, 300, signal=0, seed=0), make(400, 300, signal=0, seed=1)
+    train, test = clouds(80, 0, d=300, apart=0, classes=CLASSES), clouds(400, 1, d=300, apart=0, classes=CLASSES)
     found = selectivity(train, test, permutations=11, strengths=[1e-3])
     assert found.memorised > 0.99
     assert abs(found.value) < 0.08
@@ -81,13 +75,13 @@ def test_noise_has_none_even_where_any_labels_can_be_learnt_by_heart():
 
 @pytest.mark.parametrize("permutations", [0, 2])
 def test_there_must_be_a_median(permutations):
-    train = make(8, 6, signal=1, seed=0)
+    train = clouds(8, 0, d=6, apart=1, classes=CLASSES)
     with pytest.raises(InputError, match="`permutations` must be an odd number"):
         selectivity(train, train, permutations=permutations)
 
 
 def test_shuffling_permutes_labels_only():
-    features = FeatureSet(torch.eye(6), torch.tensor([0, 0, 0, 1, 1, 1]), ("a", "b"), tuple("abcdef"), "l", "f")
+    features = FeatureSet.from_arrays(torch.eye(6), [0, 0, 0, 1, 1, 1])
     mixed = shuffled(features, seed=1)
     torch.testing.assert_close(mixed.features, features.features)
     torch.testing.assert_close(mixed.labels.sort().values, features.labels)

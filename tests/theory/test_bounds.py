@@ -1,6 +1,8 @@
 """Bounds: terms by hand and by scipy, certificates that hold, estimates that say what they are."""
 
 import math
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,7 +11,6 @@ from scipy.stats import binomtest
 
 from frozenkit import (
     CachedFeatures,
-    FeatureSet,
     domain_bound,
     fit_probe,
     holdout_bound,
@@ -22,18 +23,9 @@ from frozenkit import (
 from frozenkit.errors import DataError, InputError
 from frozenkit.theory.bounds import Bound
 from frozenkit.theory.pac_bayes import kl_inverse
+from tests import toy
 
-CLASSES = ("a", "b", "c")
-
-
-def clouds(n: int, seed: int, *, d: int = 6, apart: float = 2.0, shift: float = 0.0, prefix: str = "") -> FeatureSet:
-    """Three unit Gaussians, `apart` along their own axes; all moved by `shift` along the last."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(3, (n,), generator=generator)
-    x = torch.randn(n, d, generator=generator)
-    x[torch.arange(n), labels] += apart
-    x[:, -1] += shift
-    return FeatureSet(x, labels, CLASSES, tuple(f"{prefix}{seed}-{i}" for i in range(n)), "pool", "")
+clouds = partial(toy.clouds, apart=2.0, drawn=True)
 
 
 def significantly_above(violations: int, trials: int, delta: float) -> bool:
@@ -99,7 +91,7 @@ def test_the_published_expression_does_not_depend_on_units():
 def test_one_tiny_column_more_does_not_move_the_published_expression():
     data = clouds(200, 0, d=50)
     tiny = 1e-4 * torch.randn(200, 1, generator=torch.Generator().manual_seed(1))
-    more = FeatureSet(torch.cat([data.features, tiny], 1), data.labels, CLASSES, data.ids, "pool", "")
+    more = replace(data, features=torch.cat([data.features, tiny], 1))
     before, after = (linear_probe_bound(fit_probe(d, strengths=[0.01]).head, d) for d in (data, more))
     assert after.terms["‖w‖²·Var/m"] == pytest.approx(before.terms["‖w‖²·Var/m"], rel=1.1 / 50)  # d is one larger
 
@@ -183,9 +175,9 @@ def test_without_a_shift_the_divergence_is_about_nothing():
 
 def test_labels_that_contradict_each_other_show_in_lambda():
     source, target = clouds(400, 0), clouds(400, 2)
-    turned = FeatureSet(target.features, (target.labels + 1) % 3, CLASSES, target.ids, "pool", "")
+    turned = replace(target, labels=(target.labels + 1) % 3)
     rest = clouds(300, 3)
-    rest_turned = FeatureSet(rest.features, (rest.labels + 1) % 3, CLASSES, rest.ids, "pool", "")
+    rest_turned = replace(rest, labels=(rest.labels + 1) % 3)
     found = domain_bound(source, clouds(300, 1), turned, rest_turned)
     assert found.terms["half the divergence"] < 0.1
     assert found.terms["λ"] > 0.8  # no one head serves both
@@ -196,7 +188,7 @@ def test_labels_that_contradict_each_other_show_in_lambda():
 
 
 def test_sets_on_disk_and_arrays_give_what_sets_in_memory_give(tmp_path):
-    sets = {name: clouds(60, seed, prefix=name) for seed, name in enumerate(("a", "b", "c", "d"))}
+    sets = {name: clouds(60, seed) for seed, name in enumerate(("a", "b", "c", "d"))}
     for name, data in sets.items():
         save_features(data, tmp_path / f"{name}.h5")
     left = {name: CachedFeatures(tmp_path / f"{name}.h5") for name in sets}
@@ -210,8 +202,7 @@ def test_sets_on_disk_and_arrays_give_what_sets_in_memory_give(tmp_path):
     expected = margin_bound(w, sets["a"], margins=MARGINS).terms
     assert margin_bound(w, left["a"], margins=MARGINS).terms == expected
     assert margin_bound(w.numpy(), x, y, margins=MARGINS).terms == expected
-    other = FeatureSet(sets["a"].features, sets["a"].labels, CLASSES, sets["a"].ids, "late", "")
-    save_features(other, tmp_path / "late.h5")
+    save_features(replace(sets["a"], layer="late"), tmp_path / "late.h5")
     with pytest.raises(InputError, match="one feature space: `target_test`"):
         domain_bound(left["a"], left["b"], left["c"], CachedFeatures(tmp_path / "late.h5"))
 
@@ -221,10 +212,10 @@ def test_sets_on_disk_and_arrays_give_what_sets_in_memory_give(tmp_path):
 
 def test_inputs_that_break_an_assumption_name_it():
     data = clouds(60, 0)
-    other = FeatureSet(data.features, data.labels, ("x", "y", "z"), data.ids, "pool", "")
+    other = replace(data, classes=("x", "y", "z"))
     with pytest.raises(InputError, match="one label space: `target_train` must have the classes of `source_train`"):
         domain_bound(data, data, other, other)
-    narrow = FeatureSet(data.features[:, :3], data.labels, CLASSES, data.ids, "pool", "")
+    narrow = replace(data, features=data.features[:, :3])
     with pytest.raises(InputError, match="one feature space: `target_test`"):
         domain_bound(data, data, data, narrow)
     single = data.subset((data.labels == 0).nonzero().squeeze(1))
@@ -233,9 +224,9 @@ def test_inputs_that_break_an_assumption_name_it():
     with pytest.raises(DataError, match="at least 16 images for two halves, got 10"):
         pac_bayes_bound(data.subset(torch.arange(10)))
     with pytest.raises(DataError, match="at least two classes in either half"):
-        pac_bayes_bound(clouds(60, 0).relabel(torch.zeros(60, dtype=torch.int64), CLASSES))
+        pac_bayes_bound(replace(data, labels=torch.zeros(60, dtype=torch.int64)))
     with pytest.raises(InputError, match="no such bound for regression"):
-        pac_bayes_bound(FeatureSet(data.features, data.features[:, 0], (), data.ids, "pool", ""))
+        pac_bayes_bound(replace(data, labels=data.features[:, 0], classes=()))
 
 
 @pytest.mark.parametrize("delta", [0, 1, -0.1, 1.5, math.nan])
@@ -290,7 +281,7 @@ def test_other_inputs_out_of_range():
     for call in (
         lambda: linear_probe_bound(torch.ones(6, 3), bad),
         lambda: margin_bound(torch.ones(6, 3), bad, data.labels, margins=[1.0]),
-        lambda: pac_bayes_bound(FeatureSet(bad, data.labels, CLASSES, data.ids, "pool", "")),
+        lambda: pac_bayes_bound(replace(data, features=bad)),
     ):
         with pytest.raises(DataError, match="must be finite, but row 4"):
             call()

@@ -23,7 +23,7 @@ def gaussian(n: int, d: int, seed: int, shift: float = 0.0, scale: float = 1.0) 
 
 def feature_set(x: Tensor, layer: str = "pool", prefix: str = "") -> FeatureSet:
     ids = tuple(f"{prefix}{i}" for i in range(len(x)))
-    return FeatureSet(x.float(), torch.zeros(len(x), dtype=torch.int64), ("only",), ids, layer, "")
+    return FeatureSet.from_arrays(x, [0] * len(x), classes=["only"], ids=ids, layer=layer)
 
 
 @pytest.mark.parametrize("delta", [0.5, 1.0, 2.0])

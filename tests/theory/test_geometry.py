@@ -20,9 +20,7 @@ from frozenkit.errors import DataError, InputError
 
 
 def feature_set(x: Tensor, labels: list[int] | Tensor, classes: int) -> FeatureSet:
-    labels = torch.as_tensor(labels)
-    names, ids = tuple(f"c{i}" for i in range(classes)), tuple(map(str, range(len(x))))
-    return FeatureSet(x.float(), labels, names, ids, "pool", "")
+    return FeatureSet.from_arrays(x, labels, classes=[f"c{i}" for i in range(classes)], ids=range(len(x)))
 
 
 def gaussian(n: int, d: int, seed: int = 0) -> Tensor:
@@ -172,7 +170,7 @@ def test_what_has_no_geometry():
     with pytest.raises(DataError, match="two classes and more images than classes"):
         class_separation(feature_set(x, [0] * 6, 2))
     with pytest.raises(InputError, match="nothing to separate in regression"):
-        class_separation(FeatureSet(x.float(), x[:, 0].float(), (), tuple("abcdef"), "pool", ""))
+        class_separation(FeatureSet.from_arrays(x, x[:, 0]))
     with pytest.raises(InputError, match=r"`share` must lie in \(0, 1\], got 0"):
         explained_variance(x).n_for(0)
     with pytest.raises(DataError, match="at least one label"):
@@ -191,4 +189,4 @@ def test_what_has_no_geometry():
     with pytest.raises(InputError, match="`features` must be a FeatureSet, or features left on disk"):
         class_separation(x)
     with pytest.raises(InputError, match="a set that has classes; this one has none"):
-        imbalance(FeatureSet(x.float(), x[:, 0].float(), (), tuple("abcdef"), "pool", ""))
+        imbalance(FeatureSet.from_arrays(x, x[:, 0]))

@@ -1,6 +1,7 @@
 """PAC-Bayes: put together as its theorem says, and holding as often as it says."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -8,23 +9,13 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from frozenkit import (
-    FeatureSet,
     pac_bayes_bound,
     ridge_path,
 )
 from frozenkit.theory.pac_bayes import DRAWS, SCALES, STRENGTHS, binary_kl, kl_inverse
+from tests import toy
 
-CLASSES = ("a", "b", "c")
-
-
-def clouds(n: int, seed: int, *, d: int = 6, apart: float = 2.0, shift: float = 0.0, prefix: str = "") -> FeatureSet:
-    """Three unit Gaussians, `apart` along their own axes; all moved by `shift` along the last."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(3, (n,), generator=generator)
-    x = torch.randn(n, d, generator=generator)
-    x[torch.arange(n), labels] += apart
-    x[:, -1] += shift
-    return FeatureSet(x, labels, CLASSES, tuple(f"{prefix}{seed}-{i}" for i in range(n)), "pool", "")
+clouds = partial(toy.clouds, apart=2.0, drawn=True)
 
 
 def significantly_above(violations: int, trials: int, delta: float) -> bool:

@@ -14,25 +14,11 @@ import traitlets
 
 from frozenkit import FeatureSet, FrozenkitError, FrozenkitWarning, HeadLab, few_shot, fit_probe, ridge_path
 from frozenkit.errors import DataError, InputError
-
-
-def features(n=120, d=30, k=3, seed=0, separation=0.6, layer="blocks.6"):
-    centres = torch.randn(k, d, generator=torch.Generator().manual_seed(99)) * separation
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(n) % k
-    x = torch.randn(n, d, generator=generator) + centres[labels]
-    return FeatureSet(x, labels, tuple("abcdefgh"[:k]), tuple(f"{seed}-{i}" for i in range(n)), layer, "")
-
-
-@pytest.fixture
-def lab():
-    lab = HeadLab(features(), features(90, seed=1))
-    yield lab
-    lab.close()
+from tests.toy import overlapping
 
 
 def test_it_begins_with_all_labels_and_the_strength_of_leave_one_out(lab):
-    path = ridge_path(features().features, features().labels)
+    path = ridge_path(overlapping().features, overlapping().labels)
     assert lab.shots is None
     assert lab.strength == float(path.best)
     assert lab.answer["is_best"]
@@ -41,8 +27,8 @@ def test_it_begins_with_all_labels_and_the_strength_of_leave_one_out(lab):
 
 def test_the_answer_is_that_of_a_probe_fitted_by_hand(lab):
     lab.shots = 10
-    train = features().subset(few_shot(features().labels, shots=10, seed=0))
-    test = features(90, seed=1)
+    train = overlapping().subset(few_shot(overlapping().labels, shots=10, seed=0))
+    test = overlapping(90, seed=1)
     strength = lab.strength
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FrozenkitWarning)
@@ -73,7 +59,7 @@ def test_following_returns_to_the_best_strength(lab):
 
 
 def test_a_strength_snaps_to_the_nearest_of_the_path():
-    lab = HeadLab(features(), strengths=[0.01, 0.1, 1.0])
+    lab = HeadLab(overlapping(), strengths=[0.01, 0.1, 1.0])
     lab.strength = 0.04
     assert lab.strength == 0.1
     lab.strength = 1e9
@@ -96,22 +82,22 @@ def test_only_a_new_number_of_labels_fits_anew(lab, monkeypatch):
 
 
 def test_without_test_there_is_no_test_score():
-    lab = HeadLab(features())
+    lab = HeadLab(overlapping())
     assert lab.answer["test"] is None
     assert "test" not in repr(lab)
 
 
 def test_test_labels_choose_nothing():
-    test = features(90, seed=1)
+    test = overlapping(90, seed=1)
     shuffled = test.relabel(test.labels.flip(0), test.classes)
-    a, b = HeadLab(features(), test), HeadLab(features(), shuffled)
+    a, b = HeadLab(overlapping(), test), HeadLab(overlapping(), shuffled)
     assert a.strength == b.strength
     assert a.answer["path"] == b.answer["path"]
     assert a.answer["test"] != b.answer["test"]
 
 
 def test_choices_end_below_the_smallest_class():
-    fs = features()
+    fs = overlapping()
     rows = torch.cat([(fs.labels == 0).nonzero()[:7], (fs.labels > 0).nonzero()]).squeeze(1)
     lab = HeadLab(fs.subset(rows))
     assert lab.shots_choices == [2, 3, 5, None]
@@ -163,15 +149,20 @@ def test_answers_are_plain_json(lab):
 @pytest.mark.parametrize(
     ("train", "test", "error", "message"),
     [
-        (None, features(), InputError, "`train` must come with `test`"),
-        ({"blocks.6": features()}, None, InputError, "must be a FeatureSet, .* got dict of length 1. Take one layer"),
-        (torch.zeros(3, 2), None, InputError, "must be a FeatureSet, .* got Tensor of shape"),
-        (features(), features(d=5), InputError, "`test` must have the width and classes of train"),
-        (features(), features(k=2), InputError, "`test` must have the width and classes of train"),
-        (features().subset(range(0, 120, 3)), None, DataError, "at least two classes, got 1"),
-        (features().subset([0, 3, 6, 1]), None, DataError, "at least two images"),
+        (None, overlapping(), InputError, "`train` must come with `test`"),
         (
-            FeatureSet(torch.zeros(4, 2), torch.zeros(4), (), tuple("abcd"), "l", ""),
+            {"blocks.6": overlapping()},
+            None,
+            InputError,
+            "must be a FeatureSet, .* got dict of length 1. Take one layer",
+        ),
+        (torch.zeros(3, 2), None, InputError, "must be a FeatureSet, .* got Tensor of shape"),
+        (overlapping(), overlapping(d=5), InputError, "`test` must have the width and classes of train"),
+        (overlapping(), overlapping(classes="ab"), InputError, "`test` must have the width and classes of train"),
+        (overlapping().subset(range(0, 120, 3)), None, DataError, "at least two classes, got 1"),
+        (overlapping().subset([0, 3, 6, 1]), None, DataError, "at least two images"),
+        (
+            FeatureSet.from_arrays(torch.zeros(4, 2), torch.zeros(4)),
             None,
             InputError,
             "must have class labels, got regression targets",
@@ -184,8 +175,8 @@ def test_what_does_not_fit_is_said(train, test, error, message):
 
 
 def test_tokens_are_refused_by_name():
-    fs = features()
-    tokens = FeatureSet(fs.features.reshape(120, 2, 15), fs.labels, fs.classes, fs.ids, fs.layer, "")
+    fs = overlapping()
+    tokens = replace(fs, features=fs.features.reshape(120, 2, 15))
     with pytest.raises(FrozenkitError, match=r"must be \(n, d\)"):
         HeadLab(tokens)
 
@@ -195,7 +186,7 @@ def test_tokens_are_refused_by_name():
 
 def test_two_labs_in_one_state_look_alike_and_hold_no_address():
     def shown():
-        lab = HeadLab(features(), features(90, seed=1), shots=5)
+        lab = HeadLab(overlapping(), overlapping(90, seed=1), shots=5)
         data, _ = lab._repr_mimebundle_()
         gc.collect()
         return data["text/plain"], data["text/html"]
@@ -216,7 +207,7 @@ def test_the_stored_summary_follows_the_state(lab):
 
 def test_names_from_data_stay_text():
     hostile = "<img src=x onerror=alert(1)>"
-    page = HeadLab(features(layer=hostile))._repr_html_()
+    page = HeadLab(overlapping(layer=hostile))._repr_html_()
     assert "<img" not in page
     assert "&lt;img" in page
 
@@ -225,14 +216,14 @@ def test_names_from_data_stay_text():
 
 
 def test_each_head_is_the_probe_fitted_by_hand(lab):
-    test = features(90, seed=1)
+    test = overlapping(90, seed=1)
     for head in ("prototype", "knn", "ridge", "softmax"):
         for normalised in (False, True):
             lab.head, lab.normalize = head, normalised
             lab.wait(60)
             train, held = (
                 replace(part, features=torch.nn.functional.normalize(part.features, dim=1)) if normalised else part
-                for part in (features(), test)
+                for part in (overlapping(), test)
             )
             probe = fit_probe(train, head=head)
             assert lab.answer["head"] == head
@@ -249,7 +240,7 @@ def test_a_head_that_takes_longer_is_fitted_beside_the_kernel_and_the_last_answe
     assert "head=ridge" in repr(lab)  # what is shown, not what is asked for
     lab.wait(60)
     assert (lab.answer["head"], lab.answer["chosen_on"]) == ("mlp", "val")
-    assert lab.answer["test"]["accuracy"] == lab.result.score(features(90, seed=1)).accuracy
+    assert lab.answer["test"]["accuracy"] == lab.result.score(overlapping(90, seed=1)).accuracy
     lab.also = "boundary"
     lab.wait(60)
     assert len(lab.answer["extra"]["cells"]) == lab.answer["extra"]["side"] ** 2
@@ -264,5 +255,5 @@ def test_what_was_asked_for_last_is_shown_although_a_slower_head_ends_later(lab)
 
 
 def test_python_ends_while_a_lab_works():
-    code = "from tests.widgets.test_headlab import HeadLab, features; HeadLab(features()).head = 'mlp'"
+    code = "from tests.toy import overlapping; from frozenkit import HeadLab; HeadLab(overlapping()).head = 'mlp'"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -1,25 +1,10 @@
 """What HeadLab shows besides: reliability, boundary, learning curve."""
 
 import pytest
-import torch
 
-from frozenkit import FeatureSet, HeadLab
+from frozenkit import HeadLab
 from frozenkit.errors import InputError
-
-
-def features(n=120, d=30, k=3, seed=0, separation=0.6, layer="blocks.6"):
-    centres = torch.randn(k, d, generator=torch.Generator().manual_seed(99)) * separation
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(n) % k
-    x = torch.randn(n, d, generator=generator) + centres[labels]
-    return FeatureSet(x, labels, tuple("abcdefgh"[:k]), tuple(f"{seed}-{i}" for i in range(n)), layer, "")
-
-
-@pytest.fixture
-def lab():
-    lab = HeadLab(features(), features(90, seed=1))
-    yield lab
-    lab.close()
+from tests.toy import overlapping
 
 
 def test_the_temperature_changes_confidence_and_no_prediction(lab):
@@ -51,7 +36,7 @@ def test_the_learning_curve_fills_in_and_ends_with_all_labels(lab):
 
 
 def test_two_classes_need_no_plane():
-    lab = HeadLab(features(k=2), features(60, k=2, seed=1))
+    lab = HeadLab(overlapping(classes="ab"), overlapping(60, classes="ab", seed=1))
     lab.also = "boundary"
     lab.wait(60)
     assert "a plane needs a third" in lab.error

@@ -2,32 +2,20 @@
 
 import pytest
 import torch
-from PIL import Image
 
 from frozenkit import (
     LayerLab,
     fit_probe,
-    from_torch,
 )
 from frozenkit.errors import DataError, InputError
+from tests.toy import coloured_squares
 
 LAYERS = ["blocks.1", "blocks.4", "blocks.6"]
 
 
-def pictures(n, seed, colours=("red", "blue")):
-    """Squares of two colours, with noise: easy, and quick."""
-    generator = torch.Generator().manual_seed(seed)
-    made = []
-    for i in range(n):
-        base = torch.tensor(Image.new("RGB", (1, 1), colours[i % len(colours)]).getpixel((0, 0)))
-        noisy = (base + torch.randint(-60, 60, (24, 24, 3), generator=generator)).clamp(0, 255).to(torch.uint8)
-        made.append((Image.fromarray(noisy.numpy()), i % len(colours)))
-    return from_torch(made, classes=tuple(colours))
-
-
 @pytest.fixture
 def layerlab(backbone, cache):
-    lab = LayerLab(pictures(24, 0), pictures(16, 1), backbone=backbone, layers=LAYERS, cache=cache)
+    lab = LayerLab(coloured_squares(24, 0), coloured_squares(16, 1), backbone=backbone, layers=LAYERS, cache=cache)
     yield lab
     lab.close()
 
@@ -63,7 +51,11 @@ def test_layerlab_maps_every_shown_picture(layerlab, view):
 def test_layerlab_maps_very_few_pictures_per_class(backbone, cache, each):
     colours = ("red", "blue", "lime")
     lab = LayerLab(
-        pictures(3 * each, 0, colours), pictures(9, 1, colours), backbone=backbone, layers=LAYERS, cache=cache
+        coloured_squares(3 * each, 0, colours),
+        coloured_squares(9, 1, colours),
+        backbone=backbone,
+        layers=LAYERS,
+        cache=cache,
     )
     assert torch.tensor(lab.answer["points"]).shape == (9, 2)
     lab.close()
@@ -88,17 +80,17 @@ def test_layerlab_refuses_what_does_not_fit(layerlab, backbone):
     layerlab.set_state({"chosen": ["nowhere"]})
     assert "at least one of" in layerlab.error
     with pytest.raises(InputError, match="must come with `test`"):
-        LayerLab(test=pictures(4, 0), backbone=backbone)
+        LayerLab(test=coloured_squares(4, 0), backbone=backbone)
     with pytest.raises(InputError, match="classes of train"):
-        LayerLab(pictures(8, 0), pictures(8, 0, ("red", "green")), backbone=backbone)
+        LayerLab(coloured_squares(8, 0), coloured_squares(8, 0, ("red", "green")), backbone=backbone)
     with pytest.raises(InputError, match="data set of pictures"):
         LayerLab([1], [2], backbone=backbone)
     with pytest.raises(DataError, match="two classes"):
-        LayerLab(pictures(8, 0, ("red",)), pictures(8, 0, ("red",)), backbone=backbone)
+        LayerLab(coloured_squares(8, 0, ("red",)), coloured_squares(8, 0, ("red",)), backbone=backbone)
 
 
 def test_two_labs_share_one_cache(backbone, cache):
-    data = pictures(24, 0), pictures(16, 1)
+    data = coloured_squares(24, 0), coloured_squares(16, 1)
     a = LayerLab(*data, backbone=backbone, layers=LAYERS, cache=cache)
     stored = len(cache.entries())
     b = LayerLab(*data, backbone=backbone, layers=LAYERS, cache=cache)
@@ -113,7 +105,11 @@ def test_two_labs_share_one_cache(backbone, cache):
 def test_two_hundred_classes_still_answer(backbone, cache):
     colours = tuple(f"#{(i * 40503) % 0xFFFFFF:06x}" for i in range(200))
     lab = LayerLab(
-        pictures(400, 0, colours), pictures(200, 1, colours), backbone=backbone, layers=LAYERS[:1], cache=cache
+        coloured_squares(400, 0, colours),
+        coloured_squares(200, 1, colours),
+        backbone=backbone,
+        layers=LAYERS[:1],
+        cache=cache,
     )
     assert len(lab.answer["classes"]) == 200
     assert 0 <= lab.answer["now"]["value"] <= 1

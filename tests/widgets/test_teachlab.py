@@ -11,21 +11,10 @@ from frozenkit import (
     LayerLab,
     TeachLab,
     fit_probe,
-    from_torch,
     save_features,
 )
 from frozenkit.errors import DataError, FrozenkitError, InputError
-
-
-def pictures(n, seed, colours=("red", "blue")):
-    """Squares of two colours, with noise: easy, and quick."""
-    generator = torch.Generator().manual_seed(seed)
-    made = []
-    for i in range(n):
-        base = torch.tensor(Image.new("RGB", (1, 1), colours[i % len(colours)]).getpixel((0, 0)))
-        noisy = (base + torch.randint(-60, 60, (24, 24, 3), generator=generator)).clamp(0, 255).to(torch.uint8)
-        made.append((Image.fromarray(noisy.numpy()), i % len(colours)))
-    return from_torch(made, classes=tuple(colours))
+from tests.toy import coloured_squares
 
 
 @pytest.fixture
@@ -203,7 +192,7 @@ def test_teachlab_keeps_what_was_taught_when_it_refuses_a_file(teachlab, tmp_pat
         x = x[:, None].repeat(1, 2, 1)
     if fault == "no probe":
         monkeypatch.setattr("frozenkit.widgets.teachlab.fit_probe", _no_probe(teachlab))
-    save_features(FeatureSet(x, labels, classes, tuple(map(str, range(rows))), layer, ""), tmp_path / "odd.h5")
+    save_features(FeatureSet.from_arrays(x, labels, classes=classes or None, layer=layer), tmp_path / "odd.h5")
     with pytest.raises(FrozenkitError, match=message):
         teachlab.load(tmp_path / "odd.h5")
     teachlab._on_message(teachlab, {"load": str(tmp_path / "odd.h5")}, [])
@@ -217,7 +206,7 @@ def test_teachlab_keeps_what_was_taught_when_it_refuses_a_file(teachlab, tmp_pat
 
 def test_one_example_of_each_class_is_said_or_used(backbone, cache):
     with pytest.raises(DataError, match="at least two pictures"):
-        LayerLab(pictures(2, 0), pictures(2, 1), backbone=backbone, cache=cache)
+        LayerLab(coloured_squares(2, 0), coloured_squares(2, 1), backbone=backbone, cache=cache)
     lab = TeachLab(["red", "blue"], backbone=backbone)
     for k, colour in enumerate(("red", "blue")):
         lab._on_message(lab, {"add": k}, [encoded(colour)])
