@@ -61,8 +61,7 @@ class HeadLab(Lab):
     Example:
         >>> import torch
         >>> x = torch.cat([torch.randn(20, 4, generator=torch.manual_seed(0)) + 3 * c for c in (0, 1)])
-        >>> labels = torch.arange(2).repeat_interleave(20)
-        >>> lab = HeadLab(FeatureSet(x, labels, ("low", "high"), tuple(map(str, range(40))), "layer", ""), shots=5)
+        >>> lab = HeadLab(FeatureSet.from_arrays(x, ["low"] * 20 + ["high"] * 20, layer="layer"), shots=5)
         >>> lab.result.n_train, lab.result.strength == lab.strength
         (10, True)
         >>> lab.shots = None
@@ -235,8 +234,9 @@ class HeadLab(Lab):
     def _snap_strength(self, probe: Probe) -> None:
         """Make the strength one of ridge's path: what leave-one-out chose, or the nearest to what was asked for."""
         if self.head == "ridge":
-            grid = probe.path.strengths
-            self.strength = float(grid[_nearest(grid, float(probe.path.best) if self.follow_best else self.strength)])
+            path = probe.strength_path
+            wanted = float(path.best) if self.follow_best else self.strength
+            self.strength = float(path.strengths[_nearest(path.strengths, wanted)])
 
     def _path(self, probe: Probe) -> dict[str, Any]:
         """The strengths of ridge and where it stands among them; the other heads have none to move."""
