@@ -120,7 +120,7 @@ def scaled_softly(name: str, n: int) -> dict[str, Any]:
     """The two frozen arms, with features scaled as in the newest protocol."""
     backbone = load_backbone(SETTINGS["backbone"], image_size=SETTINGS["image_size"])
     sets = [
-        extract(backbone, part, layers=list(backbone.stages), precision="exact", progress=False)
+        extract_layers(backbone, part, layers=list(backbone.stages), precision="exact", progress=False)
         for part in images_of(name, n)
     ]
     with warnings.catch_warnings():
@@ -240,10 +240,9 @@ def main() -> None:
     content = (None if wanted.anew else recorded.read("gaps.json")) or {"rows": []}
     if wanted.soft:
         for row in content["rows"]:
-            if row["protocol"] != PROTOCOL:
+            if row["protocol"] != PROTOCOL and row["dataset"] in names and row["n"] in wanted.sizes:
                 row["scaled softly"] = scaled_softly(row["dataset"], row["n"])
-        content["settings"] = SETTINGS
-        recorded.write("gaps.json", content)
+                recorded.write("gaps.json", content | {"settings": SETTINGS})
         return
     for name in names:
         if not wanted.published and not there.loc[name, "available"]:
