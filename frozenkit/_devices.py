@@ -1,4 +1,4 @@
-"""Where to compute: the device, and whether it multiplies bfloat16 natively."""
+"""Where to compute, and how exactly: the device, float32 and bfloat16."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
-from frozenkit.errors import InputError
+from frozenkit.errors import InputError, UnknownNameError
+
+PRECISIONS = ("auto", "exact", "fast")
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
@@ -63,6 +65,24 @@ def has_native_bfloat16(device_type: str) -> bool:
         capabilities = torch.backends.cpu.get_cpu_capability()
         return "AVX512" in capabilities and (_cpu_flag("avx512_bf16") or _cpu_flag("amx_bf16"))
     return False
+
+
+def resolve_precision(precision: str, device_type: str, *, training: bool = False) -> str:
+    """``"exact"``, float32 throughout, or ``"fast"``, bfloat16: what `precision` means on this kind of device.
+
+    Args:
+        precision: ``"exact"``; ``"fast"`` where the hardware multiplies bfloat16 natively, else as ``"exact"``; or
+            ``"auto"``, which is the quicker of the two.
+        device_type: Such as ``"cpu"``.
+        training: Whether gradients are computed, too. On a CPU autocast then costs more than bfloat16 saves.
+
+    Raises:
+        UnknownNameError: If `precision` is none of the three.
+    """
+    if not isinstance(precision, str) or precision not in PRECISIONS:
+        raise UnknownNameError("precision", precision, PRECISIONS)
+    is_slower = training and precision == "auto" and device_type == "cpu"
+    return "exact" if precision == "exact" or is_slower or not has_native_bfloat16(device_type) else "fast"
 
 
 def _cpu_flag(flag: str) -> bool:

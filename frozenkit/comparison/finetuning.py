@@ -3,7 +3,9 @@
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext, suppress
+from dataclasses import asdict, dataclass
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from frozenkit._arrays import as_tensor, described, real_number, whole_number
+from frozenkit._arrays import as_tensor, described, real_number
+from frozenkit._devices import full_float32
+from frozenkit._loop import DivergedError, Run, copy_state, train_module
 from frozenkit._progress import progress_bar
 from frozenkit.comparison._checkpoint import Checkpoint
-from frozenkit.comparison._loop import AUGMENTATIONS, Tuning
+from frozenkit.comparison._tuning import Tuning, TuningSettings
 from frozenkit.errors import DataError, InputError, UnknownNameError
 from frozenkit.extraction.cache import FeatureCache
 from frozenkit.extraction.extract import extract, fingerprint_of
@@ -43,7 +47,7 @@ class FineTuned:
         head: The head on its `layer`, in eval mode.
         layer: The layer that the head reads.
         classes: k names.
-        history: One dict an epoch: ``epoch`` (0 is the start), ``lr``, ``train_loss``, ``val_loss``, ``val_score``,
+        history: One dict per epoch: ``epoch`` (0 is the start), ``lr``, ``train_loss``, ``val_loss``, ``val_score``,
             ``seconds``; of the chosen learning rate.
         lr: The learning rate chosen; with one trial, the one that was given.
         trials: Learning rate to its best val score; NaN where the loss was no longer finite.
@@ -101,7 +105,7 @@ class FineTuned:
         return score(self.predict(dataset), dataset.labels, n_classes=len(self.classes), classes=self.classes)
 
     def to_frame(self) -> Any:
-        """A pandas table with one row an epoch."""
+        """A pandas table with one row per epoch."""
         import pandas as pd
 
         return pd.DataFrame(self.history).set_index("epoch")
@@ -158,12 +162,12 @@ def finetune(
         lr: Several learning rates: each is run to its end, and the best on val is kept; if it is the highest or lowest
             of them, the result's `note` says which way to extend. Or one rate, which is several times as quick: it is
             not chosen then, and understates the gap unless it was chosen before.
-        batch_size: Images a step.
+        batch_size: Images per step.
         batch_norm: ``"eval"`` keeps the statistics of pretraining, ``"train"`` renews them (from scratch: needed).
         augment: ``"none"``, ``"flip"`` (left to right, half of the images), or ``"crop"`` (flip, and a shift of up to
             an eighth of the side, reflected at the border).
-        precision: ``"exact"`` is float32, ``"fast"`` bfloat16 autocast; ``"auto"`` is fast on a GPU that multiplies
-            bfloat16, and exact on a CPU, where autocast is slower.
+        precision: As in `extract`: ``"exact"`` is float32, ``"fast"`` bfloat16 autocast where the hardware multiplies
+            it natively, else as ``"exact"``; ``"auto"`` is the quicker, in training on a CPU ``"exact"``.
         patience: Epochs without a better one on val before stopping; None never stops early.
         layer: What the head reads, averaged over positions; default the backbone's. For a fair comparison name the
             layer that the probe reads: what comes after it is left out.
@@ -188,8 +192,9 @@ def finetune(
     """
     given = lr if isinstance(lr, str | bytes) or hasattr(lr, "__len__") else [real_number("lr", lr)]
     rates = [float(rate) for rate in as_tensor(given, "lr").flatten()]
-    seed = whole_number("seed", seed, least=0)
-    _check_settings(rates, epochs, batch_size, batch_norm, augment, precision, patience)
+    if not rates or not all(0 < rate < math.inf for rate in rates):
+        raise InputError(f"`lr` must be positive numbers, got {rates}. Try {LEARNING_RATES}.")
+    settings = TuningSettings(unfreeze, epochs, batch_size, batch_norm, augment, precision, patience, seed)
     if not isinstance(backbone, Backbone):
         raise InputError(f"`backbone` must be a Backbone, got {described(backbone)}. See load_backbone.")
     _check_sets(train, val)
@@ -204,98 +209,95 @@ def finetune(
         n_prefix_tokens=backbone.n_prefix_tokens,
         device=device,
     )
-    run = Tuning(target, head, train, val, unfreeze, epochs, batch_size, batch_norm, augment, precision, seed)
-    settings: dict[str, Any] = {}
+    tuning = Tuning(target, head, train, val, settings)
+    key: dict[str, Any] = {}
     if checkpoint is not None:
-        settings = {
+        key = {
             "frozen": dict(fingerprint_of(backbone, train, layer, precision="exact").ingredients),
             "val": val.digest,
             "start": start if isinstance(start, str) else digest_module(head),
             "rates": rates,
-            "settings": [layer, unfreeze, epochs, batch_size, batch_norm, augment, precision, seed],
+            "settings": asdict(settings),
         }
-    saved = Checkpoint(checkpoint, Fingerprint(settings).digest)
-    total = epochs * len(rates) * len(train)
-    with progress_bar(progress, total, f"fine-tuning {backbone.name}") as advance:
-        best, trials = _train(run, rates, epochs, patience, saved, advance)
-    run.load(best["kept"])
+    saved = Checkpoint(checkpoint, Fingerprint(key).digest)
+    search = _Search.load(saved)
+    with (
+        progress_bar(progress, settings.epochs * len(rates) * len(train), f"fine-tuning {backbone.name}") as advance,
+        nullcontext() if tuning.is_fast else full_float32(),
+    ):
+        val_loss, val_score = tuning.evaluate()
+        begin = {"epoch": 0, "lr": 0.0, "train_loss": math.nan, "val_loss": val_loss, "val_score": val_score}
+        best = search.finish(tuning, rates, saved, advance)
+    tuning.module.load_state_dict(best.best)
     saved.remove()
-    history = tuple(best["history"])
-    best_epoch = int(best["best_epoch"])
-    target.module.eval().requires_grad_(False)
+    tuning.module.eval().requires_grad_(False)
     return FineTuned(
         backbone=target,
-        head=run.head.cpu().eval().requires_grad_(False),
+        head=tuning.head.cpu(),
         layer=layer,
         classes=tuple(train.classes),
-        history=history,
-        lr=best["lr"],
-        trials=trials,
-        best_epoch=best_epoch,
-        val_score=history[best_epoch]["val_score"],
+        history=(begin | {"seconds": 0.0}, *(row | {"lr": best.lr} for row in best.history)),
+        lr=best.lr,
+        trials=search.trials,
+        best_epoch=best.best_epoch,
+        val_score=best.merit[0],
     )
 
 
-def _train(
-    run: Tuning,
-    rates: list[float],
-    epochs: int,
-    patience: int | None,
-    saved: Checkpoint,
-    advance: Callable[[int], None],
-) -> tuple[dict[str, Any], dict[float, float]]:
-    """All epochs at every rate; (the winner's weights and history, rate → its best val score)."""
-    # `best` is the winner so far; `now` is what training goes on from in the middle of a rate.
-    progress: dict[str, Any] = saved.load() or {"trials": {}, "best": None, "now": None}
-    trials: dict[float, float] = progress["trials"]
-    origin = run.state()
-    begin = {"epoch": 0, "lr": 0.0, "train_loss": math.nan, **run.evaluate(), "seconds": 0.0}
-    advance(run.n * epochs * len(trials))
-    for rate in rates:
-        if rate in trials:
-            continue
-        run.restart(rate)
-        if progress["now"] is None:
-            run.load(origin)
-            mine: dict[str, Any] = {"lr": rate, "history": [begin], "best_epoch": 0, "kept": origin}
-        else:
-            mine = progress["now"]["mine"]
-            run.load(progress["now"]["weights"])
-            run.load_optimiser(progress["now"]["optimiser"])
-            advance(run.n * (len(mine["history"]) - 1))
-        for epoch in range(len(mine["history"]), epochs + 1):
-            row = run.epoch(epoch, advance)
-            if _merit(row) == _DIVERGED:
-                break
-            mine["history"].append(row)
-            if mine["best_epoch"] == 0 or _merit(row) > _merit(mine["history"][mine["best_epoch"]]):
-                mine |= {"best_epoch": epoch, "kept": run.state()}
-            progress["now"] = {"mine": mine, "weights": run.state(), "optimiser": run.optimiser_state()}
-            saved.write(progress)
-            if patience is not None and epoch - mine["best_epoch"] >= patience:
-                break
-        trials[rate] = mine["history"][mine["best_epoch"]]["val_score"] if mine["best_epoch"] else math.nan
-        if mine["best_epoch"] and (progress["best"] is None or _final(mine) > _final(progress["best"])):
-            progress["best"] = mine
-        progress["now"] = None
-        saved.write(progress)
-    if progress["best"] is None:
-        raise DataError(f"the loss must stay finite, but did not at any learning rate of {rates}. Try 1e-5.")
-    return progress["best"], trials
+@dataclass
+class _Search:
+    """How far the choice of the learning rate has come.
 
+    Attributes:
+        trials: Finished rate to its best val score.
+        best: The best of the finished runs.
+        now: The run under way, between two epochs.
+    """
 
-_DIVERGED = (-math.inf, -math.inf)
+    trials: dict[float, float]
+    best: Run | None
+    now: Run | None
 
+    @classmethod
+    def load(cls, saved: Checkpoint) -> "_Search":
+        """What was saved last, or the beginning."""
+        content = saved.load() or {"trials": {}, "best": None, "now": None}
+        best, now = (content[name] and Run(**content[name]) for name in ("best", "now"))
+        return cls(content["trials"], best, now)
 
-def _final(run: dict[str, Any]) -> tuple[float, float]:
-    return _merit(run["history"][run["best_epoch"]])
+    def save(self, saved: Checkpoint) -> None:
+        """As plain containers, which need no pickle."""
+        saved.write({"trials": self.trials, "best": self.best and vars(self.best), "now": self.now and vars(self.now)})
 
-
-def _merit(row: dict[str, float]) -> tuple[float, float]:
-    """Val score, then val loss; what is not finite is below everything."""
-    if not math.isfinite(row["train_loss"]) or not math.isfinite(row["val_loss"]):
-        return _DIVERGED
-    return row["val_score"], -row["val_loss"]
+    def finish(self, tuning: Tuning, rates: Sequence[float], saved: Checkpoint, advance: Callable[[int], None]) -> Run:
+        """Train at every rate that is left, each from the same start; the best run of all."""
+        origin, settings = copy_state(tuning.module), tuning.settings
+        advance(len(tuning.train) * settings.epochs * len(self.trials))
+        for rate in rates:
+            if rate in self.trials:
+                continue
+            self.now = run = self.now or Run(rate, weights=origin)
+            advance(len(tuning.train) * len(run.history))
+            with suppress(DivergedError):  # the best of its epochs before still counts
+                train_module(
+                    run,
+                    tuning.module,
+                    tuning.optimiser(rate),
+                    partial(tuning.losses, advance=advance),
+                    partial(tuning.rate, rate),
+                    tuning.evaluate,
+                    epochs=settings.epochs,
+                    patience=settings.patience,
+                    after_epoch=partial(self.save, saved),
+                )
+            self.trials[rate], self.now = run.merit[0] if run.best_epoch else math.nan, None
+            run.weights = run.optimiser = {}
+            if run.best_epoch and (self.best is None or run.merit > self.best.merit):
+                self.best = run
+            self.save(saved)
+        if self.best is None:
+            raise DataError(f"the loss must stay finite, but did not at any learning rate of {rates}. Try 1e-5.")
+        return self.best
 
 
 def _first_head(
@@ -307,35 +309,32 @@ def _first_head(
     seed: int,
     cache: FeatureCache | None,
 ) -> LinearHead:
-    shape = pooled_shape(backbone.trace(), layer, "mean")
     if not isinstance(start, Probe) and (not isinstance(start, str) or start not in STARTS):
         raise UnknownNameError("start", start, STARTS, hint="Or give a fitted linear probe.")
+    if start in ("zero", "random"):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            head = LinearHead(pooled_shape(backbone.trace(), layer, "mean")[0], len(train.classes))
+        if start == "zero":
+            for parameter in head.parameters():
+                nn.init.zeros_(parameter)
+        return head
 
     def features_of(images: ImageDataset) -> FeatureSet:
         return extract(backbone, images, layer=layer, precision="exact", cache=cache, progress=False)
 
-    fitted_on = features_of(train) if start == "probe" or isinstance(start, Probe) else None
-    if start == "probe" and fitted_on is not None:
-        start = fit_probe(fitted_on, val=features_of(val), seed=seed)
-    if isinstance(start, Probe):
-        found = start.head
-        if not isinstance(found, LinearMap) or start.layer != layer or start.classes != tuple(train.classes):
-            raise InputError(
-                f"`start` must be a ridge or softmax probe of {layer!r} with the classes of train, got {start!r}."
-            )
-        if len(start.present) < len(start.classes):
-            raise InputError("`start` must know every class; some had no training image. Use start='zero'.")
-        # Divided by its temperature the probe is calibrated: cross-entropy then has nothing to mend but the features.
-        assert fitted_on is not None
-        temperature = start.temperature * softening(found(fitted_on.features) / start.temperature, fitted_on.labels)
-        return LinearHead.from_map(found.weights / temperature, found.intercept / temperature)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        head = LinearHead(shape[0], len(train.classes))
-    if start == "zero":
-        nn.init.zeros_(head.linear.weight)
-        nn.init.zeros_(head.linear.bias)
-    return head
+    features = features_of(train)
+    probe = start if isinstance(start, Probe) else fit_probe(features, val=features_of(val), seed=seed)
+    linear = probe.head
+    if not isinstance(linear, LinearMap) or probe.layer != layer or probe.classes != tuple(train.classes):
+        raise InputError(
+            f"`start` must be a ridge or softmax probe of {layer!r} with the classes of train, got {probe!r}."
+        )
+    if len(probe.present) < len(probe.classes):
+        raise InputError("`start` must know every class; some had no training image. Use start='zero'.")
+    # Divided by its temperature the probe is calibrated: cross-entropy then has nothing to mend but the features.
+    temperature = probe.temperature * softening(linear(features.features) / probe.temperature, features.labels)
+    return LinearHead.from_map(linear.weights / temperature, linear.intercept / temperature)
 
 
 def softening(logits: Tensor, labels: Tensor, least: float = LEAST_LOSS) -> float:
@@ -364,29 +363,6 @@ def softening(logits: Tensor, labels: Tensor, least: float = LEAST_LOSS) -> floa
         middle = (low + high) / 2
         low, high = (middle, high) if loss(middle) < least else (low, middle)
     return math.exp(high)
-
-
-def _check_settings(
-    rates: list[float],
-    epochs: int,
-    batch_size: int,
-    batch_norm: str,
-    augment: str,
-    precision: str,
-    patience: int | None,
-) -> None:
-    if not rates or not all(0 < rate < math.inf for rate in rates):
-        raise InputError(f"`lr` must be positive numbers, got {rates}. Try {LEARNING_RATES}.")
-    least_one = {"epochs": epochs, "batch_size": batch_size, "patience": 1 if patience is None else patience}
-    for name, value in least_one.items():
-        whole_number(name, value)
-    for name, got, known in (
-        ("batch_norm", batch_norm, ("eval", "train")),
-        ("augment", augment, AUGMENTATIONS),
-        ("precision", precision, ("auto", "exact", "fast")),
-    ):
-        if got not in known:
-            raise UnknownNameError(name, got, known)
 
 
 def _check_sets(train: ImageDataset, val: ImageDataset) -> None:

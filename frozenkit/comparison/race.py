@@ -1,22 +1,24 @@
-"""A race: what an epoch takes when all is trained, when the backbone is frozen, and when it has run once for all."""
+"""What an epoch takes when all is trained, when the backbone is frozen, and when its features are cached."""
 
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from frozenkit.errors import InputError
-from frozenkit.extraction.extract import extract
+from frozenkit._arrays import whole_number
+from frozenkit._loop import mean_loss, run_epoch
+from frozenkit.extraction.extract import decode_batches, extract
 from frozenkit.heads.modules import LinearHead
 from frozenkit.images.dataset import ImageDataset
 from frozenkit.networks.backbone import Backbone
-from frozenkit.networks.layers import pooled_activations
+from frozenkit.networks.layers import pooled_activations, pooled_shape
 
 LANES = ("fine-tuned", "frozen", "frozen, cached")
 
@@ -82,7 +84,7 @@ class Race:
         return max(1, math.floor(self.extraction_seconds / gain) + 1) if gain > 0 else None
 
     def to_frame(self) -> Any:
-        """A pandas table, one row a lane."""
+        """A pandas table, one row per lane."""
         import pandas as pd
 
         rows = [
@@ -118,7 +120,7 @@ def race(
     """Train a linear head three ways on the same images, for real, and time each epoch.
 
     * ``"fine-tuned"``: forward and backward through backbone and head.
-    * ``"frozen"``: forward through the backbone, forward and backward through the head; images are decoded each epoch.
+    * ``"frozen"``: forward through the backbone, forward and backward through the head; images are decode_batches each epoch.
     * ``"frozen, cached"``: the backbone runs once over all images; each epoch is the head's alone.
 
     The given backbone is left as it is: the first lane trains a copy.
@@ -135,81 +137,52 @@ def race(
         A `Race`.
 
     Raises:
-        InputError: If `epochs` or `batch_size` is below 1.
+        InputError: If `epochs` or `batch_size` is no whole number of at least 1, or `seed` none of at least 0.
     """
-    if epochs < 1 or batch_size < 1:
-        raise InputError(f"`epochs` and `batch_size` must be at least 1, got {epochs} and {batch_size}.")
+    epochs, batch_size = whole_number("epochs", epochs), whole_number("batch_size", batch_size)
+    seed = whole_number("seed", seed, least=0)
     layer, trace, device = backbone.default_layer, backbone.trace(), backbone.device
-    labels = torch.as_tensor(train.labels)
-    tell = progress or (lambda *_: None)
+    labels, n = torch.as_tensor(train.labels), len(train)
+    report = progress or (lambda *_: None)
 
-    def pictures(rows: Tensor) -> Tensor:
-        return torch.stack([backbone.preprocess(train[int(i)][0]) for i in rows]).to(device)
+    def run_backbone(module: nn.Module, order: Sequence[Tensor], *, tuned: bool) -> Iterator[Tensor]:
+        for images in decode_batches(backbone.preprocess, train, [rows.tolist() for rows in order]):
+            with torch.set_grad_enabled(tuned):
+                features = pooled_activations(module, images.to(device), [layer], "mean", trace)[layer]
+            yield features
 
-    def features(module: nn.Module, rows: Tensor) -> Tensor:
-        return pooled_activations(module, pictures(rows), [layer], "mean", trace)[layer]
+    def run_lane(
+        name: str, compute: Callable[[Sequence[Tensor]], Iterator[Tensor]], tuned: Iterable[nn.Parameter] = ()
+    ) -> Lane:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            head = LinearHead(pooled_shape(trace, layer, "mean")[0], int(labels.max()) + 1).to(device)
+        # The backbone gently: what was learnt in pretraining must survive the first steps of a new head.
+        optimiser = torch.optim.AdamW([{"params": head.parameters(), "lr": 1e-3}, {"params": tuned, "lr": 1e-4}])
 
-    tuned = copy.deepcopy(backbone.module).eval().requires_grad_(True)
-    lanes = [_run("fine-tuned", lambda rows: features(tuned, rows), tuned, labels, epochs, batch_size, seed, tell)]
+        def losses(epoch: int) -> Iterator[tuple[Tensor, int]]:
+            done, generator = epoch * n, torch.Generator().manual_seed(seed + epoch)
+            order = torch.randperm(n, generator=generator).split(batch_size)
+            for rows, x in zip(order, compute(order), strict=True):
+                yield mean_loss(head(x), labels[rows].to(device)), len(rows)
+                done += len(rows)
+                report(name, done, epochs * n)
 
-    def frozen(rows: Tensor) -> Tensor:
-        with torch.no_grad():
-            return features(backbone.module, rows)
+        seconds, means = [], []
+        for epoch in range(epochs):
+            start = time.perf_counter()
+            means.append(run_epoch(optimiser, losses(epoch)))
+            seconds.append(time.perf_counter() - start)
+        return Lane(name, tuple(seconds), tuple(means))
 
-    lanes.append(_run("frozen", frozen, None, labels, epochs, batch_size, seed, tell))
+    copied = copy.deepcopy(backbone.module).eval().requires_grad_(True)
+    lanes = [
+        run_lane(LANES[0], partial(run_backbone, copied, tuned=True), copied.parameters()),
+        run_lane(LANES[1], partial(run_backbone, backbone.module, tuned=False)),
+    ]
     start = time.perf_counter()
-    extracted = extract(
-        backbone, train, layer=layer, precision="exact", progress=lambda *step: tell("extraction", *step)
-    )
-    stored = extracted.features.to(device)
+    extracted = extract(backbone, train, layer=layer, precision="exact", progress=partial(report, "extraction"))
+    features = extracted.features.to(device)
     once = time.perf_counter() - start
-    lanes.append(_run(LANES[2], lambda rows: stored[rows], None, labels, epochs, batch_size, seed, tell))
+    lanes.append(run_lane(LANES[2], lambda order: (features[rows] for rows in order)))
     return Race(tuple(lanes), once, len(train), f"{backbone.name}, {backbone.image_size} px")
-
-
-def _run(
-    name: str,
-    features: Callable[[Tensor], Tensor],
-    trained: nn.Module | None,
-    labels: Tensor,
-    epochs: int,
-    batch_size: int,
-    seed: int,
-    tell: Callable[[str, int, int], None],
-) -> Lane:
-    """One lane: `features` of some rows, then the head's forward and backward, and through `trained` where given."""
-    n, k = len(labels), int(labels.max()) + 1
-    head: nn.Module | None = None
-    optimiser: torch.optim.Optimizer | None = None
-    seconds, losses = [], []
-    for epoch in range(epochs):
-        start, total = time.perf_counter(), 0.0
-        for done, rows in _batches(n, batch_size, seed + epoch):
-            x = features(rows)
-            if head is None:
-                with torch.random.fork_rng(devices=[]):
-                    torch.manual_seed(seed)
-                    head = LinearHead(x.shape[1], k).to(x.device)
-                groups: list[dict[str, Any]] = [{"params": list(head.parameters()), "lr": 1e-3}]
-                if trained is not None:
-                    # Gently: what was learnt in pretraining must survive the first steps of a new head.
-                    groups.append({"params": list(trained.parameters()), "lr": 1e-4})
-                optimiser = torch.optim.AdamW(groups)
-            assert optimiser is not None
-            loss = nn.functional.cross_entropy(head(x), labels[rows].to(x.device))
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            total += float(loss.detach()) * len(rows)
-            tell(name, epoch * n + done, epochs * n)
-        seconds.append(time.perf_counter() - start)
-        losses.append(total / n)
-    return Lane(name, tuple(seconds), tuple(losses))
-
-
-def _batches(n: int, size: int, seed: int) -> Iterator[tuple[int, Tensor]]:
-    """(images done after it, rows) in a seeded order."""
-    done = 0
-    for rows in torch.randperm(n, generator=torch.Generator().manual_seed(seed)).split(size):
-        done += len(rows)
-        yield done, rows

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from frozenkit._arrays import described
-from frozenkit._devices import full_float32, has_native_bfloat16
+from frozenkit._devices import full_float32, resolve_precision
 from frozenkit._progress import progress_bar
 from frozenkit.errors import ActivationError, CacheError, CacheMissError, FrozenkitWarning, InputError
 from frozenkit.extraction._file import PartFile
@@ -185,7 +185,7 @@ def _extract(
     threads = _decode_threads(workers, backbone.device.type)
     if lazy and cache is None:
         raise InputError("`lazy=True` leaves features on disk, so it needs `cache=FeatureCache()`.")
-    resolved = _resolve_precision(precision, backbone.device.type)
+    resolved = resolve_precision(precision, backbone.device.type)
     storage = cache.storage if cache else "float32"
     if isinstance(dataset, ImageDataset):
         dataset = dataset.pinned()  # one digest from here on, even if another thread takes a newer one meanwhile
@@ -353,7 +353,7 @@ def fingerprint_of(
     Raises:
         InputError: If preprocessing is random, or if preprocessing or network do not take the fixed images.
     """
-    resolved = _resolve_precision(precision, backbone.device.type)
+    resolved = resolve_precision(precision, backbone.device.type)
     storage = cache.storage if cache else storage
     return _fingerprints(backbone, dataset, [layer], pooling, resolved, storage, cache)[layer]
 
@@ -417,12 +417,6 @@ def _probe(backbone: Backbone, layers: Sequence[str], pooling: str) -> tuple[str
         f"`preprocess` and the network must take any RGB image, but a test image of {square[0]}×{square[1]} pixels gave"
         f" {type(reason).__name__}: {reason}. Mend that, or extract without a cache."
     ) from reason
-
-
-def _resolve_precision(precision: str, device_type: str) -> str:
-    if precision not in ("exact", "fast", "auto"):
-        raise InputError(f"`precision` must be 'exact', 'fast' or 'auto', got {precision!r}.")
-    return "fast" if precision != "exact" and has_native_bfloat16(device_type) else "exact"
 
 
 def _decode_threads(workers: int | str, device_type: str) -> int:

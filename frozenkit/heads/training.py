@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from frozenkit._arrays import check_finite, described, r_squared, whole_number
+from frozenkit._arrays import check_finite, described, real_number, whole_number
 from frozenkit._devices import resolve_device
+from frozenkit._loop import Run, adamw, cosine, judge, mean_loss, train_module
 from frozenkit.errors import DataError, InputError
 from frozenkit.features import FeatureSet, check_apart, expect_set
 
@@ -21,8 +22,8 @@ class TrainLog:
     """What happened while a head was trained.
 
     Attributes:
-        head: The trained head, with the parameters of its best epoch, in eval mode, on the device it came on.
-        history: One dict an epoch: ``epoch`` (from 1), ``lr``, ``train_loss``, ``val_loss``, ``val_score``.
+        head: The trained copy, with the parameters of its best epoch, in eval mode, on the device the head came on.
+        history: One dict per epoch: ``epoch`` (from 1), ``lr``, ``train_loss``, ``val_loss``, ``val_score``.
         best_epoch: The epoch whose parameters were kept: highest val score, then lowest val loss, then the earliest.
         best_score: Accuracy on val in that epoch; R² in regression. Having been chosen by, it flatters; test does not.
         stopped_early: Whether `patience` ended the training.
@@ -35,7 +36,7 @@ class TrainLog:
     stopped_early: bool
 
     def to_frame(self) -> Any:
-        """A pandas table with one row an epoch."""
+        """A pandas table with one row per epoch."""
         import pandas as pd
 
         return pd.DataFrame(self.history).set_index("epoch")
@@ -65,11 +66,11 @@ def train_head(
     device: str | torch.device = "auto",
     progress: Callable[[dict[str, float]], object] | None = None,
 ) -> TrainLog:
-    """Trains a head in place with AdamW on a cosine schedule, and keeps the epoch that is best on val.
+    """Train a copy of a head with AdamW on a cosine schedule, and keep the epoch that is best on val.
 
-    The loss is cross-entropy for integer labels and ½·squared error for float ones. The same seed gives the same head;
-    torch's global random state is as before afterwards. Features are taken as they are: standardise them where the
-    head does not normalise.
+    The loss is cross-entropy for integer labels and ½·squared error for float ones. The given head is left as it is; it
+    and the same seed give the same trained head, and torch's global random state is as before afterwards. Features are
+    taken as they are: standardise them where the head does not normalise.
 
     Args:
         head: Any ``nn.Module`` from (b, d), or (b, t, d), to (b, k).
@@ -78,14 +79,14 @@ def train_head(
         epochs: At most so many passes, ≥ 1.
         lr: Step size at the start, > 0; it falls to 0 along half a cosine.
         weight_decay: AdamW's, ≥ 0, on every parameter with two dimensions or more; biases and norms go free.
-        batch_size: Rows a step, ≥ 1.
+        batch_size: Rows per step, ≥ 1.
         patience: Epochs without a better one on val before stopping; None never stops early.
         seed: Of the order of rows, and of dropout. The head's first parameters are the caller's.
         device: Where to train; ``"auto"`` takes a GPU if there is one.
         progress: Called with the history row of each epoch as it ends.
 
     Returns:
-        A `TrainLog`; its ``head`` is the one given.
+        A `TrainLog`; its ``head`` is the trained copy.
 
     Raises:
         InputError: If `head` is no module, has nothing to train or not one output per class; if a setting is out of
@@ -110,70 +111,53 @@ def train_head(
     epochs, batch_size = whole_number("epochs", epochs), whole_number("batch_size", batch_size)
     patience = None if patience is None else whole_number("patience", patience)
     seed = whole_number("seed", seed, least=0)
+    lr, weight_decay = real_number("lr", lr), real_number("weight_decay", weight_decay)
     _check_rates(lr, weight_decay)
     _check_sets(train, val)
-    place = resolve_device(device)
-    home = next((p.device for p in head.parameters()), torch.device("cpu"))
-    was_training = head.training
-    free = [p for p in head.parameters() if p.requires_grad]
-    if not free:
+    target = resolve_device(device)
+    given_on = next((p.device for p in head.parameters()), torch.device("cpu"))
+    if not any(p.requires_grad for p in head.parameters()):
         raise InputError("`head` must have parameters to train, got none with requires_grad.")
     check_outputs(head, train)
-    is_regression = train.labels.is_floating_point()
-    history: list[dict[str, float]] = []
-    best: tuple[float, float] = (-math.inf, -math.inf)
-    kept, best_epoch, finished = copy.deepcopy(head.state_dict()), 0, False
-    cuda = [place] if place.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):
+    trained = copy.deepcopy(head).to(target)
+    order = torch.Generator().manual_seed(seed)
+
+    def losses(epoch: int) -> Iterator[tuple[Tensor, int]]:
+        trained.train()
+        for x, y in _shuffled(train, batch_size, order, target):
+            yield mean_loss(trained(x), y), len(y)
+
+    def evaluate() -> tuple[float, float]:
+        trained.eval()
+        parts = (x for x, _ in val.batches(4096)) if hasattr(val, "batches") else val.features.split(4096)
+        return judge((trained(x.float().to(target)) for x in parts), val.labels)
+
+    def report() -> None:
+        if progress is not None:
+            progress(_shown(run.history[-1]))
+
+    run = Run(lr)
+    with torch.random.fork_rng(devices=[target] if target.type == "cuda" else []):
         torch.manual_seed(seed)
-        try:
-            head.to(place)
-            groups = [
-                {"params": [p for p in free if p.ndim >= 2], "weight_decay": weight_decay},
-                {"params": [p for p in free if p.ndim < 2], "weight_decay": 0.0},
-            ]
-            optimiser = torch.optim.AdamW(groups, lr=lr)
-            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs)
-            order = torch.Generator().manual_seed(seed)
-            for epoch in range(1, epochs + 1):
-                rate = float(schedule.get_last_lr()[0])
-                head.train()
-                total, seen = torch.zeros((), device=place), 0
-                for x, y in _shuffled(train, batch_size, order, place):
-                    optimiser.zero_grad(set_to_none=True)
-                    loss = _loss(head(x), y)
-                    loss.backward()
-                    optimiser.step()
-                    total += loss.detach() * len(y)
-                    seen += len(y)
-                schedule.step()
-                val_loss, val_score = _evaluate(head, val, place, is_regression)
-                row = {
-                    "epoch": epoch,
-                    "lr": rate,
-                    "train_loss": float(total) / seen,
-                    "val_loss": val_loss,
-                    "val_score": val_score,
-                }
-                if not math.isfinite(row["train_loss"]) or not math.isfinite(val_loss):
-                    raise DataError(
-                        f"the loss must stay finite, but epoch {epoch} gave {row['train_loss']} on train "
-                        f"and {val_loss} on val. Look for NaN in the features, standardise them, or lower `lr`."
-                    )
-                history.append(row)
-                if (val_score, -val_loss) > best:
-                    best, best_epoch = (val_score, -val_loss), epoch
-                    kept = copy.deepcopy(head.state_dict())
-                if progress is not None:
-                    progress(dict(row))
-                if patience is not None and epoch - best_epoch >= patience and epoch < epochs:
-                    break
-            finished = True
-        finally:
-            head.load_state_dict(kept)  # after an error, too: the best so far, or what was given
-            head.to(home)
-            head.train(was_training and not finished)
-    return TrainLog(head, tuple(history), best_epoch, best[0], len(history) < epochs)
+        train_module(
+            run,
+            trained,
+            adamw((p for p in trained.parameters() if p.requires_grad), lr, weight_decay),
+            losses,
+            lambda epoch, batch: cosine(lr, epoch - 1, epochs),
+            evaluate,
+            epochs=epochs,
+            patience=patience,
+            after_epoch=report,
+        )
+    trained.load_state_dict(run.best)
+    history = tuple(map(_shown, run.history))
+    return TrainLog(trained.to(given_on).eval(), history, run.best_epoch, run.merit[0], len(history) < epochs)
+
+
+def _shown(row: dict[str, float]) -> dict[str, float]:
+    """A row of the loop without its seconds: the same seed gives the same history."""
+    return {name: value for name, value in row.items() if name != "seconds"}
 
 
 def _shuffled(data: Any, size: int, order: torch.Generator, place: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
@@ -185,28 +169,6 @@ def _shuffled(data: Any, size: int, order: torch.Generator, place: torch.device)
         else:
             x, y = data.rows(part), data.labels[part]
         yield x.float().to(place), y.to(place)
-
-
-def _evaluate(head: nn.Module, val: Any, place: torch.device, is_regression: bool) -> tuple[float, float]:
-    """Mean loss, and accuracy or R², on val."""
-    head.eval()
-    rows = val.batches(4096) if hasattr(val, "batches") else zip(val.features.split(4096), val.labels.split(4096))
-    outputs, labels = [], []
-    with torch.no_grad():
-        for x, y in rows:
-            outputs.append(head(x.float().to(place)).cpu())
-            labels.append(y.cpu())
-    out, y = torch.cat(outputs), torch.cat(labels)
-    loss = float(_loss(out, y))
-    if not is_regression:
-        return loss, float((out.argmax(1) == y).double().mean())
-    return loss, r_squared(out, y)
-
-
-def _loss(output: Tensor, labels: Tensor) -> Tensor:
-    if labels.is_floating_point():
-        return nn.functional.mse_loss(output.reshape(labels.shape), labels) / 2
-    return nn.functional.cross_entropy(output, labels)
 
 
 def _check_rates(lr: float, weight_decay: float) -> None:

@@ -4,7 +4,6 @@ Each ``fit_`` function takes train features and labels, val ones or None, and re
 test data.
 """
 
-import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -142,10 +141,9 @@ def fit_module(train: FeatureSet, val: FeatureSet | None, head: nn.Module, seed:
     if val is None:
         train, val = _carve(train, seed)
     scaler = Scaler(train.features, scale)
-    trained = copy.deepcopy(head)
     scaled = [replace(part, features=scaler(part.features)) for part in (train, val)]
-    log = train_head(trained, scaled[0], scaled[1], seed=seed)
-    module = nn.Sequential(scaler, trained).eval().cpu()
+    log = train_head(head, scaled[0], scaled[1], seed=seed)
+    module = nn.Sequential(scaler, log.head).eval().cpu()
     return Fit(module, "val", _quality(module, (val.features, val.labels)), log=log)
 
 

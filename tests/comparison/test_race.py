@@ -57,7 +57,7 @@ def test_what_progress_raises_ends_the_race(backbone):
         race(backbone, load_dataset("digits", limit=20), progress=stop)
 
 
-@pytest.mark.parametrize("settings", [{"epochs": 0}, {"batch_size": 0}])
+@pytest.mark.parametrize("settings", [{"epochs": 0}, {"batch_size": 0}, {"epochs": 1.5}, {"seed": -1}])
 def test_settings_must_be_positive(backbone, settings):
-    with pytest.raises(InputError, match="must be at least 1"):
+    with pytest.raises(InputError, match="must be a whole number of at least [01], got"):
         race(backbone, load_dataset("digits", limit=20), **settings)

@@ -196,7 +196,7 @@ def test_every_change_of_data_layer_pooling_precision_and_storage_misses(tmp_pat
 
     keys = [key(), key(layer="norm"), key(pooling="max"), key(storage="float16"), key(storage="bfloat16")]
     keys += [key(Counted(**change)) for change in DATA.values()]
-    monkeypatch.setattr("frozenkit.extraction.extract.has_native_bfloat16", lambda kind: True)
+    monkeypatch.setattr("frozenkit._devices.has_native_bfloat16", lambda kind: True)
     keys += [key(precision="fast")]
     assert len(set(keys)) == len(keys) == 12
     assert key(precision="fast") == key(precision="auto")
