@@ -120,7 +120,7 @@ def race(
     """Train a linear head three ways on the same images, for real, and time each epoch.
 
     * ``"fine-tuned"``: forward and backward through backbone and head.
-    * ``"frozen"``: forward through the backbone, forward and backward through the head; images are decode_batches each epoch.
+    * ``"frozen"``: forward through the backbone, forward and backward through the head; images are decoded each epoch.
     * ``"frozen, cached"``: the backbone runs once over all images; each epoch is the head's alone.
 
     The given backbone is left as it is: the first lane trains a copy.

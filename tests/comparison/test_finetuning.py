@@ -5,11 +5,13 @@ import math
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from frozenkit import assert_frozen, extract, finetune, fit_probe, from_torch, load_backbone, load_dataset, split
+from frozenkit.comparison._checkpoint import Checkpoint
 from frozenkit.comparison.finetuning import LEARNING_RATES, LEAST_LOSS, softening
 from frozenkit.errors import CacheError, DataError, InputError, UnknownNameError
 from frozenkit.networks.backbone import Backbone
@@ -110,6 +112,35 @@ def test_an_interruption_leaves_no_trace(backbone, sets, tmp_path):
     assert list(place.parent.iterdir()) == []
 
 
+def test_killed_after_any_write_it_ends_the_same(backbone, sets, tmp_path, monkeypatch):
+    """Seen to fail after the epoch that uses the patience up: one epoch more was trained."""
+    settings = {"epochs": 4, "lr": [1e-12, 3e-4], "patience": 1, "start": "probe", "batch_size": np.int64(43)}
+    whole = tuned(backbone, sets, **settings)
+    write, place = Checkpoint.write, tmp_path / "tuning.pt"
+    for last in range(1, 99):
+        writes = 0
+
+        def write_and_die(self, content, last=last):
+            nonlocal writes
+            write(self, content)
+            writes += 1
+            if writes == last:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(Checkpoint, "write", write_and_die)
+        try:
+            tuned(backbone, sets, **settings, checkpoint=place)
+        except KeyboardInterrupt:
+            monkeypatch.setattr(Checkpoint, "write", write)
+            resumed = tuned(backbone, sets, **settings, checkpoint=place)
+            same_weights(resumed, whole)
+            assert (resumed.trials, resumed.lr) == (whole.trials, whole.lr)
+            assert len(resumed.history) == len(whole.history)
+        else:
+            break
+    assert last > 5
+
+
 def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(backbone, sets, tmp_path):
     place = tmp_path / "tuning.pt"
 
@@ -121,6 +152,8 @@ def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(backbone, sets,
         tuned(backbone, sets, checkpoint=place, progress=stop)
     with pytest.raises(CacheError, match="other images, another backbone or other settings"):
         tuned(backbone, sets, checkpoint=place, seed=1)
+    with pytest.raises(CacheError, match="other settings"):
+        tuned(backbone, sets, checkpoint=place, patience=1)
 
     def preprocessing(shift):
         usual = backbone.preprocess

@@ -10,7 +10,9 @@ from frozenkit.heads.modules import LinearHead
 
 def tuning(**settings):
     images = load_dataset("emoji-google", limit=43)
-    return Tuning(load_backbone(image_size=32, device="cpu"), LinearHead(1280, 5), images, images, TuningSettings(**settings))
+    return Tuning(
+        load_backbone(image_size=32, device="cpu"), LinearHead(1280, 5), images, images, TuningSettings(**settings)
+    )
 
 
 def test_the_schedule_warms_up_and_falls_to_nothing():
