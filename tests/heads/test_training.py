@@ -1,7 +1,6 @@
 """Training a head: it learns, keeps the best epoch, and leaves alone what it was given."""
 
 import copy
-
 from dataclasses import replace
 
 import pytest
