@@ -233,8 +233,8 @@ class HeadLab(Lab):
 
     def _snap_strength(self, probe: Probe) -> None:
         """Make the strength one of ridge's path: what leave-one-out chose, or the nearest to what was asked for."""
-        if self.head == "ridge":
-            path = probe.strength_path
+        path = probe.strength_path
+        if self.head == "ridge" and isinstance(path, RidgePath):
             wanted = float(path.best) if self.follow_best else self.strength
             self.strength = float(path.strengths[_nearest(path.strengths, wanted)])
 
