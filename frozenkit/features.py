@@ -36,8 +36,8 @@ class FeatureSet:
         DataError: If shapes, dtypes, labels or ids do not fit together.
 
     Example:
-        >>> labels = torch.tensor([0, 0, 1, 1])
-        >>> fs = FeatureSet(torch.eye(4), labels, ("cat", "dog"), ("a", "b", "c", "d"), "avgpool", "")
+        >>> labels, ids = ["cat", "cat", "dog", "dog"], ["a", "b", "c", "d"]
+        >>> fs = FeatureSet.from_arrays(torch.eye(4), labels, ids=ids, layer="avgpool")
         >>> fs
         FeatureSet(4 images × 4 features, 2 classes, layer='avgpool')
         >>> fs.subset([2, 3]).ids
@@ -244,8 +244,8 @@ def combine(sets: Mapping[str, FeatureSet], how: str = "concat") -> FeatureSet:
             unknown.
 
     Example:
-        >>> a = FeatureSet(torch.zeros(2, 3), torch.tensor([0, 1]), ("x", "y"), ("1", "2"), "early", "")
-        >>> b = FeatureSet(torch.ones(2, 5), torch.tensor([0, 1]), ("x", "y"), ("1", "2"), "late", "")
+        >>> a = FeatureSet.from_arrays(torch.zeros(2, 3), ["x", "y"], ids=["1", "2"], layer="early")
+        >>> b = FeatureSet.from_arrays(torch.ones(2, 5), ["x", "y"], ids=["1", "2"], layer="late")
         >>> combine({"early": a, "late": b})
         FeatureSet(2 images × 8 features, 2 classes, layer='early+late')
     """
@@ -299,8 +299,7 @@ def reduce(
         DataError: If a row is not finite; the message names it.
 
     Example:
-        >>> x = torch.tensor([[0., 0.], [2., 2.], [4., 4.]])
-        >>> fs = FeatureSet(x, torch.tensor([0, 0, 1]), ("a", "b"), ("1", "2", "3"), "l", "")
+        >>> fs = FeatureSet.from_arrays([[0.0, 0.0], [2.0, 2.0], [4.0, 4.0]])
         >>> reduce(fs, n_features=1)[0].features.abs().squeeze().round(decimals=3)
         tensor([2.8280, 0.0000, 2.8280])
     """

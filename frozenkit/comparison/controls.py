@@ -141,13 +141,12 @@ def raw_pixels(*sets: ImageDataset) -> tuple[FeatureSet, ...]:
     rows = [_pixels(images, target if resize else None) for images in sets]
     grey = all((x[..., :1] == x).all() for x in rows)
     return tuple(
-        FeatureSet(
-            (x[..., :1] if grey else x).flatten(1).float() / 255,
-            torch.as_tensor(images.labels),
-            tuple(images.classes),
-            tuple(images.ids),
-            "pixels",
-            "",
+        FeatureSet.from_arrays(
+            (x[..., :1] if grey else x).flatten(1) / 255,
+            images.labels,
+            classes=images.classes,
+            ids=images.ids,
+            layer="pixels",
         )
         for x, images in zip(rows, sets)
     )

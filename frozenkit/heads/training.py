@@ -96,10 +96,8 @@ def train_head(
 
     Example:
         >>> from frozenkit.features import FeatureSet
-        >>> def points(names):
-        ...     x = torch.tensor([[-1.0], [1.0]]).repeat(len(names) // 2, 1)
-        ...     return FeatureSet(x, (x[:, 0] > 0).long(), ("left", "right"), tuple(names), "layer", "")
-        >>> train_head(nn.Linear(1, 2), points("abcdefgh"), points("ijkl"), lr=0.3).best_score
+        >>> train, val = (FeatureSet.from_arrays([[-1.0], [1.0]] * n, ["left", "right"] * n) for n in (4, 2))
+        >>> train_head(nn.Linear(1, 2), train, val, lr=0.3).best_score
         1.0
 
     References:

@@ -262,8 +262,7 @@ def fit_probe(
 
     Example:
         >>> x = torch.cat([torch.randn(20, 3), torch.randn(20, 3) + 5])
-        >>> labels, ids = torch.arange(40) // 20, tuple(map(str, range(40)))
-        >>> train = FeatureSet(x, labels, ("cat", "dog"), ids, "avgpool", "")
+        >>> train = FeatureSet.from_arrays(x, ["cat"] * 20 + ["dog"] * 20, layer="avgpool")
         >>> probe = fit_probe(train)
         >>> probe.predict(torch.tensor([[5.0, 5.0, 5.0]]))
         tensor([1])

@@ -1,7 +1,7 @@
 """Decision regions: what a head makes of a plane through the features."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -100,8 +100,7 @@ def decision_regions(
     plane = discriminant_plane(train.features, train.labels)
 
     def projected(features: FeatureSet) -> FeatureSet:
-        at = (features.features.double() @ plane).float()
-        return FeatureSet(at, features.labels, features.classes, features.ids, features.layer, "")
+        return replace(features, features=(features.features.double() @ plane).float())
 
     flat, held = projected(train), projected(test)
     both = torch.cat([flat.features, held.features])

@@ -104,9 +104,8 @@ def layer_report(
 
     Example:
         >>> x, y = torch.randn(40, 3), torch.arange(40) % 2
-        >>> def make(z):
-        ...     return FeatureSet(z, y, ("cat", "dog"), tuple(map(str, range(40))), "", "")
-        >>> report = layer_report({"noise": make(x), "signal": make(x + 5 * y[:, None])})
+        >>> layers = {"noise": x, "signal": x + 5 * y[:, None]}
+        >>> report = layer_report({k: FeatureSet.from_arrays(z, y, ids=range(40), layer=k) for k, z in layers.items()})
         >>> report.chosen
         'signal'
     """

@@ -100,9 +100,7 @@ def selectivity(
 
     Example:
         >>> x, y = torch.randn(60, 3), torch.arange(60) % 2
-        >>> def make(z, name):
-        ...     return FeatureSet(z, y, ("cat", "dog"), tuple(f"{name}{i}" for i in range(60)), "", "")
-        >>> train, test = make(x + 5 * y[:, None], "a"), make(torch.randn(60, 3) + 5 * y[:, None], "b")
+        >>> train, test = (FeatureSet.from_arrays(z + 5 * y[:, None], y) for z in (x, torch.randn(60, 3)))
         >>> selectivity(train, test).score.accuracy > 0.9
         True
 

@@ -89,9 +89,9 @@ class TeachLab(Lab):
         """
         if not self._features:
             raise DataError("there is no picture yet: add some of each class.")
-        ids = tuple(f"taught-{i}" for i in range(len(self._features)))
-        x = torch.stack(self._features)
-        return FeatureSet(x, torch.as_tensor(self._labels), tuple(self.classes), ids, self._layer, "")
+        x, labels = torch.stack(self._features), torch.as_tensor(self._labels)
+        ids = [f"taught-{i}" for i in range(len(x))]
+        return FeatureSet.from_arrays(x, labels, classes=self.classes, ids=ids, layer=self._layer)
 
     def add(self, name: str, pictures: Sequence[Image.Image]) -> None:
         """Teach pictures of one class.

@@ -36,7 +36,6 @@ class TestTraining:
         own = (log.head(val.features).argmax(1) == val.labels).double().mean().item()
         assert_close(own, log.best_score)
         assert log.to_frame().index.name == "epoch"
-        assert "best epoch" in repr(log)
 
     def test_the_loss_goes_to_the_softmax_minimum(self):
         train, val = self.sets()

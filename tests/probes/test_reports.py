@@ -6,21 +6,25 @@ from dataclasses import replace
 import pytest
 import torch
 
-from frozenkit import fit_probe, reduce
 from frozenkit.errors import FrozenkitWarning, InputError
 from frozenkit.probes.reports import backbone_report, layer_report, learning_curve, width_curve
 from tests.toy import blobs, clouds
 
 
-def test_each_point_is_a_probe_on_reduced_features():
-    train, test = clouds(120, 0, d=12), clouds(150, 1, d=12)
-    curve = width_curve(train, test, widths=[2, 6], seed=3)
+def test_points_come_by_way_and_width():
+    curve = width_curve(clouds(120, 0, d=12), clouds(150, 1, d=12), widths=[6, 2, 6])
     assert [(p.how, p.n_features) for p in curve.points] == [("pca", 2), ("pca", 6), ("random", 2), ("random", 6)]
-    small, held = reduce(train, test, n_features=6, how="random", seed=3)
-    assert curve.points[3].score.accuracy == fit_probe(small).score(held).accuracy
-    assert curve.full.accuracy == fit_probe(train).score(test).accuracy
     assert curve.to_frame().loc[("pca", 6), "share"] == 0.5
     assert "with all 12 features" in repr(curve)
+
+
+@pytest.mark.parametrize("head", ["knn", "prototype"])
+def test_all_principal_directions_together_change_nothing_for_a_head_that_knows_only_angles(head):
+    curve = width_curve(
+        clouds(120, 0, d=12, apart=1.0), clouds(150, 1, d=12, apart=1.0), widths=[12], how="pca", head=head
+    )
+    torch.testing.assert_close(curve.points[0].score.confusion, curve.full.confusion)
+    assert 0.3 < curve.full.accuracy < 0.9
 
 
 def test_two_principal_directions_hold_three_classes_and_one_does_not():
@@ -93,4 +97,3 @@ def test_a_learning_curve_rises_over_distinct_draws():
     assert frame.loc[("ridge", 2), "lowest"] < frame.loc[("ridge", 2), "highest"]
     assert frame.loc[("ridge", 50), "draws"] == 1  # all there are: one draw, not three copies of it
     assert frame.loc[("ridge", 80), "n"] == 200
-    assert "LearningCurve" in repr(curve)

@@ -31,7 +31,6 @@ def test_compare_is_antisymmetric():
     one, two = compare(a, b, labels), compare(b, a, labels)
     np.testing.assert_allclose([one.difference, one.low, one.high], [-two.difference, -two.high, -two.low], atol=1e-12)
     assert one.p_value == two.p_value
-    assert "p = " in repr(one)
 
 
 def test_comparing_with_itself_finds_nothing(predictions):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from frozenkit import CachedFeatures, FeatureSet, fit_probe, save_features, selectivity
+from frozenkit import CachedFeatures, FeatureSet, save_features, selectivity
 from frozenkit.errors import InputError
 from frozenkit.probes.scores import score
 from frozenkit.probes.selectivity import Selectivity, shuffled
@@ -13,15 +13,22 @@ from tests.toy import CLASSES, clouds
 
 
 def test_it_is_the_real_score_less_the_median_of_shuffled_ones():
-    train, test = clouds(80, 0, d=6, apart=3, classes=CLASSES), clouds(400, 1, d=6, apart=3, classes=CLASSES)
-    found = selectivity(train, test, permutations=3, seed=5, strengths=[0.1])
-    real = fit_probe(train, strengths=[0.1]).score(test)
-    controls = sorted(fit_probe(shuffled(train, seed=s), strengths=[0.1]).score(test).accuracy for s in (5, 6, 7))
-    assert found.score.accuracy == real.accuracy
-    assert [c.accuracy for c in found.controls] == controls
-    assert found.value == real.accuracy - controls[1]
+    def of(right):
+        return score([0] * right + [1] * (10 - right), [0] * 10, n_classes=2)
+
+    found = Selectivity(of(9), (of(2), of(3), of(5)), 1.0)
+    assert found.value == pytest.approx(0.9 - 0.3)
     assert found.rank_p_value == 1 / 4  # better than all three, itself counted in
-    assert "Selectivity" in repr(found)
+    assert Selectivity(of(3), found.controls, 1.0).rank_p_value == 3 / 4
+
+
+def test_each_shuffle_has_a_seed_of_its_own_and_the_next_call_may_share_them():
+    train, test = clouds(80, 0, classes=CLASSES), clouds(400, 1, classes=CLASSES)
+    one, next_one = (selectivity(train, test, permutations=3, seed=s, strengths=[0.1]) for s in (5, 6))
+    of_one, of_next = ({c.accuracy for c in found.controls} for found in (one, next_one))
+    assert len(of_one) == len(of_next) == 3
+    assert len(of_one & of_next) == 2
+    assert one.score.accuracy == next_one.score.accuracy > 0.9
 
 
 def test_the_p_value_is_students_and_can_be_small():
