@@ -18,6 +18,7 @@ _HOMES = {
     "FeatureCache": "extraction.cache",
     "FeatureExtractor": "classifier",
     "FeatureSet": "features",
+    "Features": "features",
     "FineTuned": "comparison.finetuning",
     "FreezeError": "errors",
     "FrozenClassifier": "classifier",

@@ -1,11 +1,12 @@
-"""The waist of frozenkit: a `FeatureSet` is all that passes from images and networks to arrays and numbers."""
+"""The waist of frozenkit: `Features` are all that passes from images and networks to arrays and numbers."""
 
+import functools
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -13,6 +14,64 @@ from torch import Tensor
 
 from frozenkit._arrays import as_tensor, check_finite, coded_labels, described, first_row, is_array, texts, whole_number
 from frozenkit.errors import DataError, InputError
+
+
+@runtime_checkable
+class Features(Protocol):
+    """The features of n images at one layer, in memory or on disk: what everything below the waist works on.
+
+    `FeatureSet` and `CachedFeatures` are such; so is any class of yours that has these members. Where a function takes
+    `Features`, it also takes an (X, y) pair of arrays.
+    """
+
+    @property
+    def labels(self) -> Tensor:
+        """(n,) int64 class indices; float32 (n,) or (n, m) for regression; None for images without labels."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; empty for regression."""
+        ...
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """N unique names, one per image."""
+        ...
+
+    @property
+    def layer(self) -> str:
+        """Where the features come from."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, d), or (n, t, d) for t tokens per image."""
+        ...
+
+    @property
+    def n_features(self) -> int:
+        """d, the width of one feature vector."""
+        ...
+
+    @property
+    def n_classes(self) -> int:
+        """k, the number of classes; 0 for regression."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def batches(self, size: int = 4096) -> Iterator[tuple[Tensor, Tensor]]:
+        """All rows in order, as (features, labels) chunks of `size`; labels are None where there are none."""
+        ...
+
+    def rows(self, indices: Sequence[int] | Tensor) -> Tensor:
+        """Those rows, in that order: (m, d) or (m, t, d)."""
+        ...
+
+    def load(self) -> "FeatureSet":
+        """Everything, in memory."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +89,8 @@ class FeatureSet:
         classes: Class names; empty for regression.
         ids: n stable, unique names, one per image.
         layer: Dotted layer name, or several joined by ``+``.
-        fingerprint: Hex digest of what made these features (data, backbone, layer, pooling, size, precision, storage).
+        fingerprint: Hex digest of what made these features (data, backbone, layer, pooling, size, precision, storage);
+            empty where that cannot be told. May be given as a function, which is called when it is first asked for.
 
     Raises:
         DataError: If shapes, dtypes, labels or ids do not fit together.
@@ -40,8 +100,8 @@ class FeatureSet:
         >>> fs = FeatureSet.from_arrays(torch.eye(4), labels, ids=ids, layer="avgpool")
         >>> fs
         FeatureSet(4 images × 4 features, 2 classes, layer='avgpool')
-        >>> fs.subset([2, 3]).ids
-        ('c', 'd')
+        >>> fs[2:].ids, fs[labels == 0].ids, fs[[3, 0]].ids
+        (('c', 'd'), ('a', 'b'), ('d', 'a'))
     """
 
     features: Tensor
@@ -52,6 +112,8 @@ class FeatureSet:
     fingerprint: str
 
     def __post_init__(self) -> None:
+        if callable(self.fingerprint):
+            self.__dict__["_make_fingerprint"] = self.__dict__.pop("fingerprint")
         self._coerce()
         shape = tuple(self.features.shape)
         if len(shape) not in (2, 3):
@@ -154,6 +216,26 @@ class FeatureSet:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __getattr__(self, name: str) -> Any:
+        make = self.__dict__.get("_make_fingerprint")
+        if name != "fingerprint" or make is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return self.__dict__.setdefault("fingerprint", make())
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {**self.__dict__, "fingerprint": self.fingerprint}
+        state.pop("_make_fingerprint", None)  # a function need not survive pickling
+        return state
+
+    def __getitem__(self, index: slice | Sequence[int] | Tensor | np.ndarray) -> "FeatureSet":
+        """Those rows, by a slice, a mask or indices; see `subset`."""
+        return self.subset(range(len(self))[index] if isinstance(index, slice) else index)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, d), or (n, t, d) for t tokens per image."""
+        return tuple(self.features.shape)
+
     @property
     def n_features(self) -> int:
         """d, the width of one feature vector (of one token, where there are tokens)."""
@@ -163,6 +245,35 @@ class FeatureSet:
     def n_classes(self) -> int:
         """k, the number of classes; 0 for regression."""
         return len(self.classes)
+
+    def batches(self, size: int = 4096) -> Iterator[tuple[Tensor, Tensor]]:
+        """All rows in order, as (features, labels) chunks of `size`, which share memory with the set; at least one."""
+        for start in range(0, max(1, len(self)), size):
+            rows = slice(start, start + size)
+            yield self.features[rows], self.labels if self.labels is None else self.labels[rows]
+
+    def rows(self, indices: Sequence[int] | Tensor) -> Tensor:
+        """Those rows, in that order: (m, d) or (m, t, d)."""
+        return self.features[torch.as_tensor(indices, dtype=torch.int64)]
+
+    def load(self) -> "FeatureSet":
+        """Itself: it is in memory."""
+        return self
+
+    def with_features(self, features: Tensor, *, layer: str | None = None, fingerprint: Any = "") -> "FeatureSet":
+        """The same images with other features, (n, d) or (n, t, d); what made them is not known unless it is given."""
+        return self._replaced(features=features, layer=layer or self.layer, fingerprint=fingerprint)
+
+    def _replaced(self, **changes: Any) -> "FeatureSet":
+        """`dataclasses.replace` that does not ask for the fingerprint."""
+        names = ("features", "labels", "classes", "ids", "layer")
+        given = {name: getattr(self, name) for name in names}
+        return FeatureSet(**{**given, "fingerprint": self._origin, **changes})
+
+    @property
+    def _origin(self) -> str | Callable[[], str]:
+        """The fingerprint, or the function that makes it where nobody asked yet."""
+        return self.__dict__.get("fingerprint") or self.__dict__.get("_make_fingerprint", "")
 
     def subset(self, indices: Sequence[int] | Tensor | np.ndarray) -> "FeatureSet":
         """Those rows, in that order, by their indices or by a mask.
@@ -180,31 +291,29 @@ class FeatureSet:
         if odd:
             raise InputError(f"`indices` must be whole numbers in {-n}..{n - 1}, got {described(indices)}.")
         index = index.long()
-        return replace(
-            self,
-            features=self.features[index],
-            labels=None if self.labels is None else self.labels[index],
+        at = index.to(self.features.device)
+        return self._replaced(
+            features=self.features[at],
+            labels=None if self.labels is None else self.labels[at.to(self.labels.device)],
             ids=tuple(self.ids[i] for i in index.tolist()),
-            fingerprint=_derive("subset", [self.fingerprint], rows=index.tolist()),
+            fingerprint=_deriving("subset", [self], rows=index),
         )
 
     def relabel(self, labels: Tensor | Sequence[int], classes: Sequence[str]) -> "FeatureSet":
         """The same features under other labels: a second task on one extraction."""
         new = as_tensor(labels, "labels")
-        digest = hashlib.sha256(new.contiguous().numpy().tobytes()).hexdigest()
-        fingerprint = _derive("relabel", [self.fingerprint], labels=digest, classes=list(classes))
-        new = new.to(self.features.device)
-        return replace(self, labels=new, classes=tuple(classes), fingerprint=fingerprint)
+        fingerprint = _deriving("relabel", [self], labels=new, classes=list(classes))
+        return self._replaced(labels=new.to(self.features.device), classes=tuple(classes), fingerprint=fingerprint)
 
     def numpy(self) -> tuple[np.ndarray, np.ndarray]:
-        """Features and labels as NumPy arrays, ready for scikit-learn."""
-        expect_set(self, "features")
+        """Features and labels as NumPy arrays, ready for scikit-learn; raises an `InputError` without labels."""
+        as_features(self, "features")
         return self.features.cpu().float().numpy(), self.labels.cpu().numpy()
 
     def to(self, device: str | torch.device) -> "FeatureSet":
         """The same set with its tensors on another device."""
         labels = None if self.labels is None else self.labels.to(device)
-        return replace(self, features=self.features.to(device), labels=labels)
+        return self._replaced(features=self.features.to(device), labels=labels)
 
     def to_frame(self) -> Any:
         """A pandas table: ids as index, the label's name (or value) if there is one, then a column per feature."""
@@ -220,8 +329,8 @@ class FeatureSet:
         return frame
 
     def to_torch(self) -> torch.utils.data.TensorDataset:
-        """A torch dataset of (feature, label) pairs."""
-        expect_set(self, "features")
+        """A torch dataset of (feature, label) pairs; raises an `InputError` without labels."""
+        as_features(self, "features")
         return torch.utils.data.TensorDataset(self.features, self.labels)
 
     def __repr__(self) -> str:
@@ -231,12 +340,11 @@ class FeatureSet:
         return f"FeatureSet({len(self)} images × {size} features, {task}, layer={self.layer!r})"
 
 
-def combine(sets: Mapping[str, FeatureSet], how: str = "concat") -> FeatureSet:
+def combine(sets: Mapping[str, Features], how: str = "concat") -> FeatureSet:
     """Several layers of the same images as one `FeatureSet`.
 
     Args:
-        sets: Layer name to features, all with the same ids in the same order and the same labels. Sets on disk are
-            loaded.
+        sets: Layer name to `Features`, all with the same ids in the same order and the same labels; they are loaded.
         how: ``"concat"`` puts them side by side, (n, Σd); ``"mean"`` averages them, and all widths must agree.
 
     Raises:
@@ -273,17 +381,17 @@ def combine(sets: Mapping[str, FeatureSet], how: str = "concat") -> FeatureSet:
         features = torch.stack([m.features for m in members]).mean(0)
     else:
         raise InputError(f"`how` must be 'concat' or 'mean', got {how!r}. A learned mix is `LayerMix`.")
-    fingerprint = _derive("combine", [m.fingerprint for m in members], how=how)
-    return replace(first, features=features, layer="+".join(m.layer for m in members), fingerprint=fingerprint)
+    layer = "+".join(m.layer for m in members)
+    return first.with_features(features, layer=layer, fingerprint=_deriving("combine", members, how=how))
 
 
 def reduce(
-    train: FeatureSet, *others: FeatureSet, n_features: int, how: str = "pca", seed: int = 0
+    train: Features, *others: Features, n_features: int, how: str = "pca", seed: int = 0
 ) -> tuple[FeatureSet, ...]:
     """Fewer features for train and others, by a projection fitted on train alone.
 
     Args:
-        train: (n, d); what the projection is fitted on. Sets on disk are loaded, here and among the others.
+        train: (n, d) `Features`; what the projection is fitted on. They are loaded, here and among the others.
         others: Further sets of the same layer and width, projected the same way.
         n_features: Width of the result; at most d, and for ``"pca"`` at most n.
         how: ``"pca"``: principal axes of the centred train features, largest variance first; 0 where none is left that
@@ -303,43 +411,40 @@ def reduce(
         >>> reduce(fs, n_features=1)[0].features.abs().squeeze().round(decimals=3)
         tensor([2.8280, 0.0000, 2.8280])
     """
-    train = load_set(train, "train", labelled=False)
-    members = [train, *(load_set(member, f"others[{i}]", labelled=False) for i, member in enumerate(others))]
+    fit_on = load_set(train, "train", labelled=False)
+    members = [fit_on, *(load_set(member, f"others[{i}]", labelled=False) for i, member in enumerate(others))]
     for i, member in enumerate(members):
         name = f"others[{i - 1}]" if i else "train"
-        if member.n_features != train.n_features:
-            raise InputError(f"all sets must be {train.n_features} wide like train, got {member.n_features}.")
-        if member.layer != train.layer:
-            raise InputError(f"all sets must come from {train.layer!r} like train, got {member.layer!r}.")
+        if member.n_features != fit_on.n_features:
+            raise InputError(f"all sets must be {fit_on.n_features} wide like train, got {member.n_features}.")
+        if member.layer != fit_on.layer:
+            raise InputError(f"all sets must come from {fit_on.layer!r} like train, got {member.layer!r}.")
         feature_rows(member, name)
-    limit = min(train.features.shape) if how == "pca" else train.n_features
+    limit = min(fit_on.features.shape) if how == "pca" else fit_on.n_features
     n_features, seed = whole_number("n_features", n_features), whole_number("seed", seed, least=0)
     if not n_features <= limit:
         raise InputError(f"`n_features` must lie in 1..{limit} here, got {n_features}.")
     n_features = int(n_features)  # it may be NumPy's
     if how == "pca":
-        mean = train.features.double().mean(0)
-        spectrum = torch.linalg.svd(train.features.double() - mean, full_matrices=False)
+        mean = fit_on.features.double().mean(0)
+        spectrum = torch.linalg.svd(fit_on.features.double() - mean, full_matrices=False)
         # Below what float32 rounds off the features, a direction is noise: it becomes 0 rather than a feature.
-        rounding = torch.finfo(torch.float32).eps * train.features.double().norm()
+        rounding = torch.finfo(torch.float32).eps * fit_on.features.double().norm()
         axes = torch.where(spectrum.S[:, None] > rounding, spectrum.Vh, 0.0)[:n_features].T
     elif how == "random":
-        mean = torch.zeros(train.n_features, dtype=torch.float64)
+        mean = torch.zeros(fit_on.n_features, dtype=torch.float64)
         generator = torch.Generator().manual_seed(seed)
-        axes = torch.randn(train.n_features, n_features, generator=generator, dtype=torch.float64) / n_features**0.5
+        axes = torch.randn(fit_on.n_features, n_features, generator=generator, dtype=torch.float64) / n_features**0.5
     else:
         raise InputError(f"`how` must be 'pca' or 'random', got {how!r}.")
-    reduced = []
-    for member in members:
-        parents = [train.fingerprint, member.fingerprint]
-        reduced.append(
-            replace(
-                member,
-                features=((member.features.double() - mean) @ axes).float(),
-                fingerprint=_derive("reduce", parents, how=how, n_features=n_features, seed=seed),
-            )
+    settings = {"how": how, "n_features": n_features, "seed": seed}
+    return tuple(
+        member.with_features(
+            ((member.features.double() - mean) @ axes).float(),
+            fingerprint=_deriving("reduce", [fit_on, member], **settings),
         )
-    return tuple(reduced)
+        for member in members
+    )
 
 
 def _derive(operation: str, parents: Sequence[str], **settings: Any) -> str:
@@ -348,13 +453,33 @@ def _derive(operation: str, parents: Sequence[str], **settings: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _deriving(operation: str, parents: Sequence[FeatureSet], **settings: Any) -> Callable[[], str]:
+    """`_derive`, once somebody asks; tensors count by their bytes. Holds on to no parent's features."""
+    origins = [parent._origin for parent in parents]
+
+    @functools.cache
+    def derive() -> str:
+        known = [origin() if callable(origin) else origin for origin in origins]
+        plain = {
+            key: hashlib.sha256(value.contiguous().numpy().tobytes()).hexdigest()
+            if isinstance(value, Tensor)
+            else value
+            for key, value in settings.items()
+        }
+        return _derive(operation, known, **plain)
+
+    return derive
+
+
 def feature_rows(features: Any, name: str = "features") -> Tensor:
-    """(n, d) float64 rows on the CPU, of an array, a `FeatureSet`, or a set that stays on disk, which is loaded.
+    """(n, d) float64 rows on the CPU, of an array, an (X, y) pair of arrays, or of `Features`, which are loaded.
 
     Raises:
         InputError: If they are tokens, or no features at all.
         DataError: If a row is not finite; the message names it.
     """
+    if is_pair(features) and getattr(features[0], "ndim", 0) == 2:  # not two rows
+        features = features[0]
     if is_array(features):
         x, ids = as_tensor(features, name), None
     else:
@@ -366,34 +491,59 @@ def feature_rows(features: Any, name: str = "features") -> Tensor:
     return x.detach().cpu().double()
 
 
-def expect_set(data: Any, name: str, *, labelled: bool = True) -> Any:
-    """`data` as it is, if it is a `FeatureSet` or a set that stays on disk, and has labels where they are needed.
+def is_pair(data: Any) -> bool:
+    """Whether this is an (X, y) pair of arrays."""
+    return isinstance(data, tuple) and len(data) == 2 and all(map(is_array, data))
+
+
+def as_features(data: Any, name: str, labels: Any = None, *, labelled: bool = True, **about: Any) -> Features:
+    """The one door to everything below the waist: `data` as `Features`, with labels where they are needed.
+
+    Args:
+        data: `Features`, which come back as they are; an (X, y) pair of arrays; or an array X with `labels`.
+        name: What messages call it.
+        labels: Of an array.
+        labelled: Whether labels are needed.
+        about: ``classes`` and ``layer`` of arrays, as in `FeatureSet.from_arrays`.
 
     Raises:
-        InputError: If it is anything else; the message says how to get there.
+        InputError: If it is anything else, or lacks labels; the message says how to get there.
     """
-    if not isinstance(data, FeatureSet) and not _is_on_disk(data):
+    if labels is None and is_pair(data):
+        data, labels = data
+    if is_array(data) and labels is not None:
+        return FeatureSet.from_arrays(data, labels, **about)
+    if labels is not None:
+        raise InputError(
+            f"`labels` must be left out where `{name}` carries its own. For others use {name}.relabel(labels, classes)."
+        )
+    if not isinstance(data, Features):
         if isinstance(data, Mapping):
             first = next(iter(data), "layer")
             hint = f"Take one layer out of it, as in features[{first!r}]."
         elif hasattr(data, "digest"):
             hint = "Extract its features first: extract(backbone, dataset)."
+        elif is_array(data):
+            hint = "Give labels with it, (X, y), or make a set with FeatureSet.from_arrays(X, y)."
         else:
             hint = "Make one of arrays with FeatureSet.from_arrays(features, labels)."
-        raise InputError(f"`{name}` must be a FeatureSet, or features left on disk, got {described(data)}. {hint}")
+        raise InputError(
+            f"`{name}` must be a FeatureSet, or features left on disk, or an (X, y) pair of arrays, "
+            f"got {described(data)}. {hint}"
+        )
     if labelled and data.labels is None:
         raise InputError(f"`{name}` must have labels, got {data!r}. Give them with FeatureSet.from_arrays or relabel.")
     return data
 
 
-def load_set(data: Any, name: str, *, labelled: bool = True) -> FeatureSet:
-    """A `FeatureSet` in memory, on the CPU; raises like `expect_set`."""
-    expected = expect_set(data, name, labelled=labelled)
-    loaded: FeatureSet = expected.load() if _is_on_disk(expected) else expected
+def load_set(data: Any, name: str, *, labelled: bool = True, like: Features | None = None) -> FeatureSet:
+    """What `as_features` gives, in memory and on the CPU; raises like it. Arrays get classes and layer of `like`."""
+    about = {} if like is None else {"classes": like.classes or None, "layer": like.layer}
+    loaded = as_features(data, name, labelled=labelled, **about).load()
     return loaded if loaded.features.device.type == "cpu" else loaded.to("cpu")
 
 
-def check_apart(train: Any, val: Any) -> None:
+def check_apart(train: Features, val: Features) -> None:
     """Raise an `InputError` if an image of val is one of train: the same id with the same features.
 
     The id alone would not do: two folders, or two arrays, may use the same names for different images.
@@ -404,7 +554,7 @@ def check_apart(train: Any, val: Any) -> None:
         return
     for start in range(0, len(pairs), 4096):
         ours, theirs = zip(*pairs[start : start + 4096])
-        a, b = _some_rows(train, ours), _some_rows(val, theirs)
+        a, b = train.rows(ours).cpu().float(), val.rows(theirs).cpu().float()
         same = (a == b).flatten(1).all(1) if a.shape == b.shape else torch.zeros(len(a), dtype=torch.bool)
         if same.any():
             name = val.ids[theirs[int(same.nonzero()[0])]]
@@ -414,17 +564,8 @@ def check_apart(train: Any, val: Any) -> None:
             )
 
 
-def same_labels(a: Any, b: Any) -> bool:
-    """Whether two sets carry the same labels and classes, or both none."""
+def same_labels(a: Features, b: Features) -> bool:
+    """Whether both carry the same labels and classes, or both none."""
     if a.labels is None or b.labels is None:
         return a.labels is b.labels
     return a.classes == b.classes and torch.equal(a.labels.cpu(), b.labels.cpu())
-
-
-def _is_on_disk(data: Any) -> bool:
-    return hasattr(data, "load") and hasattr(data, "rows") and hasattr(data, "ids")
-
-
-def _some_rows(data: Any, index: Sequence[int]) -> Tensor:
-    rows = list(index)
-    return data.rows(rows).float() if _is_on_disk(data) else data.features[rows].cpu().float()

@@ -433,12 +433,12 @@ def test_a_dict_of_layers_is_told_the_way(door):
 @pytest.mark.parametrize(
     ("use", "message"),
     [
-        (lambda: fit_probe(TRAIN.features), r"`labels` must come with an array, got Tensor of shape \(60, 5\) alone"),
+        (lambda: fit_probe(TRAIN.features), r"pair of arrays, got Tensor of shape \(60, 5\). Give labels with it"),
         (lambda: fit_probe(TRAIN, TRAIN.labels), r"`labels` must be left out .* train.relabel\(labels, classes\)"),
         (lambda: fit_probe({"late": TRAIN}), r"as in features\['late'\]"),
         (lambda: fit_probe(None), "must be a FeatureSet.* got None"),
-        (lambda: fit_probe(TRAIN, val=VAL.features), "for `val`. Give both"),
-        (lambda: fit_probe(TRAIN).score(TEST.features), "for `test`. Give both"),
+        (lambda: fit_probe(TRAIN, val=VAL.features), "`val` must be a FeatureSet.*Give labels with it"),
+        (lambda: fit_probe(TRAIN).score(TEST.features), "`test` must be a FeatureSet.*Give labels with it"),
         (lambda: fit_probe(TRAIN).score(TEST, TEST.labels), "`labels` must be left out"),
         (lambda: fit_probe(TRAIN).predict(None), "`x` must be a FeatureSet.* got None"),
         (lambda: fit_probe(TRAIN).predict("cat"), "`x` must be a FeatureSet.* got str 'cat'"),

@@ -21,7 +21,7 @@ from frozenkit._files import disk_errors, open_regular, written_aside
 from frozenkit.errors import CacheError, CacheMissError, DataError, InputError
 from frozenkit.extraction._file import STORAGE, FeatureFile, PartFile
 from frozenkit.extraction._locks import locked
-from frozenkit.features import FeatureSet, expect_set
+from frozenkit.features import FeatureSet, as_features
 from frozenkit.fingerprint import Fingerprint
 
 
@@ -385,7 +385,7 @@ def save_features(features: FeatureSet, path: str | Path) -> None:
     """
     if not isinstance(features, FeatureSet):
         raise InputError(f"`features` must be a FeatureSet, got {type(features).__name__}. Stored ones have `.load()`.")
-    expect_set(features, "features")  # with labels
+    as_features(features, "features")  # with labels
     path = _with_known_suffix(path)
     if path.suffix == ".h5":
         shape = tuple(features.features.shape)

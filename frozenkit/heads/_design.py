@@ -1,6 +1,6 @@
 """Labelled rows of features as linear solvers want them: checked, weighted, scaled, chunk by chunk in float64."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from frozenkit._arrays import as_tensor, is_array, row_weights
 from frozenkit.errors import DataError, InputError, UnknownNameError
-from frozenkit.features import expect_set
+from frozenkit.features import as_features, is_pair
 from frozenkit.heads.scaling import SCALES, feature_scale
 
 _CHUNK = 2**20  # values: 8 MB; their float64 copies are made over and over in the same warm memory
@@ -23,20 +23,22 @@ class Rows:
         if scale not in SCALES:
             raise UnknownNameError("scale", scale, SCALES)
         self.scale = scale
-        features = as_tensor(features, "features") if is_array(features) else features
-        self.lazy = None if isinstance(features, Tensor) else features
-        if isinstance(features, Tensor):
-            self.dense = features
-        elif not hasattr(features, "batches"):
-            self.dense, self.lazy = expect_set(features, "features", labelled=False).features, None
-        if targets is None:
-            targets = getattr(features, "labels", None)
+        if targets is None and is_pair(features):
+            features, targets = features
+        if is_array(features):  # not made a set of: float64 stays float64
+            x = as_tensor(features, "features")
+            self._split: Callable[[int], Iterable[Tensor]] = x.split
+            shape = tuple(x.shape)
+        else:
+            data = as_features(features, "features", labelled=False)
+            self._split = lambda rows: (part for part, _ in data.batches(rows))
+            shape = data.shape
+            targets = data.labels if targets is None else targets
         if targets is None:
             raise InputError("`targets` must be given, since `features` carries no labels.")
         self.targets = as_tensor(targets, "targets")
         if not self.targets.is_floating_point():
             self.targets = self.targets.long()
-        shape = tuple(self.dense.shape) if self.lazy is None else tuple(self.lazy.shape)
         if len(shape) != 2:
             raise InputError(f"`features` must be (n, d), got shape {shape}. Pool tokens first.")
         self.n, self.d = shape
@@ -53,15 +55,10 @@ class Rows:
 
     def chunks(self, rows: int | None = None) -> Iterator[tuple[int, Tensor]]:
         """(first row, (m, d) float64) until all rows were seen."""
-        rows = rows or self.chunk
-        if self.lazy is not None:
-            start = 0
-            for x, _ in self.lazy.batches(rows):
-                yield start, self._of_length_one(x.double())
-                start += len(x)
-        else:
-            for start in range(0, self.n, rows):
-                yield start, self._of_length_one(self.dense[start : start + rows].detach().cpu().double())
+        start = 0
+        for x in self._split(rows or self.chunk):
+            yield start, self._of_length_one(x.cpu().double())
+            start += len(x)
 
     def _of_length_one(self, x: Tensor) -> Tensor:
         return nn.functional.normalize(x, dim=1) if self.scale == "unit" else x

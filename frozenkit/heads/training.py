@@ -14,7 +14,7 @@ from frozenkit._arrays import check_finite, described, real_number, whole_number
 from frozenkit._devices import resolve_device
 from frozenkit._loop import Run, adamw, cosine, judge, mean_loss, train_module
 from frozenkit.errors import DataError, InputError
-from frozenkit.features import FeatureSet, check_apart, expect_set
+from frozenkit.features import as_features, check_apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +74,7 @@ def train_head(
 
     Args:
         head: Any ``nn.Module`` from (b, d), or (b, t, d), to (b, k).
-        train: `FeatureSet`, or `CachedFeatures`, which are read in batches in random order.
+        train: `Features`, read in batches in random order, or an (X, y) pair of arrays.
         val: Where the epoch is chosen; other images than train, the same width and classes.
         epochs: At most so many passes, ≥ 1.
         lr: Step size at the start, > 0; it falls to 0 along half a cosine.
@@ -111,6 +111,8 @@ def train_head(
     seed = whole_number("seed", seed, least=0)
     lr, weight_decay = real_number("lr", lr), real_number("weight_decay", weight_decay)
     _check_rates(lr, weight_decay)
+    train = as_features(train, "train")
+    val = as_features(val, "val", **({"classes": train.classes} if train.classes else {}), layer=train.layer)
     _check_sets(train, val)
     target = resolve_device(device)
     given_on = next((p.device for p in head.parameters()), torch.device("cpu"))
@@ -127,8 +129,7 @@ def train_head(
 
     def evaluate() -> tuple[float, float]:
         trained.eval()
-        parts = (x for x, _ in val.batches(4096)) if hasattr(val, "batches") else val.features.split(4096)
-        return judge((trained(x.float().to(target)) for x in parts), val.labels)
+        return judge((trained(x.float().to(target)) for x, _ in val.batches()), val.labels)
 
     def report() -> None:
         if progress is not None:
@@ -162,11 +163,7 @@ def _shuffled(data: Any, size: int, order: torch.Generator, place: torch.device)
     """One pass in random order, in batches of almost equal size: batch norm cannot take one row alone."""
     rows = torch.randperm(len(data), generator=order)
     for part in rows.tensor_split(max(1, math.ceil(len(rows) / size))):
-        if hasattr(data, "features"):
-            x, y = data.features[part], data.labels[part]
-        else:
-            x, y = data.rows(part), data.labels[part]
-        yield x.float().to(place), y.to(place)
+        yield data.rows(part).float().to(place), data.labels[part].to(place)
 
 
 def _check_rates(lr: float, weight_decay: float) -> None:
@@ -178,11 +175,10 @@ def _check_rates(lr: float, weight_decay: float) -> None:
 
 def _check_sets(train: Any, val: Any) -> None:
     for name, data in {"train": train, "val": val}.items():
-        expect_set(data, name)
         if len(data) == 0:
             raise DataError(f"`{name}` must hold at least one image, got none.")
-        if isinstance(data, FeatureSet):
-            check_finite(data.features, name, data.ids)
+        for start, (x, _) in enumerate(data.batches()):
+            check_finite(x, name, data.ids, 4096 * start)
         if data.labels.is_floating_point():
             check_finite(data.labels, f"{name}.labels", data.ids)
     if train.n_features != val.n_features or tuple(train.classes) != tuple(val.classes):
@@ -204,7 +200,7 @@ def check_outputs(head: nn.Module, data: Any) -> None:
     A copy of the head is tried on a row or two, so the head itself stays as it was.
     """
     rows = list(range(min(2, len(data))))
-    x = data.features[rows] if isinstance(data, FeatureSet) else data.rows(rows)
+    x = data.rows(rows)
     place = next((p.device for p in head.parameters()), torch.device("cpu"))
     try:
         with torch.no_grad():

@@ -6,7 +6,7 @@ test data.
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from frozenkit._arrays import r_squared, row_weights
 from frozenkit.errors import DataError, FrozenkitWarning, InputError
-from frozenkit.features import FeatureSet
+from frozenkit.features import Features, FeatureSet
 from frozenkit.heads.modules import in_batches
 from frozenkit.heads.nearest import NearestMean, NearestNeighbours
 from frozenkit.heads.ridge import LinearMap, RidgePath, ridge_path
@@ -25,7 +25,7 @@ from frozenkit.heads.training import TrainLog, train_head
 from frozenkit.probes.calibration import fit_temperature
 from frozenkit.splits import split
 
-Labelled = tuple[Any, Tensor]  # (features: Tensor or CachedFeatures, labels)
+Labelled = tuple[Any, Tensor]  # (features: Tensor or Features, labels)
 SampleWeight = Tensor | str | None  # as in `ridge_path`
 NEIGHBOURS = (1, 3, 5, 10, 20, 50)
 FOLDS = 5
@@ -141,7 +141,7 @@ def fit_module(train: FeatureSet, val: FeatureSet | None, head: nn.Module, seed:
     if val is None:
         train, val = _carve(train, seed)
     scaler = Scaler(train.features, scale)
-    scaled = [replace(part, features=scaler(part.features)) for part in (train, val)]
+    scaled = [part.with_features(scaler(part.features)) for part in (train, val)]
     log = train_head(head, scaled[0], scaled[1], seed=seed)
     module = nn.Sequential(scaler, log.head).eval().cpu()
     return Fit(module, "val", _quality(module, (val.features, val.labels)), log=log)
@@ -181,13 +181,10 @@ def warn_at_edge(strengths: Sequence[float], scores: Sequence[float], best: int)
     )
 
 
-def feature_batches(x: Any, size: int = 4096) -> Iterator[Tensor]:
-    """Rows of a tensor, a `FeatureSet` or `CachedFeatures`, as float32 batches."""
-    if hasattr(x, "batches"):
-        yield from (rows for rows, _ in x.batches(size))
-    else:
-        features = x if isinstance(x, Tensor) else x.features
-        yield from features.float().split(size)
+def feature_batches(x: Tensor | Features, size: int = 4096) -> Iterator[Tensor]:
+    """Rows as float32 batches."""
+    parts = x.split(size) if isinstance(x, Tensor) else (rows for rows, _ in x.batches(size))
+    yield from (rows.float() for rows in parts)
 
 
 def as_list(values: Any) -> list[float]:

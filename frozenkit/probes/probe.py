@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from frozenkit._arrays import as_tensor, check_finite, described, is_array, r_squared, whole_number
 from frozenkit.errors import DataError, FrozenkitWarning, InputError, UnknownNameError
-from frozenkit.features import FeatureSet, check_apart, expect_set, load_set
+from frozenkit.features import Features, FeatureSet, as_features, check_apart, load_set
 from frozenkit.heads.modules import in_batches
 from frozenkit.heads.ridge import LinearMap, RidgePath
 from frozenkit.heads.softmax import SoftmaxPath
@@ -38,7 +38,7 @@ _LINEAR, _NEAREST = ("ridge", "softmax"), ("prototype", "knn")
 class Probe:
     """A fitted head: what one layer's features say about the classes.
 
-    Its methods take a `FeatureSet` or a set left on disk, which is read in batches. Those that need no labels also take
+    Its methods take `Features`, read in batches, or an (X, y) pair of arrays. Those that need no labels also take
     (n, d) arrays: NumPy, torch, pandas, or lists. A row with NaN or infinity is an error that names it.
 
     Attributes:
@@ -75,14 +75,14 @@ class Probe:
     log: TrainLog | None
     settings: dict[str, int]
 
-    def logits(self, x: FeatureSet | Any) -> Tensor:
+    def logits(self, x: Features | Any) -> Tensor:
         """(n, k) float32 logits on the CPU; −∞ for a class without a training image. (n, m) values in regression.
 
         Raises:
             InputError: If `x` holds no features, or those of another layer, width or number of dimensions.
             DataError: If a row is not finite; the message names it.
         """
-        x = as_tensor(x, "x") if is_array(x) else expect_set(x, "x", labelled=False)
+        x = as_tensor(x, "x") if is_array(x) else as_features(x, "x", labelled=False)  # an array needs no ids
         rows = in_batches(self.head, self._batches(x), len(x))
         if not self.classes or len(self.present) == len(self.classes):
             return rows
@@ -90,19 +90,19 @@ class Probe:
         full[:, self.present] = rows
         return full
 
-    def predict(self, x: FeatureSet | Any) -> Tensor:
+    def predict(self, x: Features | Any) -> Tensor:
         """(n,) int64 indices of `classes`; in regression the values, shaped like the labels. Raises like `logits`."""
         logits = self.logits(x)
         if self.classes:
             return logits.argmax(1)
         return logits.reshape(len(logits), *self.label_shape)
 
-    def predict_proba(self, x: FeatureSet | Any) -> Tensor:
+    def predict_proba(self, x: Features | Any) -> Tensor:
         """(n, k) float32 probabilities: softmax of logits / temperature. Raises like `logits`."""
         self._need_classes("predict_proba")
         return (self.logits(x) / self.temperature).softmax(1)
 
-    def score(self, test: FeatureSet | Any, labels: Any = None, *, confidence: float = 0.95) -> Score:
+    def score(self, test: Features | Any, labels: Any = None, *, confidence: float = 0.95) -> Score:
         """The `Score` on images that took no part in fitting or choosing.
 
         Args:
@@ -125,7 +125,7 @@ class Probe:
             classes=self.classes,
         )
 
-    def r_squared(self, test: FeatureSet | Any, labels: Any = None) -> float:
+    def r_squared(self, test: Features | Any, labels: Any = None) -> float:
         """R² of a regression probe on `test`, given as in `score`: 1 is perfect, 0 is the mean of the labels."""
         if self.classes:
             raise InputError("`r_squared` is for regression; this probe predicts classes. Use `score`.")
@@ -138,26 +138,29 @@ class Probe:
             )
         return r_squared(found, test.labels.cpu().float())
 
-    def calibrate(self, val: FeatureSet) -> "Probe":
+    def calibrate(self, val: Features) -> "Probe":
         """The same probe with the temperature that makes its probabilities likeliest on `val`."""
         self._need_classes("calibrate")
+        val = self._labelled(val, None, "val")
         self._check_same_task(val)
         labels = val.labels.cpu()
         seen = torch.isin(labels, self.present)
         logits, place = self.logits(val)[seen][:, self.present], torch.searchsorted(self.present, labels[seen])
         return replace(self, temperature=fit_temperature(logits, place))
 
-    def calibration_error(self, test: FeatureSet, *, bins: int = 15) -> float:
+    def calibration_error(self, test: Features, *, bins: int = 15) -> float:
         """Expected calibration error of `predict_proba` on `test`, in [0, 1]."""
         return self.reliability(test, bins=bins).error
 
-    def reliability(self, test: FeatureSet, *, bins: int = 10) -> Reliability:
+    def reliability(self, test: Features, *, bins: int = 10) -> Reliability:
         """Confidence against accuracy of `predict_proba` on `test`, bin by bin."""
+        test = self._labelled(test, None)
         self._check_same_task(test)
         return reliability(self.predict_proba(test), test.labels.cpu(), bins=bins)
 
-    def confidently_wrong(self, test: FeatureSet) -> Tensor:
+    def confidently_wrong(self, test: Features) -> Tensor:
         """Row indices of `test` that are predicted wrong, the most confident mistake first."""
+        test = self._labelled(test, None)
         self._check_same_task(test)
         return confidently_wrong(self.predict_proba(test), test.labels.cpu())
 
@@ -180,7 +183,7 @@ class Probe:
             raise InputError(
                 f"this probe was fitted on features of {self.layer!r}, got {x.layer!r}. Fit one probe per layer."
             )
-        shape = tuple(x.shape if is_tensor else x.features.shape if isinstance(x, FeatureSet) else x.shape)
+        shape = tuple(x.shape)
         if len(shape) < 2:
             raise InputError(f"`x` must be (n, {self.n_features}), got shape {shape}. A single image is x[None].")
         if shape[-1] != self.n_features:
@@ -189,12 +192,11 @@ class Probe:
             raise InputError(f"`x` must be (n, {self.n_features}) for this head, got tokens {shape}. Average them.")
         return _finite_batches(x, "x", size)
 
-    def _labelled(self, test: Any, labels: Any) -> Any:
-        """`test` as a set with labels."""
-        return _as_set(test, labels, "test", classes=self.classes or None, layer=self.layer)
+    def _labelled(self, test: Any, labels: Any, name: str = "test") -> Features:
+        """`test` with labels."""
+        return as_features(test, name, labels, classes=self.classes or None, layer=self.layer)
 
-    def _check_same_task(self, test: FeatureSet) -> None:
-        expect_set(test, "test")
+    def _check_same_task(self, test: Features) -> None:
         if tuple(test.classes) != self.classes:
             odd = sorted(set(test.classes) ^ set(self.classes))
             reason = f"these are in only one of them: {odd[:5]}" if odd else "their order differs"
@@ -214,11 +216,11 @@ class Probe:
 
 
 def fit_probe(
-    train: FeatureSet | Any,
+    train: Features | Any,
     labels: Any = None,
     *,
     head: str | nn.Module = "ridge",
-    val: FeatureSet | Any = None,
+    val: Features | Any = None,
     strengths: Sequence[float] | None = None,
     seed: int = 0,
     center: bool | None = None,
@@ -229,8 +231,8 @@ def fit_probe(
     """Fit a head on train features, and choose its strength without seeing test.
 
     Args:
-        train: (n, d) features, n ≥ 2, at least two classes (or float labels for regression): a `FeatureSet`; a set left
-            on disk, which is read in chunks for ridge and loaded for the other heads; or an array, with `labels`.
+        train: (n, d) features, n ≥ 2, at least two classes (or float labels for regression): `Features`, read in
+            chunks for ridge and loaded for the other heads; an (X, y) pair of arrays; or an array, with `labels`.
         labels: Of an array: names, class indices or numbers, as `FeatureSet.from_arrays` takes them.
         head: ``"ridge"`` (least squares on ±1), ``"softmax"`` (multinomial logistic), ``"prototype"`` (nearest class
             mean), ``"knn"``, or an ``nn.Module`` from d features to k logits; a copy of the module is trained.
@@ -269,14 +271,14 @@ def fit_probe(
         >>> fit_probe([[0.0], [0.1], [1.0], [1.1]], ["low", "low", "high", "high"], head="prototype").classes
         ('high', 'low')
     """
-    train, seed = _as_set(train, labels, "train"), whole_number("seed", seed, least=0)
+    train, seed = as_features(train, "train", labels), whole_number("seed", seed, least=0)
     _check_head(head, train)
     name = head if isinstance(head, str) else type(head).__name__
     _check_options(
         head, strengths=strengths, sample_weight=sample_weight, scale=scale, center=center, normalize=normalize
     )
-    # Ridge adds up chunks, so a set on disk may stay there; the others need the rows at hand.
-    data = train if head == "ridge" and not isinstance(train, FeatureSet) else load_set(train, "train")
+    # Ridge adds up chunks, so features on disk may stay there; the others need the rows at hand.
+    data = train if head == "ridge" else load_set(train, "train")
     _check_features(data, tokens=isinstance(head, nn.Module))
     present = _check_labels(data, regression=isinstance(head, nn.Module) or head == "ridge")
     if val is not None:
@@ -290,7 +292,7 @@ def fit_probe(
             head = nn.Sequential(head, _Columns(present))
         fit = fit_module(fit_on, choose_on, head, seed, scale)
     else:
-        rows = (_precise(fit_on.features) if isinstance(fit_on, FeatureSet) else fit_on, fit_on.labels)
+        rows = (fit_on if head == "ridge" else _precise(fit_on.features), fit_on.labels.cpu())
         val_rows = None if choose_on is None else (choose_on.features, choose_on.labels)
         if head == "ridge":
             fit = fit_ridge(rows, val_rows, strengths, sample_weight, scale)
@@ -329,25 +331,6 @@ class _Columns(nn.Module):
     def forward(self, logits: Tensor) -> Tensor:
         """(b, k) to (b, kept)."""
         return logits[:, self.kept]  # type: ignore[index]
-
-
-def _as_set(data: Any, labels: Any, name: str, **about: Any) -> Any:
-    """A labelled set, of itself, of arrays with labels, or of an (X, y) pair."""
-    if labels is None and isinstance(data, tuple) and len(data) == 2 and all(map(is_array, data)):
-        data, labels = data
-    if not is_array(data):
-        if labels is not None:
-            raise InputError(
-                f"`labels` must be left out where `{name}` carries its own. For others use {name}.relabel(labels, "
-                "classes)."
-            )
-        return expect_set(data, name)
-    if labels is None:
-        raise InputError(
-            f"`labels` must come with an array, got {described(data)} alone for `{name}`. Give both, (X, y), or make a "
-            "set with FeatureSet.from_arrays(X, y)."
-        )
-    return FeatureSet.from_arrays(data, labels, **about)
 
 
 def _check_head(head: Any, train: Any) -> None:
@@ -395,8 +378,8 @@ def _finite_batches(x: Any, name: str, size: int = 4096) -> Iterator[Tensor]:
         yield rows
 
 
-def _check_features(data: FeatureSet, *, tokens: bool) -> None:
-    shape = tuple(data.features.shape) if isinstance(data, FeatureSet) else tuple(data.shape)
+def _check_features(data: Features, *, tokens: bool) -> None:
+    shape = data.shape
     if len(shape) != 2 and not tokens:
         raise InputError(
             f"`train` must be (n, d) for this head, got tokens {shape}. Average them, or use AttentionHead."
@@ -414,7 +397,7 @@ def _check_features(data: FeatureSet, *, tokens: bool) -> None:
         )
 
 
-def _check_labels(data: FeatureSet, *, regression: bool) -> Tensor:
+def _check_labels(data: Features, *, regression: bool) -> Tensor:
     """Sorted indices of the classes that have a training image; empty for regression."""
     if not data.classes:
         if not regression:
@@ -447,7 +430,7 @@ def _check_numbers(data: Any, name: str) -> None:
 def _as_val(train: Any, val: Any, present: Tensor) -> FeatureSet:
     """val in memory, if it is fit to choose on."""
     classes = {"classes": train.classes} if train.classes else {}
-    val = load_set(_as_set(val, None, "val", layer=train.layer, **classes), "val")
+    val = load_set(as_features(val, "val", layer=train.layer, **classes), "val")
     if tuple(val.classes) != tuple(train.classes) or val.layer != train.layer or val.n_features != train.n_features:
         raise InputError(
             "`val` must have the classes, layer and width of train, "

@@ -1,7 +1,7 @@
 """Decision regions: what a head makes of a plane through the features."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from frozenkit._arrays import whole_number
 from frozenkit.errors import DataError, InputError
-from frozenkit.features import FeatureSet, feature_rows, load_set
+from frozenkit.features import Features, feature_rows, load_set
 from frozenkit.probes.probe import fit_probe
 from frozenkit.probes.reports import head_list
 from frozenkit.probes.scores import Score
@@ -49,8 +49,8 @@ class Regions:
 
 
 def decision_regions(
-    train: FeatureSet,
-    test: FeatureSet,
+    train: Features,
+    test: Features,
     *,
     heads: Sequence[str | nn.Module] = ("ridge",),
     resolution: int = 160,
@@ -63,7 +63,7 @@ def decision_regions(
     classes of train lie furthest apart.
 
     Args:
-        train: (n, d) features of at least three classes. A set on disk is loaded, here and as test.
+        train: (n, d) features of at least three classes. Loaded into memory, here and as test.
         test: Other images of the same layer and classes; only reported on.
         heads: Heads as in `fit_probe`, for two features.
         resolution: Points of the grid a side.
@@ -83,7 +83,8 @@ def decision_regions(
         R. A. Fisher (1936), The use of multiple measurements in taxonomic problems, Annals of Eugenics 7.
     """
     resolution = whole_number("resolution", resolution, least=2)
-    train, test = load_set(train, "train"), load_set(test, "test")
+    train = load_set(train, "train")
+    test = load_set(test, "test", like=train)
     if not train.classes:
         raise InputError("`train` must have classes for a plane that tells them apart; it has numbers, a regression.")
     if (train.n_features, train.layer, train.classes) != (test.n_features, test.layer, test.classes):
@@ -99,10 +100,9 @@ def decision_regions(
         raise DataError("`train` must hold images of at least three classes for a plane of discriminants.")
     plane = discriminant_plane(train.features, train.labels)
 
-    def projected(features: FeatureSet) -> FeatureSet:
-        return replace(features, features=(features.features.double() @ plane).float())
-
-    flat, held = projected(train), projected(test)
+    flat, held = (
+        part.with_features((part.features.double() @ plane).float()) for part in (load_set(train, "train"), test)
+    )
     both = torch.cat([flat.features, held.features])
     low, high = both.amin(0), both.amax(0)
     edge = 0.05 * (high - low)

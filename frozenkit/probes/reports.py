@@ -15,7 +15,7 @@ from torch import nn
 
 from frozenkit._arrays import described, whole_number
 from frozenkit.errors import FrozenkitError, FrozenkitWarning, InputError
-from frozenkit.features import FeatureSet, expect_set, load_set, reduce, same_labels
+from frozenkit.features import Features, as_features, is_pair, load_set, reduce, same_labels
 from frozenkit.probes.intervals import holm
 from frozenkit.probes.probe import Probe, fit_probe
 from frozenkit.probes.scores import PairedTest, Score, compare
@@ -84,9 +84,7 @@ class LayerReport:
         return self.to_frame().to_html(float_format="{:.3g}".format, border=0)
 
 
-def layer_report(
-    train: Mapping[str, FeatureSet], test: Mapping[str, FeatureSet] | None = None, **kw: Any
-) -> LayerReport:
+def layer_report(train: Mapping[str, Features], test: Mapping[str, Features] | None = None, **kw: Any) -> LayerReport:
     """Fit a probe to each layer, choose a layer without test, and report all of them on test.
 
     Args:
@@ -104,8 +102,7 @@ def layer_report(
 
     Example:
         >>> x, y = torch.randn(40, 3), torch.arange(40) % 2
-        >>> layers = {"noise": x, "signal": x + 5 * y[:, None]}
-        >>> report = layer_report({k: FeatureSet.from_arrays(z, y, ids=range(40), layer=k) for k, z in layers.items()})
+        >>> report = layer_report({"noise": (x, y), "signal": (x + 5 * y[:, None], y)})
         >>> report.chosen
         'signal'
     """
@@ -113,7 +110,7 @@ def layer_report(
 
 
 def backbone_report(
-    train: Mapping[str, FeatureSet], test: Mapping[str, FeatureSet] | None = None, **kw: Any
+    train: Mapping[str, Features], test: Mapping[str, Features] | None = None, **kw: Any
 ) -> LayerReport:
     """Which backbone represents this data better: `layer_report` with one entry a backbone.
 
@@ -132,13 +129,11 @@ def backbone_report(
 
 
 def _report(
-    train: Mapping[str, FeatureSet], test: Mapping[str, FeatureSet] | None, kind: str, kw: dict[str, Any]
+    train: Mapping[str, Features], test: Mapping[str, Features] | None, kind: str, kw: dict[str, Any]
 ) -> LayerReport:
     val = kw.pop("val", None)
-    _check_sets("train", train, train, kind)
-    for name, sets in (("test", test), ("val", val)):
-        if sets is not None:
-            _check_sets(name, sets, train, kind)
+    train = _as_sets("train", train, train, kind)
+    test, val = (None if s is None else _as_sets(name, s, train, kind) for name, s in (("test", test), ("val", val)))
     probes = {}
     for name, features in train.items():
         with warnings.catch_warnings(record=True) as caught:
@@ -163,20 +158,30 @@ def _report(
     return LayerReport(probes, chosen, scores, tests, p_values, kind)
 
 
-def _check_sets(what: str, sets: Mapping[str, FeatureSet], train: Mapping[str, FeatureSet], kind: str) -> None:
+def _as_sets(what: str, sets: Any, train: Mapping[str, Features], kind: str) -> dict[str, Features]:
+    """Name to `Features` of the same images and labels; an (X, y) pair of arrays numbers its images."""
     if not isinstance(sets, Mapping) or not sets:
         raise InputError(f"`{what}` must map at least one {kind} to its features, got {described(sets)}.")
     missing = [name for name in train if name not in sets]
     if missing:
         raise InputError(f"`{what}` must hold every {kind} of train; {missing[0]!r} is missing.")
-    for name, features in sets.items():
-        expect_set(features, f"{what}[{name!r}]")
+    sets = {
+        name: as_features(
+            features,
+            f"{what}[{name!r}]",
+            layer=name,
+            classes=train[name].classes or None if isinstance(train.get(name), Features) else None,
+            ids=[f"{what}/{i}" for i in range(len(features[0]))] if is_pair(features) else None,
+        )
+        for name, features in sets.items()
+    }
     first = next(iter(sets.values()))
     for name, features in sets.items():
         if features.ids != first.ids:
             raise InputError(f"`{what}` must hold the same images in the same order throughout; {name!r} differs.")
         if not same_labels(features, first):
             raise InputError(f"`{what}` must carry the same labels throughout; those of {name!r} differ.")
+    return sets
 
 
 @dataclass(frozen=True)
@@ -255,8 +260,8 @@ class LearningCurve:
 
 
 def learning_curve(
-    train: FeatureSet,
-    test: FeatureSet,
+    train: Features,
+    test: Features,
     *,
     sizes: Sequence[int],
     repeats: int = 5,
@@ -267,7 +272,7 @@ def learning_curve(
     """Test accuracy of each head with ever more labels per class.
 
     Args:
-        train: Where labels are drawn from; with classes. A set on disk is loaded, here and as test.
+        train: Where labels are drawn from; with classes. Loaded into memory, here and as test.
         test: What every probe is reported on.
         sizes: Labels per class; a class with fewer gives all it has.
         repeats: Draws a size. Draws are distinct sets of images; where fewer exist, fewer are made.
@@ -285,7 +290,8 @@ def learning_curve(
     Note:
         The best strength of a handful of images is often at an edge of the grid, by chance; no warning is shown here.
     """
-    train, test = load_set(train, "train"), load_set(test, "test")
+    train = load_set(train, "train")
+    test = load_set(test, "test", like=train)
     if not train.classes:
         raise InputError("`train` must have classes, since labels are drawn per class; it has numbers, a regression.")
     sizes = whole_numbers("sizes", sizes)
@@ -321,7 +327,7 @@ def whole_numbers(name: str, values: Any) -> list[int]:
     return found
 
 
-def _draws(train: FeatureSet, shots: int, repeats: int, seed: int) -> list[torch.Tensor]:
+def _draws(train: Features, shots: int, repeats: int, seed: int) -> list[torch.Tensor]:
     """Up to `repeats` distinct sets of rows, `shots` of each class where it has so many."""
     counts = torch.bincount(train.labels, minlength=train.n_classes)
     ample = counts[train.labels] > shots
@@ -386,8 +392,8 @@ class WidthCurve:
 
 
 def width_curve(
-    train: FeatureSet,
-    test: FeatureSet,
+    train: Features,
+    test: Features,
     *,
     widths: Sequence[int],
     how: Sequence[str] = ("pca", "random"),
@@ -397,7 +403,7 @@ def width_curve(
     """Reduces features to each width, fitted on train alone, and probes them.
 
     Args:
-        train: (n, d) features with classes. A set on disk is loaded, here and as test.
+        train: (n, d) features with classes. Loaded into memory, here and as test.
         test: Other images; only reported on.
         widths: Numbers of features to keep, 1 to d.
         how: Ways of `reduce`: ``"pca"``, ``"random"``.
@@ -411,7 +417,8 @@ def width_curve(
         S. Dasgupta, A. Gupta (2003), An elementary proof of a theorem of Johnson and Lindenstrauss.
     """
     widths = whole_numbers("widths", widths)
-    train, test = load_set(train, "train"), load_set(test, "test")
+    train = load_set(train, "train")
+    test = load_set(test, "test", like=train)
     if not train.classes:
         raise InputError("`train` must have classes: the curve shows accuracies. It has numbers, a regression.")
     points = []

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from frozenkit.errors import FrozenkitWarning, InputError
-from frozenkit.features import FeatureSet, load_set
+from frozenkit.features import Features, FeatureSet, load_set
 from frozenkit.probes.probe import fit_probe
 from frozenkit.probes.scores import Score
 
@@ -80,9 +80,7 @@ class Selectivity:
         return f"<pre>{escape(repr(self))}</pre>"
 
 
-def selectivity(
-    train: FeatureSet, test: FeatureSet, *, permutations: int = 11, seed: int = 0, **kw: Any
-) -> Selectivity:
+def selectivity(train: Features, test: Features, *, permutations: int = 11, seed: int = 0, **kw: Any) -> Selectivity:
     """Fit a probe on the real labels, and the same probe on shuffled ones.
 
     Args:
@@ -109,11 +107,12 @@ def selectivity(
     """
     if permutations < 1 or permutations % 2 == 0:
         raise InputError(f"`permutations` must be an odd number of 1 or more, got {permutations}.")
-    train, test = load_set(train, "train"), load_set(test, "test")
-    real = fit_probe(train, **kw).score(test)
+    fit_on = load_set(train, "train")
+    test = load_set(test, "test", like=fit_on)
+    real = fit_probe(fit_on, **kw).score(test)
     found, memorised = [], []
     for i in range(permutations):
-        mixed = shuffled(train, seed=seed + i)
+        mixed = shuffled(fit_on, seed=seed + i)
         with warnings.catch_warnings():
             # On noise the best strength is an accident, and so is its place in the grid.
             warnings.simplefilter("ignore", FrozenkitWarning)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from frozenkit._arrays import as_tensor, is_array, real_number
 from frozenkit.errors import DataError, InputError
-from frozenkit.features import FeatureSet, feature_rows, load_set
+from frozenkit.features import Features, FeatureSet, feature_rows, is_pair, load_set
 from frozenkit.heads.ridge import LinearMap
 from frozenkit.probes.probe import fit_probe
 from frozenkit.probes.scores import Score, class_indices
@@ -93,10 +93,10 @@ class Bound:
 
 
 def domain_bound(
-    source_train: FeatureSet,
-    source_test: FeatureSet,
-    target_train: FeatureSet,
-    target_test: FeatureSet,
+    source_train: Features,
+    source_test: Features,
+    target_train: Features,
+    target_test: Features,
     *,
     head: str = "ridge",
     seed: int = 0,
@@ -124,7 +124,7 @@ def domain_bound(
     where λ is large no single head serves both domains.
 
     Args:
-        source_train: (n, d) labelled source features; the probe is fitted on them. Sets on disk are loaded.
+        source_train: (n, d) labelled source features; the probe is fitted on them. All four are loaded into memory.
         source_test: Other source images.
         target_train: Target images; their labels are used for λ alone.
         target_test: Other target images; the error of the probe on them is `Bound.measured`.
@@ -142,18 +142,19 @@ def domain_bound(
         S. Ben-David, J. Blitzer, K. Crammer, A. Kulesza, F. Pereira, J. W. Vaughan (2010), A theory of learning from
         different domains, Machine Learning 79, theorem 2 (without its sampling term) and its proof.
     """
-    sets = {
+    given = {
         "source_train": source_train,
         "source_test": source_test,
         "target_train": target_train,
         "target_test": target_test,
     }
-    sets = {name: load_set(data, name) for name, data in sets.items()}
+    first = load_set(source_train, "source_train")
+    sets = {name: load_set(data, name, like=first) for name, data in given.items()}
     _check_one_task(sets)
     source_train, source_test, target_train, target_test = sets.values()
     probe = fit_probe(source_train, head=head, seed=seed)
     on_source, on_target = probe.score(source_test), probe.score(target_test)
-    joint = fit_probe(_together(source_train, target_train), head=head, seed=seed)
+    joint = fit_probe(_together(sets["source_train"], sets["target_train"]), head=head, seed=seed)
     both = [joint.score(source_test), joint.score(target_test)]
     distance = proxy_a_distance(source_train, target_train, seed=seed)
     parts = {
@@ -259,7 +260,7 @@ def margin_bound(
         weights: (d, k), or what ``RidgePath.at`` gives (its intercept becomes a weight on a feature that is 1).
         features: (m, d) train features, as they are: scaling fitted on these images would break the proof. Length 1,
             which is no matter of other images, they get where the map gives it to them.
-        labels: (m,) class indices; not needed for a `FeatureSet` or a set on disk.
+        labels: (m,) class indices; not needed for `Features` that carry them.
         margins: ρ > 0 to take the best of, in units of the features; chosen without looking at these images.
         delta: Probability of failure, in (0, 1).
 
@@ -277,8 +278,10 @@ def margin_bound(
     rho = as_tensor(margins, "margins").flatten().tolist()
     if not rho or not all(0 < r < math.inf for r in rho):
         raise InputError(f"`margins` must be numbers above 0, got {rho}. For instance 2.0 ** torch.arange(-8, 4).")
+    if labels is None and is_pair(features):
+        features, labels = features
     x, w = _as_mapped(weights, feature_rows(features)), _weights_of(weights).double()
-    y = labels if labels is not None else getattr(features, "labels", None)
+    y = features.labels if labels is None and isinstance(features, Features) else labels
     if y is None or not is_array(y) or len(y) != len(x):
         raise InputError(f"`labels` must hold one class index for each of {len(x)} images.")
     _check_width(w, x)

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from frozenkit._arrays import whole_number
 from frozenkit.errors import DataError, InputError
-from frozenkit.features import feature_rows
+from frozenkit.features import Features, feature_rows
 from frozenkit.heads.ridge import ridge_path
 
-Features = Any  # a `FeatureSet`, a set that stays on disk, or an (n, d) tensor or array
+AnyFeatures = Any  # `Features`, which are loaded, or an (n, d) tensor or array
 STRENGTHS = tuple(10.0**power for power in range(-4, 3))  # λ of the domain classifier, chosen inside each fold
 LARGEST_SAMPLE = 2_000  # images a side of a kernel matrix
 
@@ -62,7 +62,7 @@ class Divergence:
 
 
 def proxy_a_distance(
-    source: Features, target: Features, *, folds: int = 5, permutations: int = 100, seed: int = 0
+    source: AnyFeatures, target: AnyFeatures, *, folds: int = 5, permutations: int = 100, seed: int = 0
 ) -> Divergence:
     """How well a linear classifier tells source from target: 2·(1 − 2ε), with ε its error on images it has not seen.
 
@@ -111,7 +111,7 @@ def proxy_a_distance(
 
 
 def mmd(
-    source: Features, target: Features, *, bandwidth: float | None = None, permutations: int = 200, seed: int = 0
+    source: AnyFeatures, target: AnyFeatures, *, bandwidth: float | None = None, permutations: int = 200, seed: int = 0
 ) -> Divergence:
     """Maximum mean discrepancy, squared and unbiased, with a Gaussian kernel exp(−‖x − y‖² / (2·bandwidth²)).
 
@@ -165,7 +165,7 @@ def mmd(
     return Divergence(value, value - 1.96 * spread, value + 1.96 * spread, _p_value(values), n, m, "MMD²")
 
 
-def frechet_distance(source: Features, target: Features, *, permutations: int = 20, seed: int = 0) -> Divergence:
+def frechet_distance(source: AnyFeatures, target: AnyFeatures, *, permutations: int = 20, seed: int = 0) -> Divergence:
     """The Fréchet distance of two Gaussians with the samples' means and covariances.
 
     ‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2·(Σ₁Σ₂)^½), in squared units of the features. It is biased upwards, and by more the fewer
@@ -201,7 +201,7 @@ def frechet_distance(source: Features, target: Features, *, permutations: int = 
     return Divergence(values[0], low, high, p, n, len(x) - n, "Fréchet distance", baseline)
 
 
-def cka(a: Features, b: Features) -> float:
+def cka(a: AnyFeatures, b: AnyFeatures) -> float:
     """Centred kernel alignment with linear kernels, debiased: how alike two layers see the same images.
 
     1 where one is a rotation and scaling of the other; about 0 (either side) for unrelated features, however few the
@@ -263,11 +263,11 @@ def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:
     return torch.where(count > 0, total / count.clamp_min(1), 0.5)
 
 
-def _folds(source: Features, target: Features, folds: int, generator: torch.Generator) -> Tensor:
+def _folds(source: AnyFeatures, target: AnyFeatures, folds: int, generator: torch.Generator) -> Tensor:
     """(n + m,) fold of each row: dealt out at random; rows of one picture in both samples share theirs."""
     sizes = [len(source), len(target)]
     dealt = [torch.randperm(size, generator=generator) % folds for size in sizes]
-    if hasattr(source, "ids") and hasattr(target, "ids"):
+    if isinstance(source, Features) and isinstance(target, Features):
         of_source = dict(zip(source.ids, dealt[0].tolist()))
         dealt[1] = torch.tensor([of_source.get(i, f) for i, f in zip(target.ids, dealt[1].tolist())])
     return torch.cat(dealt)
@@ -319,11 +319,11 @@ def _p_value(values: Tensor) -> float:
 
 
 def _differ(a: Any, b: Any, name: str) -> bool:
-    """Whether both are sets, in memory or on disk, and differ in this attribute."""
-    return hasattr(a, name) and hasattr(b, name) and getattr(a, name) != getattr(b, name)
+    """Whether both are `Features`, not arrays, and differ in this attribute."""
+    return isinstance(a, Features) and isinstance(b, Features) and getattr(a, name) != getattr(b, name)
 
 
-def _pair(source: Features, target: Features, *, least: int) -> tuple[Tensor, int]:
+def _pair(source: AnyFeatures, target: AnyFeatures, *, least: int) -> tuple[Tensor, int]:
     """Both as one (n + m, d) float64 tensor, and n."""
     if _differ(source, target, "layer"):
         raise InputError(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from frozenkit._arrays import as_tensor, real_number, whole_number
 from frozenkit.errors import DataError, InputError
-from frozenkit.features import FeatureSet, expect_set, feature_rows, load_set
+from frozenkit.features import Features, FeatureSet, as_features, feature_rows, load_set
 from frozenkit.heads.scaling import feature_scale
 
 PROBE_STRENGTH = 0.01  # λ of the linear probe in `Separation.linear`: small, and enough where n ≤ d
@@ -53,7 +53,7 @@ class Separation:
         return f"<p>{escape(repr(self))}</p>"
 
 
-def class_separation(features: FeatureSet) -> Separation:
+def class_separation(features: Features) -> Separation:
     """Distances between class means against distances within classes.
 
     The mean of each class is corrected for its noise, which alone would set class means apart by within²·(k − 1)/n:
@@ -302,8 +302,8 @@ def imbalance(labels: Any, *, n_classes: int | None = None) -> Imbalance:
         largest class 3 times the smallest, 75.0 % of all; balance 0.811 (1.8 effective of 2 classes)
     """
     names: tuple[str, ...] = ()
-    if hasattr(labels, "ids"):  # a set, in memory or on disk
-        expect_set(labels, "labels")
+    if isinstance(labels, Features):
+        as_features(labels, "labels")  # with labels
         names, labels = tuple(labels.classes), labels.labels
         if not names:
             raise InputError("`labels` must be class indices, or a set that has classes; this one has none.")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from frozenkit._arrays import whole_number
 from frozenkit.errors import DataError, InputError
-from frozenkit.features import FeatureSet, feature_rows, load_set
+from frozenkit.features import Features, feature_rows, load_set
 from frozenkit.heads.ridge import LinearMap, RidgePath, ridge_path
 from frozenkit.heads.scaling import Scaler
 from frozenkit.probes.scores import Score, score
@@ -62,19 +62,19 @@ class GibbsClassifier:
             wrong += int(((logits + spread * noise).argmax(1) != labels).sum())
         return wrong
 
-    def error(self, test: FeatureSet, *, draws: int = DRAWS, seed: int = 1) -> float:
+    def error(self, test: Features, *, draws: int = DRAWS, seed: int = 1) -> float:
         """Mean error on other images, over so many draws for each."""
         test = load_set(test, "test")
         return self.mistakes(test.features, test.labels, draws=draws, seed=seed) / (len(test) * draws)
 
-    def score(self, test: FeatureSet) -> Score:
+    def score(self, test: Features) -> Score:
         """The `Score` of the classifier that always takes the mean weights: what one would use."""
         test = load_set(test, "test")
         x = self.basis(test.features)
         return score((x @ self.mean).argmax(1), test.labels, n_classes=len(self.classes), classes=self.classes)
 
 
-def pac_bayes_bound(train: FeatureSet, *, delta: float = 0.05, seed: int = 0) -> Bound:
+def pac_bayes_bound(train: Features, *, delta: float = 0.05, seed: int = 0) -> Bound:
     """A certificate for a randomised linear probe, from its training images alone.
 
     One half of train fits the *prior*: a Gaussian around the ridge probe of that half. All of train fits the

@@ -11,7 +11,7 @@ import traitlets
 
 from frozenkit._outputs import measured
 from frozenkit.errors import DataError, FrozenkitWarning, InputError
-from frozenkit.features import FeatureSet, expect_set
+from frozenkit.features import Features, FeatureSet, load_set
 from frozenkit.heads.ridge import RidgePath
 from frozenkit.probes.probe import Probe, fit_probe
 from frozenkit.probes.scores import Score
@@ -83,8 +83,8 @@ class HeadLab(Lab):
 
     def __init__(
         self,
-        train: FeatureSet | None = None,
-        test: FeatureSet | None = None,
+        train: Features | None = None,
+        test: Features | None = None,
         *,
         shots: int | None = None,
         strengths: Sequence[float] | None = None,
@@ -94,8 +94,9 @@ class HeadLab(Lab):
             if test is not None:
                 raise InputError("`train` must come with `test`, got test alone. Give both, or none for the emoji.")
             train, test = _emoji()
+        train, test = load_set(train, "train"), None if test is None else load_set(test, "test")
         _check(train, test)
-        self._train, self._test = _loaded(train), _loaded(test)
+        self._train, self._test = train, test
         self._strengths, self._seed = strengths, seed
         self._probes: dict[tuple[Any, ...], tuple[Probe, FeatureSet, str]] = {}
         self._extras: dict[tuple[Any, ...], Any] = {}
@@ -302,15 +303,10 @@ def _nearest(strengths: Any, wanted: float) -> int:
     return int(np.argmin(np.abs(np.log(np.asarray(strengths, dtype=float)) - np.log(wanted))))
 
 
-def _loaded(features: Any) -> Any:
-    return features.load() if hasattr(features, "load") else features  # CachedFeatures stay on disk until here
-
-
 def _check(train: Any, test: Any) -> None:
     for name, part in (("train", train), ("test", test)):
         if part is None:
             continue
-        expect_set(part, name)
         if not part.classes:
             raise InputError(f"`{name}` must have class labels, got regression targets. HeadLab shows accuracies.")
     counts = np.bincount(np.asarray(train.labels))

@@ -200,6 +200,14 @@ class TestRidge:
 
             def __init__(self, n, d):
                 self.shape, self.labels, self.largest = (n, d), torch.arange(n) % 3, 0
+                self.n_features, self.n_classes, self.classes, self.ids, self.layer = d, 3, ("a", "b", "c"), (), ""
+
+            def __len__(self):
+                return self.shape[0]
+
+            def rows(self, indices): ...  # nobody asks
+
+            def load(self): ...
 
             def batches(self, size):
                 for start in range(0, self.shape[0], size):
