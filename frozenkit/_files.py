@@ -1,5 +1,6 @@
 """Plain files: read as they are or refused, written as a whole or not at all."""
 
+import errno
 import os
 import secrets
 import stat
@@ -18,7 +19,7 @@ def open_regular(path: Path, mode: int = os.O_RDONLY) -> int:
         CacheError: If there is none, or it is a folder, a pipe or a device; none of which is waited for.
     """
     try:
-        descriptor = os.open(path, mode | getattr(os, "O_NONBLOCK", 0))
+        descriptor = os.open(path, mode | os.O_NONBLOCK)
     except FileNotFoundError:
         raise CacheError(f"{path} does not exist.") from None
     except (OSError, ValueError) as error:
@@ -37,17 +38,24 @@ def read_exactly(descriptor: int, path: Path, offset: int, count: int) -> memory
         CacheError: If they cannot be read, are not there, or do not fit into memory.
     """
     try:
-        view, got = memoryview(bytearray(count)), 0
-        while got < count:  # a single read returns at most 2 GiB
-            step = os.preadv(descriptor, [view[got:]], offset + got)
+        view = memoryview(bytearray(count))
+    except (MemoryError, OverflowError) as error:
+        raise CacheError(f"cannot read {path}: {count} bytes of it do not fit into memory.") from error
+    read_into(view, descriptor, path, offset)
+    return view
+
+
+def read_into(view: memoryview, descriptor: int, path: Path, offset: int) -> None:
+    """Fills `view` with the bytes from `offset` on; raises `CacheError` if they cannot be read or are not there."""
+    done = 0
+    try:
+        while done < len(view):  # a single read returns at most 2 GiB
+            step = os.preadv(descriptor, [view[done:]], offset + done)
             if step == 0:
-                raise CacheError(f"{path} is damaged: it ends at byte {offset + got}, before its data does.")
-            got += step
+                raise CacheError(f"{path} is damaged: it ends at byte {offset + done}, before its data does.")
+            done += step
     except OSError as error:
         raise CacheError(f"cannot read {path}: {error.strerror}. Try again, or extract it again.") from error
-    except MemoryError as error:
-        raise CacheError(f"cannot read {path}: {count} bytes of it do not fit into memory.") from error
-    return view
 
 
 def write_all(descriptor: int, data: Any, offset: int) -> None:
@@ -110,7 +118,9 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error).splitlines()[0]
-        raise CacheError(
-            f"cannot write {path}: {reason}. Free some space, or choose another folder "
-            "(of the cache: with $FROZENKIT_HOME)."
-        ) from error
+        advice = "Choose another folder (of the cache: with $FROZENKIT_HOME)."
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            advice = "Ask for fewer layers at a time, or raise the limit (ulimit -n)."
+        elif error.errno in (None, errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            advice = f"Free some space. {advice}"
+        raise CacheError(f"cannot write {path}: {reason}. {advice}") from error

@@ -85,7 +85,7 @@ def recorded(cache, features, monkeypatch):
         writes.append((offset, bytes(data)))
         return real(descriptor, data, offset)
 
-    part = cache.part(features, tuple(features.features.shape), 8, PRINT)
+    part = cache._part(features, tuple(features.features.shape), 8, PRINT)
     path = cache.path(PRINT.digest).with_suffix(".part")
     empty = path.read_bytes()
     with monkeypatch.context() as patch:
@@ -129,7 +129,7 @@ def test_cut_at_every_page_no_wrong_row_is_taken_for_finished(stride, order, tmp
         part = PartFile.resume(path, PRINT.digest)
         done = part.finished_rows()
         for row in np.flatnonzero(done):
-            at = part.header.features_at + int(row) * part.header.row_bytes
+            at = part.header.blocks["features"][0] + int(row) * part.header.row_bytes
             stored = torch.frombuffer(content, dtype=torch.float32, offset=at, count=1290)
             torch.testing.assert_close(stored, x[row], rtol=0, atol=0)
         if state == len(parts):

@@ -17,7 +17,7 @@ def refuse(number):
 
 
 def test_a_file_takes_the_others_place_as_a_whole(tmp_path):
-    path, neighbour = tmp_path / "x.h5", tmp_path / "x.part"
+    path, neighbour = tmp_path / "x.safetensors", tmp_path / "x.part"
     path.write_text("old")
     neighbour.write_text("someone else's")
     with written_aside(path) as part:
@@ -34,7 +34,7 @@ def test_after_a_refusal_the_old_file_is_there_and_nothing_else(tmp_path, monkey
     path.write_text("old")
     monkeypatch.setattr(os, call, refuse(errno.ENOSPC))
     with (
-        pytest.raises(CacheError, match="cannot write .*x.npz: No space left on device. Free some space, or choose"),
+        pytest.raises(CacheError, match="cannot write .*x.npz: No space left on device. Free some space. Choose"),
         written_aside(path),
     ):
         pass

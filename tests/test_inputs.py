@@ -133,7 +133,7 @@ def test_images_without_labels_can_be_predicted_and_no_more():
     assert fit_probe(TRAIN).predict(fs).shape == (40,)
     for use in (fs.numpy, fs.to_torch, lambda: fit_probe(fs), lambda: fit_probe(TRAIN).score(fs),
                 lambda: fit_probe(TRAIN).calibrate(fs), lambda: train_head(nn.Linear(5, 2), fs, fs),
-                lambda: learning_curve(fs, TEST, sizes=[1]), lambda: save_features(fs, "x.h5")):  # fmt: skip
+                lambda: learning_curve(fs, TEST, sizes=[1]), lambda: save_features(fs, "x.npz")):  # fmt: skip
         with pytest.raises(InputError, match="must have labels, got FeatureSet.* relabel"):
             use()
 
@@ -231,8 +231,8 @@ class Wide(nn.Module):
 def test_an_unknown_kind_of_head_is_an_error(head, message, on_disk, tmp_path):
     train = TRAIN
     if on_disk:
-        save_features(TRAIN, tmp_path / "train.h5")
-        train = CachedFeatures(tmp_path / "train.h5")
+        save_features(TRAIN, tmp_path / "train.safetensors")
+        train = CachedFeatures(tmp_path / "train.safetensors")
     with pytest.raises(InputError, match=message):
         fit_probe(train, head=head)
 
@@ -308,8 +308,8 @@ def test_what_is_not_finite_is_named_in_train_val_and_test(head, value):
 
 def test_a_bad_row_is_counted_from_the_first_batch_on(tmp_path):
     many = make(9000)
-    save_features(with_nan(many, 8500), tmp_path / "bad.h5")
-    for bad in (with_nan(many, 8500), CachedFeatures(tmp_path / "bad.h5")):
+    save_features(with_nan(many, 8500), tmp_path / "bad.safetensors")
+    for bad in (with_nan(many, 8500), CachedFeatures(tmp_path / "bad.safetensors")):
         with pytest.raises(DataError, match=r"row 8500 \('0/8500'\)"):
             fit_probe(many).predict(bad)
 
@@ -485,8 +485,8 @@ def test_a_report_says_which_layer_it_was():
 @pytest.fixture
 def disk(tmp_path):
     def put(fs, name):
-        save_features(fs, tmp_path / f"{name}.h5")
-        return CachedFeatures(tmp_path / f"{name}.h5")
+        save_features(fs, tmp_path / f"{name}.safetensors")
+        return CachedFeatures(tmp_path / f"{name}.safetensors")
 
     return {"train": put(TRAIN, "train"), "val": put(VAL, "val"), "test": put(TEST, "test")}
 
@@ -529,8 +529,8 @@ def test_studies_take_sets_on_disk(disk):
 
 
 def test_sets_on_disk_are_guarded_like_those_in_memory(disk, tmp_path):
-    save_features(make(30, layer="early", seed=5), tmp_path / "early.h5")
-    early = CachedFeatures(tmp_path / "early.h5")
+    save_features(make(30, layer="early", seed=5), tmp_path / "early.safetensors")
+    early = CachedFeatures(tmp_path / "early.safetensors")
     for use, message in (
         (lambda: combine({"a": disk["train"], "b": disk["test"]}), "'b' differs in its ids"),
         (lambda: reduce(disk["train"], early, n_features=2), "must come from 'late'"),

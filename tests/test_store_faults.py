@@ -27,7 +27,7 @@ from frozenkit.features import FeatureSet
 from frozenkit.fingerprint import Fingerprint
 
 PRINT = Fingerprint({"of": "store faults"})
-SUFFIXES = [".h5", ".npz", ".safetensors"]
+SUFFIXES = [".npz", ".safetensors"]
 KINDS = ["cache", *SUFFIXES, "checkpoint"]
 
 
@@ -51,10 +51,10 @@ class Place:
         elif self.kind != "cache":
             save_features(features, self.path)
         else:
-            with self.cache.writing([PRINT.digest]) as alone:
+            with self.cache._writing([PRINT.digest]) as alone:
                 if PRINT.digest not in self.cache:
                     shape = tuple(features.features.shape)
-                    part = self.cache.part(features, shape, batch_size, PRINT, alone=alone)
+                    part = self.cache._part(features, shape, batch_size, PRINT, alone=alone)
                     with contextlib.closing(part):
                         done = part.finished_rows()
                         for start in range(0, len(features), batch_size):
@@ -178,7 +178,7 @@ def kill_at_random(root, kills):
 
 @short_and_long("kills", 6, 60)
 def test_killed_at_any_moment_old_or_new_is_there_whole(kills, tmp_path):
-    """R1: .h5, .npz, .safetensors and checkpoints are never lost; the cache goes on where it was."""
+    """R1: .npz, .safetensors and checkpoints are never lost; the cache goes on where it was."""
     print(in_a_python_of_its_own(f"kill_at_random({str(tmp_path)!r}, {kills})"))
 
 
@@ -287,7 +287,7 @@ def test_a_shared_cache_damaged_anywhere_is_never_believed(count, tmp_path):
     for _, content in damages(original, count, random.Random(3)):
         shared.path.write_bytes(content)
         own = FeatureCache(tmp_path / "own", shared=tmp_path / "shared")
-        if own.verify_entry(PRINT.digest) == "ok":
+        if own._verify_entry(PRINT.digest) == "ok":
             assert own.load(PRINT.digest).features.tolist() == whole[0]
         else:
             Place("cache", tmp_path / "own").write(features)

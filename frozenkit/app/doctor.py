@@ -273,7 +273,7 @@ _CHECKS: tuple[tuple[str, Callable[[str], Check]], ...] = (
     ("frozenkit", _frozenkit),
     ("Python", _python),
     ("PyTorch", _versions("torch", "torchvision", "timm")),
-    ("Numbers", _versions("numpy", "scikit-learn", "h5py", "pandas", "matplotlib")),
+    ("Numbers", _versions("numpy", "scikit-learn", "safetensors", "pandas", "matplotlib")),
     ("Notebooks", _versions("jupyterlab", "ipywidgets", "anywidget")),
     ("Device", _device),
     ("Threads", _threads),

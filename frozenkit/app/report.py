@@ -306,12 +306,12 @@ def probe_report(
             f"there must be at least two pictures to fit and to report on, got {len(train)}, {len(test)}. Add some."
         )
     wanted = list(layers or backbone.stages)
-    before = len(list(cache.root.glob("*.h5"))) if cache else 0
+    before = len(list(cache.root.glob("*.safetensors"))) if cache else 0
     started = time.perf_counter()
     parts = (train, test)
     sets = [extract_layers(backbone, part, layers=wanted, cache=cache, progress=progress) for part in parts]
     seconds = time.perf_counter() - started
-    from_cache = cache is not None and len(list(cache.root.glob("*.h5"))) == before
+    from_cache = cache is not None and len(list(cache.root.glob("*.safetensors"))) == before
     about: dict[str, Any] = {
         "train": train,
         "test": test,

@@ -1,17 +1,17 @@
-"""One file of features: plain HDF5, every returned byte is checked, and half-written never looks whole.
+"""One file of features: safetensors, every returned byte is checked, and half-written never looks whole.
 
 The layout, and why:
 
-* The first 4096 bytes (HDF5's user block) hold our header: two lines, JSON and its sha256. HDF5 ignores them.
-* ``features``, ``checksums``, ``labels`` and ``about`` are contiguous blocks at offsets that the header names, so that
-  any row is one read. HDF5 lays the file out, in memory, and whoever has HDF5 can open it; we never read through it:
-  a file made by someone else could make it open other files, wait for a pipe, or unpack kilobytes into gigabytes.
+* Whoever reads safetensors can open it: ``features``, ``labels``, ``checksums`` and ``about`` (JSON) are its tensors.
+  We read it by offset, any row with one read, and never map it: a mapped file that is cut short ends the process.
+* The first 4096 bytes are safetensors' header. All of it follows from a few values in its metadata: it is composed anew
+  from them and must come out the same, so that no byte of it can differ, and no table can point elsewhere.
 * Each row carries a crc32 seeded with the fingerprint and its row number: a torn, flipped, stale or misplaced row does
   not match. While the file grows, the checksums *are* the record of what is finished; nothing depends on the order in
   which the disk received the writes.
-* All other bytes (labels, ids, HDF5's own structure) are digested in the header.
-* A file under construction is called ``*.part``. It gets its header's mark ``complete``, is synced, and renamed, in
-  this order. Where nobody else can be writing it, its name is known and it can be carried on; else its name is its own.
+* All other bytes (labels, ids, the header) are digested in the header.
+* A file under construction is called ``*.part``; it is synced, and then renamed. Where nobody else can be writing it,
+  its name is known and it can be carried on; else its name is its own.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ import math
 import os
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,133 +28,142 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frozenkit._files import disk_errors, open_regular, read_exactly, sync_folder, unique_part, write_all
+from frozenkit._files import disk_errors, open_regular, read_exactly, read_into, sync_folder, unique_part, write_all
 from frozenkit.errors import CacheError
 from frozenkit.features import FeatureSet
 
 # Of the file, not of the numbers in it (that is `fingerprint.FORMAT`). Raise it whenever the layout changes.
-LAYOUT = 3
+LAYOUT = 4
 _HEADER_BYTES = 4096
-# Storage name -> (torch dtype, NumPy dtype on disk). NumPy has no bfloat16, so its 16 bits are stored as they are.
-STORAGE: dict[str, tuple[torch.dtype, np.dtype[Any]]] = {
-    "float32": (torch.float32, np.dtype("<f4")),
-    "float16": (torch.float16, np.dtype("<f2")),
-    "bfloat16": (torch.bfloat16, np.dtype("<u2")),
-}
-_LABELS = ("|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8")  # of NumPy
+STORAGE = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+# What safetensors calls the types that we store.
+_TYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32", "uint8": "U8"}
 
 
 @dataclass(frozen=True)
 class Header:
     """What must be known before a single byte is believed."""
 
-    format: int
     fingerprint: str
     storage: str
     shape: tuple[int, ...]
     batch_size: int
-    features_at: int
-    checksums_at: int
-    labels_at: int
-    labels_type: str
+    labels_type: str  # "int64" or "float32"; empty: there are no labels
     labels_shape: tuple[int, ...]
-    about_at: int
     about_bytes: int
-    size: int
-    digest: str
-    complete: bool
+    digest: str = ""
+    layout: int = LAYOUT
 
     @property
     def row_bytes(self) -> int:
         """Bytes of one row of features."""
-        return math.prod(self.shape[1:]) * STORAGE[self.storage][1].itemsize
+        return math.prod(self.shape[1:]) * STORAGE[self.storage].itemsize
 
     @property
     def blocks(self) -> dict[str, tuple[int, int]]:
         """Name to (where it starts, how many bytes it has)."""
-        return {
-            "features": (self.features_at, self.shape[0] * self.row_bytes),
-            "checksums": (self.checksums_at, 4 * self.shape[0]),
-            "labels": (self.labels_at, math.prod(self.labels_shape) * np.dtype(self.labels_type).itemsize),
-            "about": (self.about_at, self.about_bytes),
-        }
+        return {name: (start, length) for name, _, _, start, length in self._tensors()}
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole file."""
+        return sum(self._tensors()[-1][-2:])
+
+    def _tensors(self) -> list[tuple[str, str, tuple[int, ...], int, int]]:
+        """(name, type, shape, start, length), the widest numbers first, so that all are aligned."""
+        tensors = [("features", self.storage, self.shape), ("checksums", "int32", self.shape[:1])]
+        if self.labels_type:
+            tensors.append(("labels", self.labels_type, self.labels_shape))
+        placed, at = [], _HEADER_BYTES
+        for name, kind, shape in sorted(tensors, key=lambda tensor: -getattr(torch, tensor[1]).itemsize):
+            length = math.prod(shape) * getattr(torch, kind).itemsize
+            placed.append((name, kind, shape, at, length))
+            at += length
+        return [*placed, ("about", "uint8", (self.about_bytes,), at, self.about_bytes)]
 
     def to_bytes(self) -> bytes:
-        """The user block: JSON, newline, its sha256, newline, zeros."""
-        text = json.dumps(self.__dict__, sort_keys=True).encode()
-        block = text + b"\n" + hashlib.sha256(text).hexdigest().encode() + b"\n"
-        if len(block) > _HEADER_BYTES:
-            raise CacheError(f"a header must fit into {_HEADER_BYTES} bytes, got {len(block)}.")
-        return block.ljust(_HEADER_BYTES, b"\0")
+        """Safetensors' header: the length of the rest, JSON, blanks."""
+        content: dict[str, Any] = {"__metadata__": {"frozenkit": json.dumps(asdict(self))}}
+        for name, kind, shape, start, length in self._tensors():
+            offsets = [start - _HEADER_BYTES, start - _HEADER_BYTES + length]
+            content[name] = {"dtype": _TYPES[kind], "shape": shape, "data_offsets": offsets}
+        text = json.dumps(content).encode()
+        if len(text) > _HEADER_BYTES - 8:
+            raise CacheError(f"a header must fit into {_HEADER_BYTES - 8} bytes, got {len(text)}.")
+        return (_HEADER_BYTES - 8).to_bytes(8, "little") + text.ljust(_HEADER_BYTES - 8)
 
     @classmethod
     def from_bytes(cls, block: bytes, path: Path) -> "Header":
-        """Reads a user block.
+        """Reads a header.
 
         Raises:
-            CacheError: If it is damaged, of another version, or names what the file cannot hold.
+            CacheError: If it is damaged, of another version, or names what no file of ours holds.
         """
-        text, _, rest = block.partition(b"\n")
-        if rest[:64] != hashlib.sha256(text).hexdigest().encode():
-            raise CacheError(f"{path} is damaged or not a feature file: its header does not match its digest.")
+        reader = "h5py" if path.suffix == ".h5" else "safetensors.torch.load_file"
+        advice = (
+            f"Extract it again; or, if frozenkit 0.1 wrote it, read its `features` and `labels` with {reader}, make a "
+            "set of them with FeatureSet.from_arrays, and save that."
+        )
         try:
-            values = json.loads(text)
-            if values["format"] != LAYOUT:
+            values = json.loads(json.loads(block[8:])["__metadata__"]["frozenkit"])
+            if values["layout"] != LAYOUT:
                 raise CacheError(
-                    f"{path} was written in format {values['format']}, this version reads {LAYOUT}. "
-                    "Extract it again, and save it again if you had saved it."
+                    f"{path} was written in layout {values['layout']}, this version reads {LAYOUT}. {advice}"
                 )
-            if values["labels_type"] not in _LABELS:
-                raise ValueError(values["labels_type"])
             shapes = {name: tuple(values[name]) for name in ("shape", "labels_shape")}
             header = cls(**{**values, **shapes})
-            _checksum(header.fingerprint, 0, b"")  # half a surrogate has no bytes
-            numbers = [*header.shape, *header.labels_shape, *(n for pair in header.blocks.values() for n in pair)]
-            fits = (
+            numbers = [header.batch_size, header.about_bytes, *header.shape, *header.labels_shape]
+            header.fingerprint.encode()  # half a surrogate has no bytes
+            sound = (
                 len(header.shape) in (2, 3)
-                and header.labels_shape[:1] == header.shape[:1]
-                and len(header.labels_shape) <= 32  # of NumPy's arrays
-                and isinstance(header.fingerprint, str)
-                and all(type(number) is int and number >= 0 for number in [header.batch_size, header.size, *numbers])
-                and all(at + length <= header.size for at, length in header.blocks.values())
+                and header.storage in STORAGE
+                and (header.labels_type, len(header.labels_shape)) in _LABELS
+                and header.labels_shape[:1] in ((), header.shape[:1])
+                and all(type(number) is int and number >= 0 for number in numbers)
+                and header.to_bytes() == block
             )
-        except (LookupError, TypeError, ValueError, RecursionError) as error:
-            raise CacheError(f"{path} is not a feature file: its header is none of ours ({error!r}).") from error
-        if not fits:
-            raise CacheError(f"{path} is not a feature file: its header names what the file cannot hold.")
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise CacheError(
+                f"{path} is damaged or not a feature file: its header is none of ours ({error!r:.200}). {advice}"
+            ) from error
+        if not sound:
+            raise CacheError(f"{path} is damaged or not a feature file: its header contradicts itself.")
         return header
 
 
+_LABELS = {("", 0), ("int64", 1), ("float32", 1), ("float32", 2)}  # (type, axes)
+
+
 class FeatureFile:
-    """A complete feature file, open for reading; rows are verified each time they are read.
+    """A feature file, open for reading; rows are verified each time they are read.
 
     Args:
         path: The file.
-        unfinished: Whether a file that is still being written will do.
 
     Raises:
         CacheError: If anything but a row is damaged (rows are checked when read).
     """
 
-    def __init__(self, path: Path, *, unfinished: bool = False) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         self._descriptor, self.header = _open_checked(path, os.O_RDONLY)
         try:
-            if not (self.header.complete or unfinished):
-                raise CacheError(f"{path} is unfinished.")
             self._checksums = np.frombuffer(self._block("checksums"), "<u4").tolist()
         except BaseException:
             self.close()
             raise
 
-    def about(self) -> tuple[Tensor, dict[str, Any]]:
+    def about(self) -> tuple[Tensor | None, dict[str, Any]]:
         """Labels, and a dictionary with classes, ids, layer and ingredients."""
-        labels = np.frombuffer(self._block("labels"), self.header.labels_type).reshape(self.header.labels_shape)
+        header, labels = self.header, None
+        if header.labels_type:
+            data = np.frombuffer(self._block("labels"), header.labels_type)
+            labels = torch.from_numpy(data.reshape(header.labels_shape))
         try:
             about = json.loads(self._block("about").tobytes())
         except (ValueError, RecursionError) as error:
             raise CacheError(f"{self.path} is not a feature file: what it says about itself is no JSON.") from error
-        return torch.from_numpy(labels), about
+        return labels, about
 
     def rows(self, indices: np.ndarray) -> Tensor:
         """Those rows, in that order, in the storage type.
@@ -163,20 +172,18 @@ class FeatureFile:
             CacheError: If one of them is damaged.
         """
         header, width = self.header, self.header.row_bytes
-        out = bytearray(len(indices) * width)
+        out = torch.empty(len(indices), *header.shape[1:], dtype=STORAGE[header.storage])
+        view = _bytes_of(out)
         for slot, start, stop in _runs(indices):
-            data = read_exactly(self._descriptor, self.path, header.features_at + start * width, (stop - start) * width)
-            for i in range(stop - start):
-                if (
-                    _checksum(header.fingerprint, start + i, data[i * width : (i + 1) * width])
-                    != self._checksums[start + i]
-                ):
+            data = view[slot * width : (slot + stop - start) * width]
+            read_into(data, self._descriptor, self.path, header.blocks["features"][0] + start * width)
+            for row, checksum in enumerate(_checksums(header, start, data)):
+                if checksum != self._checksums[start + row]:
                     raise CacheError(
-                        f"{self.path} is damaged: row {start + i} does not match its checksum. "
+                        f"{self.path} is damaged: row {start + row} does not match its checksum. "
                         "Remove the entry (frozenkit cache verify --remove) and extract again."
                     )
-            out[slot * width : slot * width + len(data)] = data
-        return _to_tensor(out, header.storage, (len(indices), *header.shape[1:]))
+        return out
 
     def close(self) -> None:
         """Gives the file descriptor back."""
@@ -226,37 +233,26 @@ class PartFile:
         Raises:
             CacheError: If the disk is full or the folder refuses.
         """
-        about = {"classes": like.classes, "ids": like.ids, "layer": like.layer, "ingredients": json.loads(ingredients)}
-        labels = like.labels.detach().cpu().numpy()
-        structure, at = _layout(like.fingerprint, storage, shape, labels, json.dumps(about).encode())
-        header = Header(
-            format=LAYOUT,
-            fingerprint=like.fingerprint,
-            storage=storage,
-            shape=shape,
-            batch_size=batch_size,
-            labels_type=labels.dtype.str,
-            labels_shape=labels.shape,
-            about_bytes=len(json.dumps(about).encode()),
-            size=0,
-            digest="",
-            complete=False,
-            **at,
-        )
-        ends = [start + length for start, length in header.blocks.values()]
-        header = replace(header, size=max(structure.end, _HEADER_BYTES, *ends))
-        part = _part_path(path) if alone else unique_part(path)
+        named = {"classes": like.classes, "ids": like.ids, "layer": like.layer, "ingredients": json.loads(ingredients)}
+        about = json.dumps(named).encode()
+        labels = torch.empty(0) if like.labels is None else like.labels.detach().cpu()
+        kind = "" if like.labels is None else str(labels.dtype).removeprefix("torch.")
+        axes = () if like.labels is None else tuple(labels.shape)
+        header = Header(like.fingerprint, storage, shape, batch_size, kind, axes, len(about))
+        header = replace(header, digest=_digest(header, _bytes_of(labels), about))
+        block, part = header.to_bytes(), _part_path(path) if alone else unique_part(path)
         with disk_errors(path):
             part.parent.mkdir(parents=True, exist_ok=True)
             if alone:
                 part.unlink(missing_ok=True)  # of other batches, or damaged
             descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
             try:
-                _allocate(descriptor, header.size)
-                for offset, data in structure:
-                    write_all(descriptor, data, offset)
-                header = replace(header, digest=_static_digest(descriptor, header, part))
-                write_all(descriptor, header.to_bytes(), 0)
+                allocate = getattr(os, "posix_fallocate", lambda file, _, size: os.truncate(file, size))  # macOS: none
+                allocate(descriptor, 0, header.size)
+                for name, data in (("about", about), ("labels", _bytes_of(labels))):
+                    if name in header.blocks:
+                        write_all(descriptor, data, header.blocks[name][0])
+                write_all(descriptor, block, 0)
             except BaseException:
                 os.close(descriptor)
                 part.unlink()
@@ -278,35 +274,29 @@ class PartFile:
 
     def finished_rows(self) -> np.ndarray:
         """(n,) bool: rows whose bytes match their checksum."""
-        header, width = self.header, self.header.row_bytes
+        header, data = self.header, memoryview(bytearray(self.header.row_bytes))
         checksums = np.frombuffer(read_exactly(self._descriptor, self._part, *header.blocks["checksums"]), "<u4")
         finished = checksums != 0
         for row in np.flatnonzero(finished):
-            data = read_exactly(self._descriptor, self._part, header.features_at + int(row) * width, width)
-            finished[row] = _checksum(header.fingerprint, int(row), data) == checksums[row]
+            read_into(data, self._descriptor, self._part, header.blocks["features"][0] + int(row) * len(data))
+            finished[row] = _checksums(header, int(row), data) == [checksums[row]]
         return finished
 
     def write(self, start: int, features: Tensor) -> None:
-        """Stores rows from `start` on.
+        """Stores rows from `start` on, rounded to the storage type.
 
         Raises:
-            CacheError: If the disk is full, or a value does not fit the storage type.
+            CacheError: If the disk is full.
         """
-        header, width = self.header, self.header.row_bytes
-        data = memoryview(_to_bytes(features, header.storage))
-        sums = [
-            _checksum(header.fingerprint, start + i, data[i * width : (i + 1) * width]) for i in range(len(features))
-        ]
+        header, data = self.header, _bytes_of(features.to(STORAGE[self.header.storage]))
+        sums = np.array(_checksums(header, start, data), "<u4").tobytes()
         with disk_errors(self.path):
-            write_all(self._descriptor, data, header.features_at + start * width)
-            write_all(self._descriptor, np.asarray(sums, "<u4").tobytes(), header.checksums_at + 4 * start)
+            write_all(self._descriptor, data, header.blocks["features"][0] + start * header.row_bytes)
+            write_all(self._descriptor, sums, header.blocks["checksums"][0] + 4 * start)
 
     def finish(self) -> None:
-        """Marks the file complete and gives it its name; from here on it is visible to readers."""
+        """Gives the file its name, once it is on the disk, and closes it; from here on it is visible to readers."""
         with disk_errors(self.path):
-            os.fsync(self._descriptor)  # the rows are on the disk before the mark is
-            self.header = replace(self.header, complete=True)
-            write_all(self._descriptor, self.header.to_bytes(), 0)
             os.fsync(self._descriptor)
             try:
                 self._part.replace(self.path)
@@ -314,29 +304,28 @@ class PartFile:
                 if not os.path.samestat(os.fstat(self._descriptor), self.path.stat()):
                     raise
             sync_folder(self.path.parent)
+        self.close()
 
     def close(self) -> None:
         """Gives the file descriptor back; what was written stays, if it can be carried on."""
-        os.close(self._descriptor)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
         if self._part != _part_path(self.path):
             self._part.unlink(missing_ok=True)
 
 
-def _checksum(fingerprint: str, row: int, data: Any) -> int:
-    return zlib.crc32(data, zlib.crc32(f"{fingerprint}:{row}".encode())) or 1  # 0 means "not written yet"
+def _checksums(header: Header, start: int, data: memoryview) -> list[int]:
+    """One crc32 per row from `start` on; never 0, which means "not written yet"."""
+    width = header.row_bytes
+    count = len(data) // width if width else 0
+    seeds = (zlib.crc32(f"{header.fingerprint}:{start + i}".encode()) for i in range(count))
+    return [zlib.crc32(data[i * width : (i + 1) * width], seed) or 1 for i, seed in enumerate(seeds)]
 
 
-def _to_bytes(features: Tensor, storage: str) -> bytes:
-    dtype, on_disk = STORAGE[storage]
-    stored = features.to(dtype).contiguous()
-    raw = stored.view(torch.uint16) if storage == "bfloat16" else stored
-    return raw.numpy().astype(on_disk, copy=False).tobytes()
-
-
-def _to_tensor(data: bytearray, storage: str, shape: tuple[int, ...]) -> Tensor:
-    dtype, on_disk = STORAGE[storage]
-    array = np.frombuffer(data, on_disk).reshape(shape)
-    return torch.from_numpy(array).view(dtype) if storage == "bfloat16" else torch.from_numpy(array)
+def _bytes_of(tensor: Tensor) -> memoryview:
+    """A tensor's own memory, where it is contiguous."""
+    return tensor.contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def _runs(indices: np.ndarray) -> Iterator[tuple[int, int, int]]:
@@ -350,106 +339,6 @@ def _runs(indices: np.ndarray) -> Iterator[tuple[int, int, int]]:
             yield at, int(indices[at]), int(indices[stop - 1]) + 1
 
 
-class _InMemory:
-    """A file for HDF5 to lay out in: only pages that were written exist, the rows' place does not.
-
-    On a disk, HDF5 would answer a full one with a RuntimeError, and sometimes crash when the process ends.
-    """
-
-    PAGE = 1 << 16
-
-    def __init__(self) -> None:
-        self._pages: dict[int, bytearray] = {}
-        self._at = self.end = 0
-
-    def __iter__(self) -> Iterator[tuple[int, memoryview]]:
-        for number, page in sorted(self._pages.items()):
-            start = number * self.PAGE
-            yield start, memoryview(page)[: max(0, self.end - start)]
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self._at = offset + (0, self._at, self.end)[whence]
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def write(self, data: Any) -> int:
-        view = memoryview(data).cast("B")
-        for page, inside, place in self._pieces(len(view)):
-            self._pages.setdefault(page, bytearray(self.PAGE))[inside] = view[place]
-        self._at += len(view)
-        self.end = max(self.end, self._at)
-        return len(view)
-
-    def read(self, count: int) -> bytes:
-        buffer = bytearray(count)
-        self.readinto(buffer)
-        return bytes(buffer)
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")
-        for page, inside, place in self._pieces(len(view)):
-            view[place] = self._pages.get(page, bytes(self.PAGE))[inside]
-        self._at += len(view)
-        return len(view)
-
-    def truncate(self, size: int) -> int:
-        self.end = size
-        return size
-
-    def flush(self) -> None:
-        pass
-
-    def _pieces(self, count: int) -> Iterator[tuple[int, slice, slice]]:
-        """(page, where in the page, where in the buffer) of the next `count` bytes."""
-        done = 0
-        while done < count:
-            page, start = divmod(self._at + done, self.PAGE)
-            step = min(self.PAGE - start, count - done)
-            yield page, slice(start, start + step), slice(done, done + step)
-            done += step
-
-
-def _layout(
-    fingerprint: str, storage: str, shape: tuple[int, ...], labels: np.ndarray, about: bytes
-) -> tuple[_InMemory, dict[str, int]]:
-    """The HDF5 structure around the rows, with labels and about; and where the four blocks start."""
-    import h5py
-
-    memory = _InMemory()
-    with h5py.File(memory, "w", userblock_size=_HEADER_BYTES, libver="latest") as file:
-        file.attrs["fingerprint"] = fingerprint
-        file.attrs["storage"] = storage
-        small = {"labels": labels, "about": np.frombuffer(about, np.uint8)}
-        placed = {name: file.create_dataset(name, data=data, track_times=False).id for name, data in small.items()}
-        placed["features"] = _reserve(file, "features", shape, STORAGE[storage][1])
-        placed["checksums"] = _reserve(file, "checksums", shape[:1], np.dtype("<u4"))
-        at = {f"{name}_at": int(dataset.get_offset() or _HEADER_BYTES) for name, dataset in placed.items()}
-    return memory, at  # what has no bytes has no place, either: it gets the header's end
-
-
-def _reserve(file: Any, name: str, shape: tuple[int, ...], dtype: np.dtype) -> Any:
-    """Creates a contiguous dataset without writing it."""
-    import h5py
-
-    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    plan.set_layout(h5py.h5d.CONTIGUOUS)
-    plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    plan.set_obj_track_times(False)
-    kind = h5py.h5t.py_create(dtype)
-    return h5py.h5d.create(file.id, name.encode(), kind, h5py.h5s.create_simple(shape), plan)
-
-
-def _allocate(descriptor: int, size: int) -> None:
-    """Claims the disk space now, where the file system can."""
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(descriptor, 0, size)
-    else:
-        os.truncate(descriptor, size)
-
-
 def _open_checked(path: Path, mode: int) -> tuple[int, Header]:
     """Opens a file and believes its header only if all bytes beside rows and checksums match their digest."""
     descriptor = open_regular(path, mode)
@@ -458,24 +347,22 @@ def _open_checked(path: Path, mode: int) -> tuple[int, Header]:
         header = Header.from_bytes(bytes(read_exactly(descriptor, path, 0, min(size, _HEADER_BYTES))), path)
         if size != header.size:
             raise CacheError(f"{path} is damaged: {size} bytes instead of {header.size}.")
-        if _static_digest(descriptor, header, path) != header.digest:
-            raise CacheError(f"{path} is damaged: labels, ids or structure do not match their digest.")
+        labels, about = (
+            read_exactly(descriptor, path, *header.blocks.get(name, (0, 0))) for name in ("labels", "about")
+        )
+        if _digest(header, labels, about) != header.digest:
+            raise CacheError(f"{path} is damaged: labels, ids or header do not match their digest.")
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor, header
 
 
-def _static_digest(descriptor: int, header: Header, path: Path) -> str:
-    """sha256 of all bytes but the header, the rows and the checksums."""
-    grows = sorted((header.blocks["features"], header.blocks["checksums"], (header.size, 0)))
-    total, position = hashlib.sha256(), _HEADER_BYTES
-    for start, length in grows:
-        while position < start:
-            data = read_exactly(descriptor, path, position, min(start - position, 1 << 24))
-            total.update(data)
-            position += len(data)
-        position = max(position, start + length)
+def _digest(header: Header, labels: Any, about: Any) -> str:
+    """sha256 of all bytes but the rows and their checksums."""
+    total = hashlib.sha256(replace(header, digest="").to_bytes())
+    total.update(labels)
+    total.update(about)
     return total.hexdigest()
 
 

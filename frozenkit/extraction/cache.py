@@ -1,4 +1,4 @@
-"""The store of features: one HDF5 file a fingerprint, never stale, never half; lazy reading of what exceeds memory."""
+"""The store of features: one file per fingerprint, never stale, never half; lazy reading of what exceeds memory."""
 
 import hashlib
 import json
@@ -45,7 +45,7 @@ class CachedFeatures(torch.utils.data.Dataset):
         self._seen: tuple[Any, ...] | None = None
         header = self._open().header
         labels, about = self._open().about()
-        blank = _feature_set(self.path, torch.empty(len(labels), 0), labels, about, header.fingerprint)
+        blank = _feature_set(self.path, torch.empty(header.shape[0], 0), labels, about, header.fingerprint)
         self.labels, self.classes, self.ids, self.layer = blank.labels, blank.classes, blank.ids, blank.layer
         self.ingredients: dict[str, Any] = about.get("ingredients", {})
         if not isinstance(self.ingredients, dict):
@@ -96,7 +96,7 @@ class CachedFeatures(torch.utils.data.Dataset):
         """All rows in order, as (features, labels) chunks of `size`; memory stays flat."""
         for start in range(0, len(self), size):
             stop = min(start + size, len(self))
-            yield self.rows(range(start, stop)), self.labels[start:stop]
+            yield self.rows(range(start, stop)), None if self.labels is None else self.labels[start:stop]
 
     def load(self) -> FeatureSet:
         """Everything, in memory."""
@@ -159,13 +159,13 @@ class FeatureCache:
         """Where the features of this fingerprint are, or would be."""
         if not _is_digest(fingerprint):
             raise InputError(f"`fingerprint` must be 64 hexadecimal digits, got {fingerprint!r}.")
-        return self.root / f"{fingerprint}.h5"
+        return self.root / f"{fingerprint}.safetensors"
 
     def _found(self, fingerprint: str) -> Path:
-        """The own file, else the shared one, else where the own one would be."""
+        """The own file, else the shared one, else one of version 0.1 (which says so), else where the own would be."""
         own = self.path(fingerprint)
-        shared = self.shared / own.name if self.shared else own
-        return shared if _is_file(shared) and not _is_file(own) else own
+        others = [self.shared / own.name if self.shared else own, own.with_suffix(".h5")]
+        return next((path for path in (own, *others) if _is_file(path)), own)
 
     def open(self, fingerprint: str) -> CachedFeatures:
         """The stored features, left on disk.
@@ -206,10 +206,10 @@ class FeatureCache:
 
     def verify(self) -> dict[str, str]:
         """Reads every byte that would ever be returned: fingerprint to ``"ok"`` or to what is wrong."""
-        states = {path: self.verify_entry(path.stem) for path, _ in self._files()}
+        states = {path: self._verify_entry(path.stem) for path, _ in self._files()}
         return {path.stem: state for path, state in states.items() if state == "ok" or _is_file(path)}
 
-    def verify_entry(self, fingerprint: str) -> str:
+    def _verify_entry(self, fingerprint: str) -> str:
         """``"ok"``, or what is wrong with this entry."""
         try:
             for _ in self.open(fingerprint).batches():
@@ -221,30 +221,41 @@ class FeatureCache:
     def remove(self, fingerprint: str) -> None:
         """Forgets one entry, with its unfinished part, unless a process is writing that just now.
 
+        On a file system without locks nobody can tell: there, a part goes when it was not written to for a day.
+
         Raises:
             CacheError: If the folder refuses.
         """
-        self._remove(fingerprint, [part for part, _ in self._files(".part") if _digest_of(part) == fingerprint])
+        self._remove(fingerprint, self._parts(fingerprint))
 
-    def _remove(self, fingerprint: str, parts: Iterable[Path]) -> None:
+    def _remove(self, fingerprint: str, parts: Iterable[Path]) -> bool:
+        """Whether anything was there, and went."""
         path = self.path(fingerprint)
         if not self.root.is_dir():
-            return
+            return False
         lock, state = path.with_suffix(".lock"), "alone"
         with disk_errors(path), ExitStack() as stack:
             try:
                 state = stack.enter_context(locked(lock, wait=False))
             except CacheError:  # a full disk may have no room for a lock; it must be possible to empty it all the same
                 state = "busy" if os.path.lexists(lock) else "alone"
-            for file in (path, *(parts if state != "busy" else ())):
-                if _is_file(file) or file.is_symlink():
-                    file.unlink(missing_ok=True)
+            parts = {"alone": parts, "busy": (), "no locks": self._parts(fingerprint, days=1)}[state]
+            files = [file for file in (path, path.with_suffix(".h5"), *parts) if _is_file(file) or file.is_symlink()]
+            for file in files:
+                file.unlink(missing_ok=True)
+        return bool(files)
+
+    def _parts(self, fingerprint: str, days: float = 0) -> list[Path]:
+        """Unfinished files of this fingerprint, not written to for so many days."""
+        limit = time.time() - days * 86_400
+        parts = [(path, status) for path, status in self._files(".part") if _digest_of(path) == fingerprint]
+        return [path for path, status in parts if not days or status.st_mtime <= limit]
 
     def clear(self, *, name: str | None = None, older_than_days: float = 0.0) -> int:
         """Forgets entries whose dataset or backbone is `name` (all, if None) and that are at least that old.
 
         Returns:
-            How many entries went, unfinished ones included.
+            How many entries went, unfinished ones included; what is being written stays, and does not count.
 
         Raises:
             InputError: If `older_than_days` is negative or not finite.
@@ -257,9 +268,10 @@ class FeatureCache:
             old = not older_than_days or status.st_mtime <= limit  # a wrong clock writes entries in the future
             if old and (name is None or name in _names(path)):
                 found.setdefault(_digest_of(path), []).append(path)
-        for fingerprint, paths in found.items():
+        return sum(
             self._remove(fingerprint, [path for path in paths if path.suffix == ".part"])
-        return len(found)
+            for fingerprint, paths in found.items()
+        )
 
     @property
     def size(self) -> int:
@@ -279,7 +291,7 @@ class FeatureCache:
                 nearest = differs
         return nearest or {}
 
-    def part(
+    def _part(
         self, like: FeatureSet, shape: tuple[int, ...], batch_size: int, fingerprint: Fingerprint, *, alone: bool = True
     ) -> PartFile:
         """The unfinished file for these features: carried on if it has these batch boundaries, else begun.
@@ -289,16 +301,19 @@ class FeatureCache:
             shape: (n, d) or (n, t, d).
             batch_size: Where batches begin.
             fingerprint: Its ingredients go into the file.
-            alone: What `writing` gave: if another process may write the same, each has a file of its own.
+            alone: What `_writing` gave: if another process may write the same, each has a file of its own.
         """
         path = self.path(like.fingerprint)
         part = PartFile.resume(path, like.fingerprint) if alone else None
+        if not alone:  # nobody carries these on, and whoever wrote them has gone
+            for left in self._parts(like.fingerprint, days=1):
+                left.unlink(missing_ok=True)
         if part is not None and (part.header.batch_size != batch_size or part.header.shape != shape):
             part.close()
             part = None
         return part or PartFile.create(path, like, shape, self.storage, batch_size, fingerprint.to_json(), alone=alone)
 
-    def unfinished_batch_size(self, fingerprints: Iterable[str]) -> int | None:
+    def _unfinished_batch_size(self, fingerprints: Iterable[str]) -> int | None:
         """The batch size of the interrupted run that wrote one of these, if there was one."""
         for fingerprint in fingerprints:
             if (part := PartFile.resume(self.path(fingerprint), fingerprint)) is not None:
@@ -307,7 +322,7 @@ class FeatureCache:
         return None
 
     @contextmanager
-    def writing(self, fingerprints: Iterable[str]) -> Iterator[bool]:
+    def _writing(self, fingerprints: Iterable[str]) -> Iterator[bool]:
         """Only one process at a time is inside with the same fingerprint; others wait, and take over if it dies.
 
         Yields:
@@ -320,7 +335,7 @@ class FeatureCache:
             ]
             yield "no locks" not in locks
 
-    def _files(self, suffix: str = ".h5") -> list[tuple[Path, os.stat_result]]:
+    def _files(self, *suffixes: str) -> list[tuple[Path, os.stat_result]]:
         """Plain files with names that we give, newest first: others may keep things in this folder, too."""
         found = []
         try:
@@ -328,7 +343,7 @@ class FeatureCache:
         except OSError:
             paths = []
         for path in paths:
-            if path.suffix != suffix or not _digest_of(path):
+            if path.suffix not in (suffixes or (".safetensors", ".h5")) or not _digest_of(path):
                 continue
             try:
                 status = path.stat()
@@ -353,7 +368,7 @@ def _is_digest(name: str) -> bool:
 
 def _digest_of(path: Path) -> str:
     """The fingerprint that an entry's file is called after; empty if it is not ours."""
-    match = re.fullmatch(r"([0-9a-f]{64})(\.h5|(\.\d+-[0-9a-f]{8})?\.part)", path.name)
+    match = re.fullmatch(r"([0-9a-f]{64})(\.safetensors|\.h5|(\.\d+-[0-9a-f]{8})?\.part)", path.name)
     return match[1] if match else ""
 
 
@@ -374,45 +389,33 @@ def default_root() -> Path:
 
 
 def save_features(features: FeatureSet, path: str | Path) -> None:
-    """Writes a `FeatureSet` to one file, by suffix: ``.h5``, ``.npz`` or ``.safetensors``; without pickle.
+    """Writes a `FeatureSet` to one file, by suffix: ``.safetensors`` (float32) or ``.npz``; without pickle.
 
     The file is written aside and renamed when it is on the disk: at each moment `path` is the old file or the new one,
-    whole. What is in it is covered by checksums, which `load_features` compares. ``.h5`` holds float32.
+    whole. What is in it is covered by checksums, which `load_features` compares.
 
     Raises:
-        InputError: If `features` is something else or has no labels, or the suffix is another one.
+        InputError: If `features` is something else, has no labels for ``.npz``, or the suffix is another one.
         CacheError: If the file cannot be written; what was there is still there.
     """
     if not isinstance(features, FeatureSet):
         raise InputError(f"`features` must be a FeatureSet, got {type(features).__name__}. Stored ones have `.load()`.")
-    as_features(features, "features")  # with labels
     path = _with_known_suffix(path)
-    if path.suffix == ".h5":
-        shape = tuple(features.features.shape)
-        part = PartFile.create(path, features, shape, "float32", max(len(features), 1), "{}", alone=False)
+    x = features.features.detach().cpu()
+    if path.suffix == ".safetensors":
+        part = PartFile.create(path, features, tuple(x.shape), "float32", max(len(x), 1), "{}", alone=False)
         try:
-            part.write(0, features.features.detach().cpu())
+            part.write(0, x)
             part.finish()
         finally:
             part.close()
         return
+    as_features(features, "features")  # with labels
     about = {name: getattr(features, name) for name in ("classes", "ids", "layer", "fingerprint")}
-    x, y = features.features.detach().cpu().contiguous(), features.labels.detach().cpu().contiguous()
-    if path.suffix == ".npz":
-        x = x.float()  # NumPy has no bfloat16
+    x, y = x.float(), features.labels.cpu().contiguous()
     signed = json.dumps({**about, "sha256": _sha256(about, x, y)})
-    with written_aside(path) as part_path:
-        if path.suffix == ".npz":
-            with part_path.open("wb") as file:
-                np.savez(file, allow_pickle=False, features=x.numpy(), labels=y.numpy(), about=np.array(signed))
-        else:
-            from safetensors import SafetensorError
-            from safetensors.torch import save_file
-
-            try:
-                save_file({"features": x, "labels": y}, part_path, metadata={"about": signed})
-            except SafetensorError as error:
-                raise OSError(str(error)) from error
+    with written_aside(path) as part_path, part_path.open("wb") as file:
+        np.savez(file, allow_pickle=False, features=x.numpy(), labels=y.numpy(), about=np.array(signed))
 
 
 def load_features(path: str | Path) -> FeatureSet:
@@ -422,12 +425,12 @@ def load_features(path: str | Path) -> FeatureSet:
         InputError: If the suffix is unknown.
         CacheError: If the file is damaged or holds something else.
     """
-    path = _with_known_suffix(path)
+    path = Path(path) if Path(path).suffix == ".h5" else _with_known_suffix(path)
     os.close(open_regular(path))  # no pipe, no device
-    if path.suffix == ".h5":
+    if path.suffix != ".npz":
         return CachedFeatures(path).load()
     try:
-        x, y, text = _read_npz(path) if path.suffix == ".npz" else _read_safetensors(path)
+        x, y, text = _read_npz(path)
         about = json.loads(text)
         expected = about.pop("sha256", None)
         actual = _sha256(about, x, y)
@@ -444,8 +447,8 @@ def load_features(path: str | Path) -> FeatureSet:
 
 
 def _with_known_suffix(path: str | Path) -> Path:
-    if Path(path).suffix not in (".h5", ".npz", ".safetensors"):
-        raise InputError(f"`path` must end in .h5, .npz or .safetensors, got {Path(path).name!r}.")
+    if Path(path).suffix not in (".safetensors", ".npz"):
+        raise InputError(f"`path` must end in .safetensors or .npz, got {Path(path).name!r}.")
     return Path(path)
 
 
@@ -468,16 +471,6 @@ def _read_npz(path: Path) -> tuple[Tensor, Tensor, str]:
         return torch.from_numpy(arrays["features"]), torch.from_numpy(arrays["labels"]), str(arrays["about"])
 
 
-def _read_safetensors(path: Path) -> tuple[Tensor, Tensor, str]:
-    from safetensors import safe_open
-
-    with safe_open(path, "pt") as file:
-        about = (file.metadata() or {}).get("about")
-        if about is None or sorted(file.keys()) != ["features", "labels"]:
-            raise CacheError("it must hold features, labels and about, and nothing else.")
-        return file.get_tensor("features"), file.get_tensor("labels"), about
-
-
 def _sha256(about: dict[str, Any], *tensors: Tensor) -> str:
     total = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for tensor in tensors:
@@ -487,7 +480,7 @@ def _sha256(about: dict[str, Any], *tensors: Tensor) -> str:
     return total.hexdigest()
 
 
-def _feature_set(path: Path, x: Tensor, y: Tensor, about: Any, fingerprint: Any) -> FeatureSet:
+def _feature_set(path: Path, x: Tensor, y: Any, about: Any, fingerprint: Any) -> FeatureSet:
     """What a file holds, if it is what a `FeatureSet` may be."""
     try:
         classes, ids, layer = (about[name] for name in ("classes", "ids", "layer"))
@@ -503,7 +496,7 @@ def _feature_set(path: Path, x: Tensor, y: Tensor, about: Any, fingerprint: Any)
 def _names(path: Path) -> set[str]:
     """Data set and backbone of an entry, finished or not."""
     try:
-        with closing(FeatureFile(path, unfinished=True)) as file:
+        with closing(FeatureFile(path)) as file:
             ingredients = file.about()[1]["ingredients"]
         return {str(ingredients.get("dataset")), str(ingredients.get("backbone"))}
     except (CacheError, KeyError, TypeError, AttributeError):
@@ -516,7 +509,7 @@ def round_through(features: Tensor, storage: str) -> Tensor:
     Raises:
         CacheError: If a finite value overflows it (float16 ends at 65504).
     """
-    stored = features.to(STORAGE[storage][0])
+    stored = features.to(STORAGE[storage])
     if not torch.isfinite(stored).all() and torch.isfinite(features).all():
         raise CacheError(
             f"features must fit {storage}, whose largest value is {torch.finfo(stored.dtype).max:g}, but reach "

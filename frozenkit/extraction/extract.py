@@ -201,7 +201,7 @@ def _extract(
         if cache is None:
             blank = {name: _blank(dataset, name, prints.get(name)) for name in names}
             return _in_memory(run, blank, advance)
-        with cache.writing(prints[name].digest for name in names if _fault(cache, prints[name])) as alone:
+        with cache._writing(prints[name].digest for name in names if _fault(cache, prints[name])) as alone:
             faults = {name: fault for name in names if (fault := _fault(cache, prints[name]))}
             for fault in faults.values():
                 if not isinstance(fault, CacheMissError):
@@ -210,18 +210,17 @@ def _extract(
                 _into_cache(run, {name: prints[name] for name in faults}, cache, alone, advance)
             else:
                 advance(len(dataset))
-        opened = {name: cache.open(prints[name].digest) for name in names}
-    if lazy:
-        return opened
+        if lazy:
+            return {name: cache.open(prints[name].digest) for name in names}
     try:
-        return {name: stored.load() for name, stored in opened.items()}
+        return {name: cache.load(prints[name].digest) for name in names}
     except CacheError as error:  # a row is damaged, which shows only when it is read
         warnings.warn(f"{error} Extracting it again.", FrozenkitWarning, stacklevel=3)
     with (
         progress_bar(progress, len(dataset), backbone.name) as advance,
-        cache.writing(prints[name].digest for name in names) as alone,
+        cache._writing(prints[name].digest for name in names) as alone,
     ):
-        damaged = {name: prints[name] for name in names if cache.verify_entry(prints[name].digest) != "ok"}
+        damaged = {name: prints[name] for name in names if cache._verify_entry(prints[name].digest) != "ok"}
         if damaged:  # else another process has mended it
             _into_cache(run, damaged, cache, alone, advance)
     return {name: cache.load(prints[name].digest) for name in names}  # one's own come before a shared, damaged one
@@ -286,7 +285,7 @@ def _into_cache(
 ) -> None:
     """Computes what no finished or interrupted run has left, batch by batch, straight into the files."""
     n = len(run.dataset)
-    run.batch_size = cache.unfinished_batch_size(p.digest for p in missing.values()) or run.batch_size
+    run.batch_size = cache._unfinished_batch_size(p.digest for p in missing.values()) or run.batch_size
     starts = range(0, n, run.batch_size)
     trace = run.backbone.trace()
     with ExitStack() as stack:
@@ -294,7 +293,7 @@ def _into_cache(
         done = np.ones(n, dtype=bool)
         for name, fingerprint in missing.items():
             shape = (n, *pooled_shape(trace, name, run.pooling))
-            part = cache.part(_blank(run.dataset, name, fingerprint), shape, run.batch_size, fingerprint, alone=alone)
+            part = cache._part(_blank(run.dataset, name, fingerprint), shape, run.batch_size, fingerprint, alone=alone)
             stack.callback(part.close)
             parts[name] = part
             done &= part.finished_rows()
@@ -314,7 +313,7 @@ def _fault(cache: FeatureCache, fingerprint: Fingerprint) -> CacheError | None:
     try:
         cache.open(fingerprint.digest)
     except CacheError as error:
-        return error
+        return error.with_traceback(None)  # whose frames would keep open files, and the dataset
     return None
 
 

@@ -13,7 +13,7 @@ function render({ model, el }) {
   const note = h("p", { class: "fk-note" });
   const ask = askPanel(model, lab);
   const pathId = uniqueId("path");
-  const path = h("input", { type: "text", id: pathId, value: "taught.h5" });
+  const path = h("input", { type: "text", id: pathId, value: "taught.safetensors" });
   const said = h("span", { class: "fk-soft", role: "status" });
   lab.root.prepend(heading);
   lab.root.append(

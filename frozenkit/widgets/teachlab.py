@@ -135,7 +135,7 @@ class TeachLab(Lab):
         """Write the features, labels and class names to a file; the pictures are not in it.
 
         Args:
-            path: Its name; ``.h5`` is added unless it ends so already.
+            path: Its name; ``.safetensors`` is added unless it ends so already.
 
         Returns:
             The path that was written.
@@ -305,16 +305,16 @@ def _class_names(values: Sequence[Any]) -> list[str]:
 
 
 def _file(path: str | Path) -> Path:
-    """The ``.h5`` file that a name means; nothing of the name is cut off, so that no other file is meant."""
+    """The ``.safetensors`` file that a name means; nothing of the name is cut off, so that no other file is meant."""
     text = str(path).strip()
     try:
         file = Path(text).expanduser()
         file.is_dir()
     except (RuntimeError, OSError) as error:  # ~nobody; a name that is too long
-        raise InputError(f"`path` must name a file, got {text!r}: {error} Try 'taught.h5'.") from error
+        raise InputError(f"`path` must name a file, got {text!r}: {error} Try 'taught.safetensors'.") from error
     if not text or text.endswith("/") or not file.name or file.name == ".." or file.is_dir():
-        raise InputError(f"`path` must name a file, got {text!r}. Try 'taught.h5'.")
-    return file if file.suffix == ".h5" else file.with_name(f"{file.name}.h5")
+        raise InputError(f"`path` must name a file, got {text!r}. Try 'taught.safetensors'.")
+    return file if file.suffix == ".safetensors" else file.with_name(f"{file.name}.safetensors")
 
 
 def _decode(data: bytes) -> Image.Image:

@@ -68,7 +68,7 @@ def test_cache_commands(capsys, pictures):
     assert run(capsys, "cache", "verify")[:2] == (0, "4 sound, 0 damaged\n")
     asked = ("cache", "why", str(pictures), "--layer", "blocks.6", "--image-size")
     assert "image_size: wanted 65, stored 64" in run(capsys, *asked, "65")[1]
-    damaged = next((pictures.parent / "home" / "cache").glob("*.h5"))
+    damaged = next((pictures.parent / "home" / "cache").glob("*.safetensors"))
     damaged.write_bytes(damaged.read_bytes()[:-100])
     status, out, _ = run(capsys, "cache", "verify")
     assert status == 1

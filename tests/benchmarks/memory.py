@@ -24,7 +24,7 @@ from frozenkit.fingerprint import Fingerprint
 n, cache, key = {n}, FeatureCache({root!r}), Fingerprint({{"of": "benchmark"}})
 labels = torch.arange(n) % 10
 like = replace(FeatureSet.from_arrays(torch.zeros(n, 1), labels), fingerprint=key.digest)
-part = cache.part(like, (n, 1280), 500, key)
+part = cache._part(like, (n, 1280), 500, key)
 for start in range(0, n, 500):
     part.write(start, torch.randn(500, 1280) + torch.nn.functional.one_hot(labels[start : start + 500], 1280))
 part.finish()

@@ -34,8 +34,8 @@ def with_files(measure: Callable[[Path], Figure]) -> Figure:
 
 def write_ours(cache: FeatureCache, data: FeatureSet) -> None:
     cache.clear()
-    with cache.writing([KEY.digest]):
-        part = cache.part(data, (ROWS, WIDTH), BATCH, KEY)
+    with cache._writing([KEY.digest]):
+        part = cache._part(data, (ROWS, WIDTH), BATCH, KEY)
         for start in range(0, ROWS, BATCH):
             part.write(start, data.features[start : start + BATCH])
         part.finish()

@@ -274,7 +274,7 @@ def test_teachlab_says_when_a_name_names_no_file(labs):
     path.fill("~nobody-by-that-name/x")
     page.get_by_role("button", name="Save", exact=True).click()
     page.locator(".fk-lab > [role=alert]").get_by_text("must name a file").wait_for()
-    path.fill("taught.h5")
+    path.fill("taught.safetensors")
 
 
 def test_teachlab_saves_and_loads(labs):

@@ -1,7 +1,12 @@
 """Extraction: the numbers that the network's own library gives, in the right rows, from a network left as it was."""
 
+import contextlib
 import copy
+import gc
 import math
+import resource
+import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +15,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from frozenkit.errors import ActivationError, FreezeError, FrozenkitWarning, InputError, UnknownNameError
+from frozenkit.errors import ActivationError, CacheError, FreezeError, FrozenkitWarning, InputError, UnknownNameError
 from frozenkit.extraction.cache import CachedFeatures, FeatureCache
 from frozenkit.extraction.extract import extract, extract_layers
 from frozenkit.networks.backbone import Backbone, assert_frozen, load_backbone
@@ -345,17 +350,17 @@ def test_timm_is_what_the_embedded_backbone_is_made_of(lite0):
 
 
 def damage(cache, place):
-    """Flips one bit: of a row, or of what only the digest covers."""
-    (path,) = cache.root.glob("*.h5")
+    """Flips one bit: of a row, or of the labels, which only the digest covers."""
+    (path,) = cache.root.glob("*.safetensors")
     header = CachedFeatures(path)._open().header
-    at = {"row": header.features_at, "structure": 4096}[place]
+    at = header.blocks[place][0]
     content = bytearray(path.read_bytes())
     content[at] ^= 1
     path.write_bytes(content)
     return path
 
 
-@pytest.mark.parametrize("place", ["row", "structure"])
+@pytest.mark.parametrize("place", ["features", "labels"])
 @pytest.mark.parametrize("whose", ["own", "shared"])
 def test_a_damaged_entry_is_extracted_again_once_and_a_shared_one_left_alone(lite0, tmp_path, place, whose):
     settings = {"layer": "blocks.2", "precision": "exact", "progress": False}
@@ -392,3 +397,57 @@ def test_without_locks_anothers_unfinished_file_is_left_alone(lite0, tmp_path, m
         found = extract(lite0, Noise(4), cache=cache, **settings)
     assert_close(found.features, whole.features, rtol=0, atol=0)
     assert others.read_text() == "another process is writing here"
+
+
+def deep(layers=30):
+    """A network of many layers, which costs nothing."""
+    return Backbone(
+        nn.Sequential(nn.Conv2d(3, 2, 3), *(nn.Identity() for _ in range(layers - 1))),
+        to_tensor,
+        image_size=48,
+        device="cpu",
+    )
+
+
+def to_tensor(image):
+    return torch.from_numpy(np.asarray(image, np.float32)).permute(2, 0, 1) / 255
+
+
+def open_files():
+    return len(list(Path("/dev/fd").iterdir()))
+
+
+def test_a_cold_call_leaves_neither_open_files_nor_the_dataset_behind(tmp_path):
+    """Seen to fail: the error that said "nothing is stored" kept its frames, with three files per layer."""
+    backbone, cache, dataset = deep(), FeatureCache(tmp_path), Noise(2)
+    extract(backbone, dataset, progress=False)  # whatever opens once
+    gone, before = weakref.ref(dataset), open_files()
+    gc.disable()
+    try:
+        extract_layers(backbone, dataset, layers=backbone.layers, cache=cache, progress=False)
+        assert open_files() == before
+        del dataset
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize(("extra", "enough"), [(75, True), (25, False)])
+def test_a_cold_call_needs_two_open_files_per_layer(tmp_path, extra, enough):
+    """A lock and a part; too few are said before any work is done, with what to do."""
+    backbone, cache = deep(), FeatureCache(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_files() + extra, hard))
+    try:
+        told = []
+        with (
+            contextlib.nullcontext()
+            if enough
+            else pytest.raises(CacheError, match="Too many open files. Ask for fewer")
+        ):
+            extract_layers(
+                backbone, Noise(2), layers=backbone.layers, cache=cache, progress=lambda done, _: told.append(done)
+            )
+        assert (2 in told) is enough
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -179,7 +179,7 @@ def assert_all_miss_each_other(pipelines, tmp_path):
         got = features(make(), cache, dataset)
         assert dataset.reads == 0, f"{name}: an equal pipeline was not found again"
         assert_close(got.features, features(make()).features, rtol=0, atol=0)
-    assert len(list(cache.root.glob("*.h5"))) == 1 + len(pipelines)
+    assert len(list(cache.root.glob("*.safetensors"))) == 1 + len(pipelines)
 
 
 def test_every_preprocessing_misses_each_other_and_hits_itself(tmp_path):
@@ -392,7 +392,7 @@ def test_an_image_edited_while_extraction_runs_stops_it(folder, tmp_path):
     watched = Editor(dataset.source, dataset.labels, dataset.classes, dataset.ids, name="pets")
     with pytest.raises(DataError, match=r"dog/1\.bmp has changed"):
         features(pipeline(), cache, watched, batch_size=1)
-    assert not list(cache.root.glob("*.h5"))
+    assert not list(cache.root.glob("*.safetensors"))
 
 
 def test_an_edited_image_never_gives_its_old_features(folder, tmp_path):
@@ -474,4 +474,4 @@ def test_a_digest_taken_while_extraction_runs_does_not_let_a_changed_image_in(fo
     monkeypatch.setattr(FileSource, "open", open_and_edit)
     with pytest.raises(DataError, match=r"dog/1\.bmp has changed"):
         features(pipeline(), cache, given, batch_size=1)
-    assert not list(cache.root.glob("*.h5"))
+    assert not list(cache.root.glob("*.safetensors"))

@@ -134,11 +134,11 @@ class TestRidge:
 
     def test_on_disk_equals_in_memory(self, tmp_path):
         x, labels = uneven(200, 6, 3)
-        save_features(FeatureSet.from_arrays(x, labels), tmp_path / "f.h5")
+        save_features(FeatureSet.from_arrays(x, labels), tmp_path / "f.safetensors")
         from frozenkit.extraction.cache import CachedFeatures
 
-        lazy = ridge_path(CachedFeatures(tmp_path / "f.h5"), strengths=STRENGTHS)
-        dense = ridge_path(load_features(tmp_path / "f.h5"), strengths=STRENGTHS)
+        lazy = ridge_path(CachedFeatures(tmp_path / "f.safetensors"), strengths=STRENGTHS)
+        dense = ridge_path(load_features(tmp_path / "f.safetensors"), strengths=STRENGTHS)
         assert_close(lazy.loo_scores, dense.loo_scores)
         assert_close(lazy.at(0.1).weights, dense.at(0.1).weights)
 

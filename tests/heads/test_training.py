@@ -75,11 +75,11 @@ class TestTraining:
         from frozenkit.extraction.cache import CachedFeatures
 
         train, val = self.sets()
-        save_features(train, tmp_path / "t.h5")
+        save_features(train, tmp_path / "t.safetensors")
         start = LinearHead(6, 3)
         heads = [
             train_head(start, data, val, epochs=3, batch_size=16).head
-            for data in (train, CachedFeatures(tmp_path / "t.h5"))
+            for data in (train, CachedFeatures(tmp_path / "t.safetensors"))
         ]
         assert_close(heads[0].linear.weight, heads[1].linear.weight)
 

@@ -46,9 +46,9 @@ def test_break_even_says_where_or_that_there_is_none():
 
 
 def test_clouds_of_sets_on_disk_and_arrays(tmp_path):
-    save_features(TRAIN, tmp_path / "train.h5")
+    save_features(TRAIN, tmp_path / "train.safetensors")
     drawn = []
-    for given in (TRAIN, CachedFeatures(tmp_path / "train.h5"), TRAIN.features.numpy()):
+    for given in (TRAIN, CachedFeatures(tmp_path / "train.safetensors"), TRAIN.features.numpy()):
         drawn.append(plots.plot_clouds({"a": given, "b": TEST}).lines[0].get_xydata())
         plt.close("all")
     for other in drawn[1:]:

@@ -227,12 +227,12 @@ def test_weights_are_for_linear_heads():
 def test_a_set_on_disk_is_as_good_as_one_in_memory(head, tmp_path):
     from frozenkit import CachedFeatures, save_features
 
-    save_features(TRAIN, tmp_path / "train.h5")
-    save_features(TEST, tmp_path / "test.h5")
+    save_features(TRAIN, tmp_path / "train.safetensors")
+    save_features(TEST, tmp_path / "test.safetensors")
     dense = fit_probe(TRAIN, head=head)
-    lazy = fit_probe(CachedFeatures(tmp_path / "train.h5"), head=head)
+    lazy = fit_probe(CachedFeatures(tmp_path / "train.safetensors"), head=head)
     assert lazy.choice_score == dense.choice_score
-    assert repr(lazy.score(CachedFeatures(tmp_path / "test.h5"))) == repr(dense.score(TEST))
+    assert repr(lazy.score(CachedFeatures(tmp_path / "test.safetensors"))) == repr(dense.score(TEST))
 
 
 def test_nothing_that_chooses_can_be_given_test_images():

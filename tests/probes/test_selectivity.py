@@ -65,8 +65,8 @@ def test_p_values_of_labels_that_say_nothing_are_valid():
 def test_a_set_on_disk_is_loaded(tmp_path):
     train, test = clouds(80, 0, d=6, apart=1, classes=CLASSES), clouds(100, 1, d=6, apart=1, classes=CLASSES)
     for name, data in (("train", train), ("test", test)):
-        save_features(data, tmp_path / f"{name}.h5")
-    left = [CachedFeatures(tmp_path / f"{name}.h5") for name in ("train", "test")]
+        save_features(data, tmp_path / f"{name}.safetensors")
+    left = [CachedFeatures(tmp_path / f"{name}.safetensors") for name in ("train", "test")]
     found, expected = (selectivity(*sets, permutations=np.int64(3)) for sets in (left, (train, test)))
     assert [c.accuracy for c in found.controls] == [c.accuracy for c in expected.controls]
     assert found.p_value == expected.p_value

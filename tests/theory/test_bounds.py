@@ -190,8 +190,8 @@ def test_labels_that_contradict_each_other_show_in_lambda():
 def test_sets_on_disk_and_arrays_give_what_sets_in_memory_give(tmp_path):
     sets = {name: clouds(60, seed) for seed, name in enumerate(("a", "b", "c", "d"))}
     for name, data in sets.items():
-        save_features(data, tmp_path / f"{name}.h5")
-    left = {name: CachedFeatures(tmp_path / f"{name}.h5") for name in sets}
+        save_features(data, tmp_path / f"{name}.safetensors")
+    left = {name: CachedFeatures(tmp_path / f"{name}.safetensors") for name in sets}
     assert domain_bound(*left.values()).terms == domain_bound(*sets.values()).terms
     assert pac_bayes_bound(left["a"]).terms == (pac := pac_bayes_bound(sets["a"])).terms
     assert pac.posterior.error(left["b"]) == pac.posterior.error(sets["b"])
@@ -202,9 +202,9 @@ def test_sets_on_disk_and_arrays_give_what_sets_in_memory_give(tmp_path):
     expected = margin_bound(w, sets["a"], margins=MARGINS).terms
     assert margin_bound(w, left["a"], margins=MARGINS).terms == expected
     assert margin_bound(w.numpy(), x, y, margins=MARGINS).terms == expected
-    save_features(replace(sets["a"], layer="late"), tmp_path / "late.h5")
+    save_features(replace(sets["a"], layer="late"), tmp_path / "late.safetensors")
     with pytest.raises(InputError, match="one feature space: `target_test`"):
-        domain_bound(left["a"], left["b"], left["c"], CachedFeatures(tmp_path / "late.h5"))
+        domain_bound(left["a"], left["b"], left["c"], CachedFeatures(tmp_path / "late.safetensors"))
 
 
 # what does not fit

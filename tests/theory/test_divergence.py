@@ -162,8 +162,8 @@ def test_the_frechet_distance_shows_its_bias_beside_it(n, m):
 
 
 def on_disk(folder, data: FeatureSet, name: str) -> CachedFeatures:
-    save_features(data, folder / f"{name}.h5")
-    return CachedFeatures(folder / f"{name}.h5")
+    save_features(data, folder / f"{name}.safetensors")
+    return CachedFeatures(folder / f"{name}.safetensors")
 
 
 @pytest.mark.parametrize("name", MEASURES)
@@ -171,14 +171,14 @@ def test_sets_on_disk_and_arrays_give_what_sets_in_memory_give(name, tmp_path):
     x, y = feature_set(gaussian(30, 4, 0), prefix="x"), feature_set(gaussian(40, 4, 1, 0.5), prefix="y")
     expected = MEASURES[name](x, y)
     assert MEASURES[name](on_disk(tmp_path, x, "x"), on_disk(tmp_path, y, "y")) == expected
-    assert MEASURES[name](x, CachedFeatures(tmp_path / "y.h5")) == expected
+    assert MEASURES[name](x, CachedFeatures(tmp_path / "y.safetensors")) == expected
     assert MEASURES[name](x.features.numpy(), y.features.numpy()) == expected
     other = on_disk(tmp_path, feature_set(gaussian(30, 4, 0), "late"), "late")
     with pytest.raises(InputError, match="one layer, got 'pool' and 'late'"):
         MEASURES[name](x, other)
     twins = on_disk(tmp_path, feature_set(x.features + 1e-3, prefix="x"), "twins")
     if name == "a-distance":  # rows of one id share a fold on disk, too
-        assert MEASURES[name](CachedFeatures(tmp_path / "x.h5"), twins) == MEASURES[name](x, twins.load())
+        assert MEASURES[name](CachedFeatures(tmp_path / "x.safetensors"), twins) == MEASURES[name](x, twins.load())
 
 
 def test_cka_of_sets_on_disk_asks_for_the_same_images(tmp_path):

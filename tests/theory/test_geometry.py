@@ -76,8 +76,8 @@ def test_what_a_linear_probe_sees_is_not_what_is_far_apart():
 
 def test_a_set_on_disk_has_the_geometry_of_one_in_memory(tmp_path):
     data = feature_set(gaussian(30, 4), torch.arange(30) % 3, 3)
-    save_features(data, tmp_path / "set.h5")
-    left = CachedFeatures(tmp_path / "set.h5")
+    save_features(data, tmp_path / "set.safetensors")
+    left = CachedFeatures(tmp_path / "set.safetensors")
     assert class_separation(left) == class_separation(data)
     assert effective_rank(left) == effective_rank(data) == effective_rank(data.features.numpy())
     torch.testing.assert_close(explained_variance(left).ratios, explained_variance(data).ratios)

@@ -50,7 +50,7 @@ def test_teachlab_says_what_it_cannot_use(teachlab):
     teachlab._on_message(teachlab, {"add": 0}, [b"no picture", encoded("red")])
     assert "picture 1: it could not be read" in teachlab.error
     assert teachlab.answer["counts"] == [1, 0]
-    for odd in ({"add": 7}, {"add": "red"}, {"remove": 5}, {"sample": -1}, {"load": "/nowhere.h5"}):
+    for odd in ({"add": 7}, {"add": "red"}, {"remove": 5}, {"sample": -1}, {"load": "/nowhere.safetensors"}):
         teachlab.error = ""
         teachlab._on_message(teachlab, odd, [encoded("red")])
         assert teachlab.error
@@ -81,7 +81,7 @@ def test_teachlab_forgets_renames_and_keeps(teachlab, tmp_path):
     with pytest.raises(InputError, match="has pictures"):
         teachlab.classes = ["animals"]
     path = teachlab.save(tmp_path / "taught")
-    assert path.suffix == ".h5"
+    assert path.suffix == ".safetensors"
     before = teachlab.features
     other = TeachLab(["x", "y"], backbone=teachlab._backbone)
     other.load(path)
@@ -91,13 +91,15 @@ def test_teachlab_forgets_renames_and_keeps(teachlab, tmp_path):
     other.close()
 
 
-def test_teachlab_adds_h5_to_a_name_and_cuts_nothing_off(teachlab, tmp_path):
-    """``notes.txt`` used to overwrite notes.h5, and ``v1.2`` became v1.h5."""
+def test_teachlab_adds_the_suffix_to_a_name_and_cuts_nothing_off(teachlab, tmp_path):
+    """``notes.txt`` used to overwrite notes.safetensors, and ``v1.2`` became v1.safetensors."""
     teachlab._on_message(teachlab, {"add": 0}, [encoded("red")])
-    for name, written in (("notes.txt", "notes.txt.h5"), ("v1.2", "v1.2.h5"), ("a.h5", "a.h5"), ("b", "b.h5")):
-        assert teachlab.save(tmp_path / name) == tmp_path / written
+    names = ("a", "b", "notes.txt", "v1.2")
+    for name in (*names, "b.safetensors"):
+        written = tmp_path / f"{name.removesuffix('.safetensors')}.safetensors"
+        assert teachlab.save(tmp_path / name) == written
         teachlab.load(tmp_path / name)
-    assert sorted(p.name for p in tmp_path.glob("*.*")) == ["a.h5", "b.h5", "notes.txt.h5", "v1.2.h5"]
+    assert sorted(p.name for p in tmp_path.glob("*.*")) == [f"{name}.safetensors" for name in names]
 
 
 @pytest.mark.parametrize("what", ["save", "load"])
@@ -107,7 +109,7 @@ def test_teachlab_says_when_a_name_names_no_file(teachlab, monkeypatch, tmp_path
     teachlab._on_message(teachlab, {"add": 0}, [encoded("red")])
     teachlab._on_message(teachlab, {what: name}, [])
     assert "`path` must name a file, got" in teachlab.error
-    assert "Try 'taught.h5'." in teachlab.error
+    assert "Try 'taught.safetensors'." in teachlab.error
     with pytest.raises(InputError, match="must name a file"):
         getattr(teachlab, what)(name)
     assert list(tmp_path.iterdir()) == []
@@ -130,7 +132,7 @@ def test_teachlab_clears_an_old_error_when_something_succeeds(teachlab, tmp_path
     teachlab._on_message(teachlab, {"look": True}, [encoded("red")])
     assert teachlab.error  # the camera asks all the time
     teachlab._on_message(teachlab, {"save": str(tmp_path / "x")}, [])
-    assert (teachlab.error, teachlab.said) == ("", f"saved 1 pictures' features to {tmp_path / 'x.h5'}")
+    assert (teachlab.error, teachlab.said) == ("", f"saved 1 pictures' features to {tmp_path / 'x.safetensors'}")
 
 
 def _no_probe(teachlab):
@@ -192,10 +194,10 @@ def test_teachlab_keeps_what_was_taught_when_it_refuses_a_file(teachlab, tmp_pat
         x = x[:, None].repeat(1, 2, 1)
     if fault == "no probe":
         monkeypatch.setattr("frozenkit.widgets.teachlab.fit_probe", _no_probe(teachlab))
-    save_features(FeatureSet.from_arrays(x, labels, classes=classes or None, layer=layer), tmp_path / "odd.h5")
+    save_features(FeatureSet.from_arrays(x, labels, classes=classes or None, layer=layer), tmp_path / "odd.safetensors")
     with pytest.raises(FrozenkitError, match=message):
-        teachlab.load(tmp_path / "odd.h5")
-    teachlab._on_message(teachlab, {"load": str(tmp_path / "odd.h5")}, [])
+        teachlab.load(tmp_path / "odd.safetensors")
+    teachlab._on_message(teachlab, {"load": str(tmp_path / "odd.safetensors")}, [])
     assert message in teachlab.error
     torch.testing.assert_close(teachlab.features.features, before.features, rtol=0, atol=0)
     assert teachlab.classes == ["red", "blue"]
