@@ -45,15 +45,31 @@ def full_float32() -> Iterator[None]:
     cuDNN's convolutions use TF32 unless told otherwise, 10 bits of fraction instead of 23.
     """
     backends: Any = torch.backends
-    places = (backends.cudnn.conv, backends.cuda.matmul, backends.mkldnn.conv, backends.mkldnn.matmul)
-    before = [place.fp32_precision for place in places]
+    if hasattr(backends.cudnn, "conv"):
+        places = (backends.cudnn.conv, backends.cuda.matmul, backends.mkldnn.conv, backends.mkldnn.matmul)
+        switches = [(place, "fp32_precision", "ieee") for place in places]
+    else:  # torch before 2.9
+        switches = [(backends.cudnn, "allow_tf32", False), (_Matmul(), "precision", "highest")]
+    before = [getattr(place, name) for place, name, _ in switches]
     try:
-        for place in places:
-            place.fp32_precision = "ieee"
+        for place, name, exact in switches:
+            setattr(place, name, exact)
         yield
     finally:
-        for place, precision in zip(places, before, strict=True):
-            place.fp32_precision = precision
+        for (place, name, _), value in zip(switches, before, strict=True):
+            setattr(place, name, value)
+
+
+class _Matmul:
+    """The precision of float32 products on every device, as torch before 2.9 keeps it."""
+
+    @property
+    def precision(self) -> str:
+        return torch.get_float32_matmul_precision()
+
+    @precision.setter
+    def precision(self, value: str) -> None:
+        torch.set_float32_matmul_precision(value)
 
 
 @cache

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from frozenkit.errors import InputError, UnknownNameError, printable
+from frozenkit.errors import InputError, UnknownNameError, printable, require
 
 _OPEN, _CLOSE = "⟦", "⟧"  # rare enough that no lesson writes them by hand
 
@@ -80,7 +80,7 @@ def show(*sentences: Any) -> None:
         >>> show(f"extracted in {measured(3.14159, '.1f')} seconds")
         extracted in ⟦3.1⟧ seconds
     """
-    from IPython.display import display
+    display = require("IPython.display", "course").display
 
     for sentence in sentences:
         display(Line(str(sentence)))

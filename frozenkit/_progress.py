@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 
@@ -25,7 +26,8 @@ def progress_bar(
         yield lambda count: None
         return
     shell = sys.modules.get("IPython")
-    if "ipykernel" in sys.modules and shell is not None and shell.get_ipython() is not None:
+    in_notebook = "ipykernel" in sys.modules and shell is not None and shell.get_ipython() is not None
+    if in_notebook and find_spec("ipywidgets"):
         with _bar_in_notebook(total, name) as bar:
             yield lambda count: bar.update(count) and None
         return

@@ -21,6 +21,8 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib import import_module
+from typing import Any
 
 
 class FrozenkitError(Exception):
@@ -102,6 +104,35 @@ class CacheMissError(CacheError, KeyError):
 
 class FrozenkitWarning(UserWarning):
     """Something is worth a look; the result still stands."""
+
+
+def require(module: str, extra: str) -> Any:
+    """A module of an optional package; whoever lacks the package reads which command brings it.
+
+    Args:
+        module: Its dotted name, such as ``"pandas"``.
+        extra: The extra of frozenkit that the package comes with.
+
+    Raises:
+        NotAvailableError: If the package is not installed.
+
+    Example:
+        >>> require("no_such_package", "course")
+        Traceback (most recent call last):
+            ...
+        frozenkit.errors.NotAvailableError: this needs the package no_such_package, which is not installed. It comes
+        with the extra 'course': pip install "frozenkit[course]"
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        package = module.partition(".")[0]
+        if (error.name or "").partition(".")[0] != package:
+            raise  # the package is there, and lacks something of its own
+        raise NotAvailableError(
+            f"this needs the package {package}, which is not installed. It comes with the extra {extra!r}: "
+            f'pip install "frozenkit[{extra}]"'
+        ) from error
 
 
 def printable(text: object) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from frozenkit._arrays import as_tensor, check_finite, coded_labels, described, first_row, is_array, texts, whole_number
-from frozenkit.errors import DataError, InputError
+from frozenkit.errors import DataError, InputError, require
 
 
 @runtime_checkable
@@ -317,7 +317,7 @@ class FeatureSet:
 
     def to_frame(self) -> Any:
         """A pandas table: ids as index, the label's name (or value) if there is one, then a column per feature."""
-        import pandas as pd
+        pd = require("pandas", "course")
 
         if self.features.ndim == 3:
             raise InputError("`to_frame` needs (n, d) features, got tokens. Average them first, or index one token.")

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from frozenkit.errors import DataError, FrozenkitError, FrozenkitWarning, InputError, printable
+from frozenkit.errors import DataError, FrozenkitError, FrozenkitWarning, InputError, printable, require
 
 app = typer.Typer(
     help="Frozen feature transfer: keep a pretrained network fixed, fit a light head, know how good the result is.",
@@ -34,6 +34,7 @@ def lab(
     """Open JupyterLab on the course, on this machine only and behind a token."""
     from frozenkit.app.lab import open_course, run_lab
 
+    require("jupyterlab", "course")  # before anything is copied
     place, copied = open_course(folder)
     if copied:
         print(f"The lessons were copied to {printable(place)}. They are yours to change.")

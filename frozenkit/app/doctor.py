@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from frozenkit._outputs import Table, measured
-from frozenkit.errors import FrozenkitError
+from frozenkit.errors import FrozenkitError, NotAvailableError, require
 
 _MIB = 1024**2
 _LEAST_MEMORY = 1.5 * 1024**3  # a lesson peaks at 1.2 GB, and the browser wants its share
@@ -53,7 +53,7 @@ class Diagnosis:
 
     def to_frame(self) -> Any:
         """A pandas table, one row a check."""
-        import pandas as pd
+        pd = require("pandas", "course")
 
         return pd.DataFrame([asdict(check) for check in self.checks]).set_index("name")
 
@@ -95,7 +95,7 @@ def vitals() -> str:
         >>> sorted(json.loads(vitals()))
         ['device', 'memory_mb', 'offline', 'peak_mb', 'threads']
     """
-    import psutil
+    psutil = require("psutil", "course")
     import torch
 
     from frozenkit._devices import resolve_device
@@ -135,7 +135,7 @@ def available_cores() -> int:
 
 def available_memory() -> tuple[int, int]:
     """Bytes free and bytes in all, within the container's limit where there is one."""
-    import psutil
+    psutil = require("psutil", "course")
 
     memory = psutil.virtual_memory()
     free, total = memory.available, memory.total
@@ -155,7 +155,7 @@ def _python(name: str) -> Check:
     return Check(name, f"{platform.python_version()} on {platform.system()} {platform.machine()}")
 
 
-def _versions(*packages: str) -> Callable[[str], Check]:
+def _versions(*packages: str, extra: str = "") -> Callable[[str], Check]:
     def look(name: str) -> Check:
         found, missing = [], []
         for package in packages:
@@ -164,7 +164,8 @@ def _versions(*packages: str) -> Callable[[str], Check]:
             except PackageNotFoundError:
                 missing.append(package)
         if missing:
-            return Check(name, ", ".join(found) or "nothing", "to do", f"pip install {' '.join(missing)}")
+            install = f'pip install "frozenkit[{extra}]"' if extra else f"pip install {' '.join(missing)}"
+            return Check(name, ", ".join(found) or "nothing", "note" if extra else "to do", install)
         return Check(name, ", ".join(found))
 
     return look
@@ -217,7 +218,7 @@ def _labextension(folder: str, package: str, status: str = "to do") -> Callable[
     """Widgets and panel have a half in the browser; JupyterLab takes it from share/jupyter/labextensions."""
 
     def look(name: str) -> Check:
-        from jupyter_core.paths import jupyter_path
+        jupyter_path = require("jupyter_core.paths", "course").jupyter_path
 
         for root in jupyter_path("labextensions"):
             if (Path(root) / folder / "package.json").is_file():
@@ -225,7 +226,19 @@ def _labextension(folder: str, package: str, status: str = "to do") -> Callable[
         again = f"pip install --force-reinstall --no-deps {package}, then restart JupyterLab"
         return Check(name, "not where this Python's JupyterLab looks", status, again)
 
-    return look
+    return _if_installed(look)
+
+
+def _if_installed(look: Callable[[str], Check]) -> Callable[[str], Check]:
+    """What only the course needs is no task for whoever did not install it."""
+
+    def looked(name: str) -> Check:
+        try:
+            return look(name)
+        except NotAvailableError as error:
+            return Check(name, "not looked at", "note", str(error))
+
+    return looked
 
 
 def _weights(name: str) -> Check:
@@ -273,11 +286,11 @@ _CHECKS: tuple[tuple[str, Callable[[str], Check]], ...] = (
     ("frozenkit", _frozenkit),
     ("Python", _python),
     ("PyTorch", _versions("torch", "torchvision", "timm")),
-    ("Numbers", _versions("numpy", "scikit-learn", "safetensors", "pandas", "matplotlib")),
-    ("Notebooks", _versions("jupyterlab", "ipywidgets", "anywidget")),
+    ("Numbers", _versions("numpy", "scikit-learn", "safetensors")),
+    ("Notebooks", _versions("jupyterlab", "ipywidgets", "anywidget", "pandas", "matplotlib", extra="course")),
     ("Device", _device),
     ("Threads", _threads),
-    ("Memory", _memory),
+    ("Memory", _if_installed(_memory)),
     ("Feature cache", _disk),
     ("Widgets in the browser", _labextension("@jupyter-widgets/jupyterlab-manager", "jupyterlab_widgets")),
     ("frozenkit's widgets in the browser", _labextension("anywidget", "anywidget")),

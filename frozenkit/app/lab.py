@@ -19,7 +19,7 @@ from typing import Any
 
 from frozenkit.course.files import write_whole
 from frozenkit.course.syllabus import course_table
-from frozenkit.errors import FrozenkitError, InputError
+from frozenkit.errors import FrozenkitError, InputError, require
 
 _START = "00_start_here.ipynb"
 
@@ -248,7 +248,7 @@ def serve() -> None:
     """JupyterLab's own start, in the server's process, without news on options that nobody here has set."""
     import logging
 
-    from jupyterlab.labapp import main
+    main = require("jupyterlab.labapp", "course").main
 
     logging.getLogger("LabApp").addFilter(lambda record: "has moved from" not in record.getMessage())
     main()
@@ -287,7 +287,7 @@ def _stop(server: "subprocess.Popen[bytes]", seconds: float = 15) -> None:
 
 def _wait_until_up(server: subprocess.Popen[bytes], seconds: float = 60) -> dict[str, Any]:
     """What the server writes about itself once it listens."""
-    from jupyter_core.paths import jupyter_runtime_dir
+    jupyter_runtime_dir = require("jupyter_core.paths", "course").jupyter_runtime_dir
 
     record = Path(jupyter_runtime_dir()) / f"jpserver-{server.pid}.json"
     # A server that died had this number and left its record. Ours needs a second before it writes one.

@@ -17,7 +17,7 @@ from frozenkit.errors import FrozenkitWarning, InputError, UnknownNameError
 from frozenkit.extraction.cache import FeatureCache
 from frozenkit.extraction.extract import extract, extract_layers
 from frozenkit.features import FeatureSet
-from frozenkit.images.catalog import list_datasets, load_dataset
+from frozenkit.images.catalog import dataset_names, load_dataset
 from frozenkit.images.dataset import FileSource, ImageDataset
 from frozenkit.images.folder import image_folder
 from frozenkit.networks.backbone import Backbone
@@ -200,7 +200,7 @@ def _points(lead: tuple[float, float, float]) -> str:
 
 def is_folder(target: str) -> bool:
     """Whether `load_images` takes this for a folder: it does unless it is the name of a data set, as it stands."""
-    return target not in list_datasets().index
+    return target not in dataset_names()
 
 
 class Pictures(NamedTuple):
@@ -243,7 +243,7 @@ def read_pictures(target: str, *, limit: int | None, seed: int, skip_bad: bool) 
         return Pictures(train, load_dataset(target, split="test"))
     if not Path(target).exists():
         hint = "Or give a folder with one folder of pictures per class; no such folder is here."
-        raise UnknownNameError("target", target, list(list_datasets().index), hint=hint)
+        raise UnknownNameError("target", target, dataset_names(), hint=hint)
     pictures = image_folder(target, skip_bad=skip_bad)
     copies = duplicates(pictures[i] for i in range(len(pictures)))
     if copies:

@@ -6,7 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from frozenkit._arrays import described, real_number, whole_number
-from frozenkit.errors import InputError, UnknownNameError
+from frozenkit.errors import InputError, UnknownNameError, require
 
 if TYPE_CHECKING:
     from frozenkit.comparison.gaps import Gap
@@ -69,7 +69,7 @@ class Advice:
 
     def to_frame(self) -> Any:
         """A pandas table, one row a question or criterion."""
-        import pandas as pd
+        pd = require("pandas", "course")
 
         rows = [(r.criterion, r.finding, r.favours or "undecided") for r in self.reasons]
         return pd.DataFrame(rows, columns=["criterion", "found", "favours"]).set_index("criterion")

@@ -19,7 +19,7 @@ from frozenkit._loop import DivergedError, Run, copy_state, train_module
 from frozenkit._progress import progress_bar
 from frozenkit.comparison._checkpoint import Checkpoint
 from frozenkit.comparison._tuning import Tuning, TuningSettings
-from frozenkit.errors import DataError, InputError, UnknownNameError
+from frozenkit.errors import DataError, InputError, UnknownNameError, require
 from frozenkit.extraction.cache import FeatureCache
 from frozenkit.extraction.extract import extract, fingerprint_of
 from frozenkit.features import FeatureSet
@@ -106,7 +106,7 @@ class FineTuned:
 
     def to_frame(self) -> Any:
         """A pandas table with one row per epoch."""
-        import pandas as pd
+        pd = require("pandas", "course")
 
         return pd.DataFrame(self.history).set_index("epoch")
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from frozenkit.errors import InputError
+from frozenkit.errors import InputError, require
 from frozenkit.probes.intervals import normal_quantile
 from frozenkit.probes.reports import LearningCurve
 from frozenkit.probes.scores import IntegerRows, as_integers, compare
@@ -346,7 +346,7 @@ def _by_size(curve: Curve, name: str) -> dict[int, tuple[float, float, float]]:
 
 def published_gaps_table() -> Any:
     """`PUBLISHED_GAPS` as a pandas table."""
-    import pandas as pd
+    pd = require("pandas", "course")
 
     rows = [
         {"dataset": name, "frozen": published.frozen, "fine-tuned": published.tuned, "gap": published.gap}

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from frozenkit._arrays import whole_number
 from frozenkit._loop import mean_loss, run_epoch
+from frozenkit.errors import require
 from frozenkit.extraction.extract import decode_batches, extract
 from frozenkit.heads.modules import LinearHead
 from frozenkit.images.dataset import ImageDataset
@@ -85,7 +86,7 @@ class Race:
 
     def to_frame(self) -> Any:
         """A pandas table, one row per lane."""
-        import pandas as pd
+        pd = require("pandas", "course")
 
         rows = [
             {

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from frozenkit._outputs import render
 from frozenkit.course.files import read_notebook, signed_text, write_made
-from frozenkit.errors import InputError
+from frozenkit.errors import InputError, require
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -53,10 +53,8 @@ def build_pages(notebooks: Path, to: Path, *, deck: bool) -> list[Path]:
 
 
 def _read(path: Path) -> Any:
-    from nbformat import from_dict
-    from nbformat.v4.rwbase import rejoin_lines
-
-    return rejoin_lines(from_dict(read_notebook(path)))
+    cells = require("nbformat", "course").from_dict(read_notebook(path))
+    return require("nbformat.v4.rwbase", "course").rejoin_lines(cells)
 
 
 def _title(notebook: Any) -> str:
@@ -84,9 +82,9 @@ def _markdown(source: str) -> str:
 @cache
 def _markdown_renderer() -> Any:
     """Markdown to HTML as nbconvert does it, with formulas as MathML: browsers typeset it without a script."""
-    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+    mistune = require("nbconvert.filters.markdown_mistune", "course")
 
-    class Renderer(IPythonRenderer):
+    class Renderer(mistune.IPythonRenderer):
         def block_math(self, body: str) -> str:
             return _formula(body, "block")
 
@@ -96,15 +94,14 @@ def _markdown_renderer() -> Any:
         def latex_environment(self, name: str, body: str) -> str:
             return _formula(rf"\begin{{{name}}}{body}\end{{{name}}}", "block")
 
-    return MarkdownWithMath(renderer=Renderer(escape=False))
+    return mistune.MarkdownWithMath(renderer=Renderer(escape=False))
 
 
 def _formula(tex: str, display: str) -> str:
     """TeX as MathML; what is no TeX stays as it was written."""
-    from latex2mathml.converter import convert_to_element
-
+    converter = require("latex2mathml.converter", "course")
     try:
-        made = convert_to_element(tex.strip(), display=display)
+        made = converter.convert_to_element(tex.strip(), display=display)
     except Exception:  # its errors have no common base
         return f"<code>{html.escape(tex)}</code>"
     for part in made.iter():

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from frozenkit._files import disk_errors, open_regular, written_aside
-from frozenkit.errors import CacheError, CacheMissError, DataError, InputError
+from frozenkit.errors import CacheError, CacheMissError, DataError, InputError, require
 from frozenkit.extraction._file import STORAGE, FeatureFile, PartFile
 from frozenkit.extraction._locks import locked
 from frozenkit.features import FeatureSet, as_features
@@ -184,7 +184,7 @@ class FeatureCache:
 
     def entries(self) -> Any:
         """A pandas table, newest first: what is stored, how large, and from which ingredients."""
-        import pandas as pd
+        pd = require("pandas", "course")
 
         rows: list[dict[str, Any]] = []
         for path, status in self._files():

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from frozenkit._devices import resolve_device
-from frozenkit.errors import InputError
+from frozenkit.errors import InputError, require
 from frozenkit.heads._design import Rows, check_varying, checked_strengths, coded_targets, eigenpairs
 from frozenkit.heads.ridge import LinearMap
 
@@ -69,7 +69,7 @@ class SoftmaxPath:
 
     def to_frame(self) -> Any:
         """A pandas table: one row a strength."""
-        import pandas as pd
+        pd = require("pandas", "course")
 
         names = ("objectives", "gaps", "converged")
         return pd.DataFrame({n: getattr(self, n).numpy() for n in names}, index=pd.Index(self.strengths.numpy()))

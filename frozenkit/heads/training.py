@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from frozenkit._arrays import check_finite, described, real_number, whole_number
 from frozenkit._devices import resolve_device
 from frozenkit._loop import Run, adamw, cosine, judge, mean_loss, train_module
-from frozenkit.errors import DataError, InputError
+from frozenkit.errors import DataError, InputError, require
 from frozenkit.features import as_features, check_apart
 
 
@@ -37,7 +37,7 @@ class TrainLog:
 
     def to_frame(self) -> Any:
         """A pandas table with one row per epoch."""
-        import pandas as pd
+        pd = require("pandas", "course")
 
         return pd.DataFrame(self.history).set_index("epoch")
 

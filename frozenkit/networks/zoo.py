@@ -61,7 +61,7 @@ def load_module(name: str, weights: str | None) -> tuple[nn.Module, Preprocess]:
 
 
 def list_backbones(*, offline: bool = False) -> tuple[str, ...]:
-    """Names that `load_backbone` takes; with `offline`, those that need no network.
+    """Names that `load_backbone` takes; with `offline`, those whose weights are installed.
 
     The timm models (``"timm/<name>"``, see ``timm.list_models(pretrained=True)``) come on top.
 
@@ -70,7 +70,7 @@ def list_backbones(*, offline: bool = False) -> tuple[str, ...]:
         ('efficientnet-lite0', 'efficientnet-lite2')
     """
     if offline:
-        return tuple(_EMBEDDED)
+        return tuple(name for name, (_, package, _, _) in _EMBEDDED.items() if find_spec(package))
     return (*_EMBEDDED, *_torchvision_names())
 
 

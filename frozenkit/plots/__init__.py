@@ -1,5 +1,9 @@
 """Plots of results: ``plot_x(result, *, ax=None) -> Axes``. Nothing is computed here, shown, or set for other plots."""
 
+from frozenkit.errors import require
+
+require("matplotlib", "course")  # before the files below import it
+
 from frozenkit.plots.heads import plot_attention, plot_regions, plot_reliability, plot_width_curve
 from frozenkit.plots.pictures import plot_images
 from frozenkit.plots.races import plot_race

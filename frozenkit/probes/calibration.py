@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frozenkit.errors import InputError
+from frozenkit.errors import InputError, require
 from frozenkit.probes.intervals import wilson_interval
 from frozenkit.probes.scores import IntegerRows, class_indices
 
@@ -40,7 +40,7 @@ class Reliability:
 
     def to_frame(self) -> Any:
         """A pandas table, one row a bin with images: confidence, accuracy with Wilson interval, images."""
-        import pandas as pd
+        pd = require("pandas", "course")
 
         there = (self.count > 0).numpy()
         count = self.count.numpy()[there]

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from frozenkit._arrays import described, whole_number
-from frozenkit.errors import FrozenkitError, FrozenkitWarning, InputError
+from frozenkit.errors import FrozenkitError, FrozenkitWarning, InputError, require
 from frozenkit.features import Features, as_features, is_pair, load_set, reduce, same_labels
 from frozenkit.probes.intervals import holm
 from frozenkit.probes.probe import Probe, fit_probe
@@ -54,7 +54,7 @@ class LayerReport:
 
     def to_frame(self) -> Any:
         """A pandas table, one row a layer: width, strength, choice score; with test also score, interval, p-value."""
-        import pandas as pd
+        pd = require("pandas", "course")
 
         rows = []
         for name, probe in self.probes.items():
@@ -227,7 +227,7 @@ class LearningCurve:
         matters. ``low`` and ``high`` are the Wilson interval of the mean accuracy on n test images: they say how well
         the test set measures.
         """
-        import pandas as pd
+        pd = require("pandas", "course")
 
         from frozenkit.probes.intervals import wilson_interval
 
@@ -368,7 +368,7 @@ class WidthCurve:
 
     def to_frame(self) -> Any:
         """A pandas table, one row a way and width: accuracy, interval, and the share of numbers kept."""
-        import pandas as pd
+        pd = require("pandas", "course")
 
         rows = [
             {

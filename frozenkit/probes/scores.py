@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from frozenkit._arrays import whole_number
-from frozenkit.errors import InputError
+from frozenkit.errors import InputError, require
 from frozenkit.probes.intervals import mcnemar_p_value, newcombe_interval, normal_quantile, wilson_interval
 
 IntegerRows = Tensor | np.ndarray | Sequence[int]
@@ -64,7 +64,7 @@ class Score:
 
     def to_frame(self) -> Any:
         """A pandas table, one row a class: images, recall with Wilson interval, precision, F1, commonest confusion."""
-        import pandas as pd
+        pd = require("pandas", "course")
 
         counts = self.confusion.numpy()
         support, predicted, right = counts.sum(1), counts.sum(0), counts.diagonal()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from frozenkit._arrays import as_tensor, is_array, real_number
-from frozenkit.errors import DataError, InputError
+from frozenkit.errors import DataError, InputError, require
 from frozenkit.features import Features, FeatureSet, feature_rows, is_pair, load_set
 from frozenkit.heads.ridge import LinearMap
 from frozenkit.probes.probe import fit_probe
@@ -70,7 +70,7 @@ class Bound:
 
     def to_frame(self) -> Any:
         """A pandas table, one row a term, the sum, and the measured error where there is one."""
-        import pandas as pd
+        pd = require("pandas", "course")
 
         rows: list[tuple[str, float]] = [*self.terms.items(), ("sum", self.value)]
         if self.measured is not None:

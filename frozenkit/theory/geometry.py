@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from frozenkit._arrays import as_tensor, real_number, whole_number
-from frozenkit.errors import DataError, InputError
+from frozenkit.errors import DataError, InputError, require
 from frozenkit.features import Features, FeatureSet, as_features, feature_rows, load_set
 from frozenkit.heads.scaling import feature_scale
 
@@ -213,7 +213,7 @@ class ExplainedVariance:
 
     def to_frame(self) -> Any:
         """A pandas table: how many directions for 50, 80, 90, 95 and 99 % of the variance."""
-        import pandas as pd
+        pd = require("pandas", "course")
 
         rows = [{"share": share, "directions": self.n_for(share)} for share in (0.5, 0.8, 0.9, 0.95, 0.99)]
         return pd.DataFrame(rows).set_index("share")
@@ -270,7 +270,7 @@ class Imbalance:
 
     def to_frame(self) -> Any:
         """A pandas table, one row a class: images and share."""
-        import pandas as pd
+        pd = require("pandas", "course")
 
         index = pd.Index(self.classes, name="class")
         return pd.DataFrame({"images": self.counts.numpy(), "share": (self.counts / self.counts.sum()).numpy()}, index)

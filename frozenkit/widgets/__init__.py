@@ -7,6 +7,10 @@ code without widgets never pays for them.
 from importlib import import_module
 from typing import Any
 
+from frozenkit.errors import require
+
+require("anywidget", "course")
+
 _HOMES = {
     "CacheLab": "cachelab",
     "HeadLab": "headlab",
