@@ -47,7 +47,7 @@ def full_float32() -> Iterator[None]:
     backends: Any = torch.backends
     if hasattr(backends.cudnn, "conv"):
         places = (backends.cudnn.conv, backends.cuda.matmul, backends.mkldnn.conv, backends.mkldnn.matmul)
-        switches = [(place, "fp32_precision", "ieee") for place in places]
+        switches: list[tuple[Any, str, Any]] = [(place, "fp32_precision", "ieee") for place in places]
     else:  # torch before 2.9
         switches = [(backends.cudnn, "allow_tf32", False), (_Matmul(), "precision", "highest")]
     before = [getattr(place, name) for place, name, _ in switches]

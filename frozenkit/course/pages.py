@@ -84,7 +84,7 @@ def _markdown_renderer() -> Any:
     """Markdown to HTML as nbconvert does it, with formulas as MathML: browsers typeset it without a script."""
     mistune = require("nbconvert.filters.markdown_mistune", "course")
 
-    class Renderer(mistune.IPythonRenderer):
+    class Renderer(mistune.IPythonRenderer):  # type: ignore[name-defined]
         def block_math(self, body: str) -> str:
             return _formula(body, "block")
 

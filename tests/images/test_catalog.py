@@ -181,16 +181,6 @@ def test_sets_from_optional_packages(name, train, k):
     assert list_datasets().loc[name, "images"] == f"{len(a):,} / {len(b):,}"
 
 
-@pytest.mark.parametrize(
-    ("name", "package"), [("textiles", "conformal_clip_data"), ("textures", "skimage"), ("retinal-oct", "medmnist")]
-)
-def test_a_missing_package_is_named(name, package):
-    if importlib.util.find_spec(package):
-        pytest.skip(f"{package} is installed")
-    with pytest.raises(NotAvailableError, match=f"{name} comes with the package .*: pip install"):
-        load_dataset(name)
-
-
 def test_the_table_lists_everything():
     table = list_datasets()
     assert set(table.columns) == {"classes", "images", "source", "available"}
