@@ -25,30 +25,7 @@ from frozenkit.extraction._file import PartFile
 from frozenkit.extraction.cache import CachedFeatures, FeatureCache, load_features, round_through, save_features
 from frozenkit.features import FeatureSet
 from frozenkit.fingerprint import Fingerprint
-
-PRINT = Fingerprint({"dataset": "noise", "backbone": "none", "layer": "l", "pooling": "mean"})
-
-
-def a_set(n=50, d=7, fingerprint=PRINT.digest, seed=0, tokens=None):
-    shape = (n, d) if tokens is None else (n, tokens, d)
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    labels, ids = torch.arange(n) % 3, [f"id-{i}-é" for i in range(n)]
-    return FeatureSet(x, labels, classes=("a", "ü<b>", "c"), ids=ids, layer="l", fingerprint=fingerprint)
-
-
-def store(cache, fs, batch_size=8, fingerprint=PRINT, upto=None):
-    """Writes batches as extraction does; `upto` stops before finishing, as a kill would."""
-    part = cache._part(fs, tuple(fs.features.shape), batch_size, fingerprint)
-    for start in range(0, len(fs) if upto is None else upto, batch_size):
-        part.write(start, fs.features[start : start + batch_size])
-    if upto is None:
-        part.finish()
-    part.close()
-
-
-@pytest.fixture
-def cache(tmp_path):
-    return FeatureCache(tmp_path / "cache")
+from tests.extraction.stored import PRINT, a_set, store
 
 
 @pytest.mark.parametrize("tokens", [None, 5])
