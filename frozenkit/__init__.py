@@ -24,7 +24,7 @@ _HOMES = {
     "FrozenClassifier": "classifier",
     "FrozenkitError": "errors",
     "FrozenkitWarning": "errors",
-    "Gap": "comparison.gaps",
+    "Gap": "probes.scores",
     "HEAD_RULES": "heads.rules",
     "HeadLab": "widgets",
     "ImageDataset": "images.dataset",

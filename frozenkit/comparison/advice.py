@@ -9,7 +9,7 @@ from frozenkit._arrays import described, real_number, whole_number
 from frozenkit.errors import InputError, UnknownNameError, require
 
 if TYPE_CHECKING:
-    from frozenkit.comparison.gaps import Gap
+    from frozenkit.probes.scores import Gap
 
 SIMILARITIES = ("near", "middle", "far")
 CHOICES = ("freeze", "fine-tune", "measure the gap", "improve the probe", "look at the data first")

@@ -4,46 +4,21 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
 from frozenkit.errors import InputError, require
-from frozenkit.probes.intervals import normal_quantile
+from frozenkit.probes.intervals import normal_quantile, wilson_interval
 from frozenkit.probes.reports import LearningCurve
-from frozenkit.probes.scores import IntegerRows, as_integers, compare
+from frozenkit.probes.scores import Gap, IntegerRows, as_integers, compare
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # A learning curve of one head, or what was recorded of one: labelled images → (accuracy, test images).
 Curve = LearningCurve | Mapping[int, tuple[float, int]]
-
-
-@dataclass(frozen=True)
-class Gap:
-    """A signed difference of errors on the same test images: error a − error b.
-
-    Attributes:
-        value: In [−1, 1]; of a representation gap positive when tuning helps.
-        low: Lower end of Newcombe's paired interval.
-        high: Upper end of it.
-        p_value: Exact two-sided McNemar test.
-        n: Test images.
-        confidence: Nominal coverage of the interval.
-    """
-
-    value: float
-    low: float
-    high: float
-    p_value: float
-    n: int
-    confidence: float = 0.95
-
-    def __repr__(self) -> str:
-        ends = f"[{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
-        return f"{100 * self.value:+.1f} points {ends}, p = {self.p_value:.2g} on {self.n} images"
-
-    def _repr_html_(self) -> str:
-        return f"<p>{escape(repr(self))}</p>"
 
 
 def representation_gap(
@@ -79,7 +54,7 @@ def representation_gap(
         CVPR, section 4.3 (linear probing and partial fine-tuning).
     """
     test = compare(tuned_predictions, frozen_predictions, labels, confidence=confidence)
-    return Gap(test.difference, test.low, test.high, test.p_value, test.n, confidence)
+    return Gap(test.value, test.low, test.high, test.p_value, test.n, confidence)
 
 
 class PublishedGap(NamedTuple):
@@ -104,6 +79,22 @@ PUBLISHED_GAPS: Mapping[str, PublishedGap] = {
 }
 
 
+class CurvePoint(NamedTuple):
+    """A learning curve at one size.
+
+    Attributes:
+        n: Labelled images.
+        accuracy: Mean over the draws.
+        low: Lowest end of the draws' Wilson intervals.
+        high: Highest end of them.
+    """
+
+    n: int
+    accuracy: float
+    low: float
+    high: float
+
+
 @dataclass(frozen=True)
 class BreakEven:
     """The number of labelled images at which fine-tuning overtakes the frozen probe.
@@ -116,6 +107,8 @@ class BreakEven:
             chance explains at one size at least; ``"tuned, then frozen"`` if the curves cross the other way;
             ``"level"`` if no size tells them apart. Else ``""``.
         measured: Smallest and largest number of images at which both were measured.
+        frozen: The frozen probe's curve, a `CurvePoint` for each size.
+        tuned: That of the tuned network.
         confidence: Of the interval.
     """
 
@@ -124,6 +117,8 @@ class BreakEven:
     high: float
     leads: str
     measured: tuple[int, int]
+    frozen: tuple[CurvePoint, ...]
+    tuned: tuple[CurvePoint, ...]
     confidence: float = 0.95
 
     @property
@@ -217,8 +212,9 @@ def break_even(
             "the curves must have at least two sizes in common, "
             f"got {_sizes(frozen_curve)} and {_sizes(tuned_curve)} images."
         )
-    if labels is not None:
-        difference, covariance = _paired_noise(frozen_curve, tuned_curve, labels, sizes)
+    true = None if labels is None else as_integers("labels", labels)
+    if true is not None:
+        difference, covariance = _paired_noise(frozen_curve, tuned_curve, true, sizes)
     else:
         difference, covariance = _largest_noise(frozen_curve, tuned_curve, gaps, sizes)
     x = np.log(np.asarray(sizes, dtype=float))
@@ -236,6 +232,8 @@ def break_even(
         high=float(ends[1]),
         leads="" if within else leads,
         measured=(sizes[0], sizes[-1]),
+        frozen=_points(_draws(frozen_curve, "frozen_curve", true)),
+        tuned=_points(_draws(tuned_curve, "tuned_curve", true)),
         confidence=confidence,
     )
 
@@ -268,20 +266,22 @@ def _sizes(curve: Any) -> list[int]:
     return sorted({run.n for run in curve.runs}) if isinstance(curve, LearningCurve) else sorted(map(int, curve))
 
 
-def _paired_noise(frozen: Any, tuned: Any, labels: IntegerRows, sizes: list[int]) -> tuple[np.ndarray, np.ndarray]:
+def _right(curve: Any, name: str, n: int, true: np.ndarray) -> np.ndarray:
+    """(draws, n_test) 1.0 where the predictions of a curve at n labelled images are right."""
+    predicted = np.atleast_2d(np.asarray(curve[n] if isinstance(curve, Mapping) else 0))
+    if predicted.dtype.kind not in "iu" or predicted.ndim != 2 or predicted.shape[1] != len(true):
+        raise InputError(
+            f"with `labels`, `{name}` must map labelled images to {len(true)} predicted classes (or to several "
+            f"draws of them), got {predicted.dtype} {predicted.shape} at {n}."
+        )
+    return (predicted == true).astype(float)
+
+
+def _paired_noise(frozen: Any, tuned: Any, true: np.ndarray, sizes: list[int]) -> tuple[np.ndarray, np.ndarray]:
     """(s,) differences and their (s, s) covariance, from predictions for the same test images at every size."""
-    true = as_integers("labels", labels)
     scores, between = [], []
     for n in sizes:
-        arms = []
-        for name, curve in (("frozen_curve", frozen), ("tuned_curve", tuned)):
-            predicted = np.atleast_2d(np.asarray(curve[n] if isinstance(curve, Mapping) else 0))
-            if predicted.dtype.kind not in "iu" or predicted.ndim != 2 or predicted.shape[1] != len(true):
-                raise InputError(
-                    f"with `labels`, `{name}` must map labelled images to {len(true)} predicted classes (or to several "
-                    f"draws of them), got {predicted.dtype} {predicted.shape} at {n}."
-                )
-            arms.append((predicted == true).astype(float))
+        arms = [_right(frozen, "frozen_curve", n, true), _right(tuned, "tuned_curve", n, true)]
         gain = [right.mean(0) for right in arms]
         scores.append(gain[1] - gain[0])
         # Draws of the same train images go together where there are equally many.
@@ -312,24 +312,35 @@ def _largest_noise(
     return difference, np.outer(of_test, of_test) + np.diag(of_draws**2)
 
 
-def curve_points(curve: Curve, name: str = "curve") -> dict[int, list[tuple[float, int]]]:
-    """Labelled images → (accuracy, test images) of each draw, ascending.
+def _draws(curve: Any, name: str, true: np.ndarray | None = None) -> dict[int, list[tuple[float, int]]]:
+    """Labelled images → (accuracy, test images) of each draw, ascending; from predictions, if `true` labels are given.
 
     Raises:
         InputError: If the curve holds several heads; `name` is how the message calls it.
     """
     if not isinstance(curve, LearningCurve):
-        return {int(n): [curve[n]] for n in sorted(curve)}
+        if true is None:
+            return {int(n): [curve[n]] for n in sorted(curve)}
+        return {int(n): [(float(p), len(true)) for p in _right(curve, name, n, true).mean(1)] for n in sorted(curve)}
     if len(curve.heads) != 1:
         raise InputError(f"`{name}` must hold one head, got {list(curve.heads)}. Compare one at a time.")
     sizes = sorted({run.n for run in curve.runs})
     return {n: [(run.score.accuracy, run.score.n) for run in curve.runs if run.n == n] for n in sizes}
 
 
+def _points(draws: Mapping[int, list[tuple[float, int]]]) -> tuple[CurvePoint, ...]:
+    points = []
+    for n, group in draws.items():
+        accuracies, images = np.array(group).T
+        low, high = wilson_interval(accuracies * images, images)
+        points.append(CurvePoint(n, float(accuracies.mean()), float(low.min()), float(high.max())))
+    return tuple(points)
+
+
 def _by_size(curve: Curve, name: str) -> dict[int, tuple[float, float, float]]:
     """Images → mean accuracy, its standard error from the test images, and that from the draws of train images."""
     found = {}
-    for n, draws in curve_points(curve, name).items():
+    for n, draws in _draws(curve, name).items():
         accuracies = torch.tensor([accuracy for accuracy, _ in draws], dtype=torch.float64)
         p, images = float(accuracies.mean()), draws[0][1]
         if not 0 <= p <= 1 or images < 1:
@@ -344,7 +355,7 @@ def _by_size(curve: Curve, name: str) -> dict[int, tuple[float, float, float]]:
     return found
 
 
-def published_gaps_table() -> Any:
+def published_gaps_table() -> "pd.DataFrame":
     """`PUBLISHED_GAPS` as a pandas table."""
     pd = require("pandas", "course")
 

@@ -21,7 +21,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -31,6 +31,9 @@ from frozenkit._devices import resolve_device
 from frozenkit.errors import InputError, require
 from frozenkit.heads._design import Rows, check_varying, checked_strengths, coded_targets, eigenpairs
 from frozenkit.heads.ridge import LinearMap
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DEFAULT_SOFTMAX_STRENGTHS = tuple(float(x) for x in np.logspace(-5, 1, 25))
 _MEMORY = 12  # curvature pairs kept by L-BFGS
@@ -67,7 +70,7 @@ class SoftmaxPath:
             raise InputError(f"`strength` must be one of the path's, got {strength!r}; the nearest is {nearest:.6g}.")
         return LinearMap(self.weights[index], self.intercepts[index], self.scale == "unit")
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> "pd.DataFrame":
         """A pandas table: one row a strength."""
         pd = require("pandas", "course")
 

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from frozenkit.comparison.gaps import BreakEven, Curve, Gap, curve_points
+from frozenkit.comparison.gaps import BreakEven
 from frozenkit.errors import InputError
-from frozenkit.features import feature_rows
+from frozenkit.features import FeatureSet, feature_rows
 from frozenkit.plots.style import (
     BLUE,
     GREEN,
@@ -24,8 +24,7 @@ from frozenkit.plots.style import (
     points,
     styled,
 )
-from frozenkit.probes.intervals import wilson_interval
-from frozenkit.probes.scores import PairedTest
+from frozenkit.probes.scores import Gap
 from frozenkit.theory.bounds import Bound
 from frozenkit.theory.divergence import Divergence
 from frozenkit.theory.geometry import ExplainedVariance
@@ -70,7 +69,7 @@ def plot_bounds(bounds: Mapping[str, Bound], *, ax: Axes | None = None) -> Axes:
 
 
 @styled
-def plot_differences(differences: Mapping[str, PairedTest | Gap], *, ax: Axes | None = None) -> Axes:
+def plot_differences(differences: Mapping[str, Gap], *, ax: Axes | None = None) -> Axes:
     """Signed differences in points with their intervals; where an interval crosses zero, nothing is shown to differ."""
     if not differences:
         raise InputError("`differences` must hold at least one paired test or gap, got none.")
@@ -78,11 +77,10 @@ def plot_differences(differences: Mapping[str, PairedTest | Gap], *, ax: Axes | 
     places = np.arange(len(differences))[::-1]
     ax.axvline(0, color=GREY, lw=2)
     for place, found in zip(places, differences.values()):
-        value = found.difference if isinstance(found, PairedTest) else found.value
         clear = found.low > 0 or found.high < 0
         color, mark = (BLUE, "o") if clear else (GREY, "s")
-        points(ax, [100 * value], [100 * found.low], [100 * found.high], [place], color, mark)
-        number = f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}")
+        points(ax, [100 * found.value], [100 * found.low], [100 * found.high], [place], color, mark)
+        number = f"{100 * found.value:+.1f}".replace("-", "\N{MINUS SIGN}")
         text = f"{number}  p = {found.p_value:.2g}"
         ax.text(1.02, place, text, va="center", ha="left", transform=ax.get_yaxis_transform())
     ax.set_yticks(places, list(differences))
@@ -118,26 +116,22 @@ def plot_divergences(divergences: Mapping[str, Divergence], *, ax: Axes | None =
 
 
 @styled
-def plot_break_even(frozen: Curve, tuned: Curve, found: BreakEven | None = None, *, ax: Axes | None = None) -> Axes:
+def plot_break_even(found: BreakEven, *, ax: Axes | None = None) -> Axes:
     """Two learning curves against the number of labelled images, and where the second overtakes the first."""
     ax = new_axes(ax, (9.2, 5.4))
-    sizes = sorted({*curve_points(frozen), *curve_points(tuned)})
-    for curve, name, color, mark in ((frozen, "frozen", SKY, "o"), (tuned, "fine-tuned", ORANGE, "s")):
-        draws = curve_points(curve)
-        ends = [[wilson_interval(p * n, n) for p, n in group] for group in draws.values()]
-        low, high = ([pick(float(end[i]) for end in group) for group in ends] for i, pick in ((0, min), (1, max)))
-        ax.fill_between(list(draws), low, high, color=color, alpha=0.18, lw=0)
-        ax.plot(list(draws), [np.mean([p for p, _ in g]) for g in draws.values()], mark + "-", color=color, label=name)
+    sizes = sorted({point.n for point in (*found.frozen, *found.tuned)})
+    for curve, name, color, mark in ((found.frozen, "frozen", SKY, "o"), (found.tuned, "fine-tuned", ORANGE, "s")):
+        n, accuracy, low, high = zip(*curve)
+        ax.fill_between(n, low, high, color=color, alpha=0.18, lw=0)
+        ax.plot(n, accuracy, mark + "-", color=color, label=name)
     ax.set_xscale("log")
-    if found is not None and found.low <= sizes[-1] and found.high >= sizes[0]:
+    if found.low <= sizes[-1] and found.high >= sizes[0]:
         ax.axvspan(max(found.low, sizes[0]), min(found.high, sizes[-1]), color=GREY, alpha=0.15, lw=0)
-    if found is not None and found.n is not None:
+    if found.n is not None:
         ax.axvline(found.n, color=GREY, ls="--")
     ax.set_xticks(sizes, [f"{n:,}" for n in sizes])
     ax.minorticks_off()
-    ax.set(xlabel="labelled images", ylabel="test accuracy")
-    if found is not None:
-        ax.set_title(found.sentence.replace(": ", ":\n"))
+    ax.set(xlabel="labelled images", ylabel="test accuracy", title=found.sentence.replace(": ", ":\n"))
     legend_below(ax)
     return ax
 
@@ -162,22 +156,20 @@ def plot_explained_variance(variances: Mapping[str, ExplainedVariance], *, ax: A
 
 
 @styled
-def plot_clouds(clouds: Mapping[str, Any], *, ax: Axes | None = None) -> Axes:
-    """Features of several samples in the plane of the first two principal directions of all of them.
+def plot_clouds(clouds: Mapping[str, FeatureSet], *, ax: Axes | None = None) -> Axes:
+    """Features of several samples in one plane.
 
     Args:
-        clouds: Name to (n, d) features: an array, a `FeatureSet`, or a set on disk.
+        clouds: Name to (n, 2) features, as ``reduce(source, target, n_features=2)`` gives them.
         ax: Where to draw.
     """
     rows = {name: feature_rows(x, name).numpy() for name, x in clouds.items()}
-    if not rows or len({x.shape[1:] for x in rows.values()}) != 1:
-        raise InputError("`clouds` must hold (n, d) features, all equally wide.")
+    if not rows or any(x.shape[1] != 2 for x in rows.values()):
+        widths = [x.shape[1] for x in rows.values()]
+        raise InputError(f"`clouds` must hold (n, 2) features, got widths {widths}. Use reduce(…, n_features=2).")
     ax = new_axes(ax, (7.6, 6.2))
-    every = np.concatenate(list(rows.values()))
-    middle = every.mean(0)
-    axes = np.linalg.svd(every - middle, full_matrices=False)[2][:2]
     for (name, x), color, mark in zip(rows.items(), (SKY, ORANGE, GREEN, PURPLE), MARKS):
-        ax.plot(*((x - middle) @ axes.T).T, mark, color=color, ms=6, alpha=0.55, mew=0, label=name)
+        ax.plot(*x.T, mark, color=color, ms=6, alpha=0.55, mew=0, label=name)
     ax.set(xticks=[], yticks=[], xlabel="first principal direction", ylabel="second")
     ax.grid(visible=False)
     legend_below(ax)

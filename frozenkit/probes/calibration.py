@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,6 +11,9 @@ from torch import Tensor
 from frozenkit.errors import InputError, require
 from frozenkit.probes.intervals import wilson_interval
 from frozenkit.probes.scores import IntegerRows, class_indices
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +41,7 @@ class Reliability:
         there = self.count > 0
         return float(((self.accuracy - self.confidence).abs() * self.count)[there].sum() / self.n)
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> "pd.DataFrame":
         """A pandas table, one row a bin with images: confidence, accuracy with Wilson interval, images."""
         pd = require("pandas", "course")
 

@@ -5,13 +5,14 @@ choice for the reader; no code here decides by them.
 """
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from frozenkit._arrays import described, whole_number
 from frozenkit.errors import FrozenkitError, FrozenkitWarning, InputError, require
@@ -20,6 +21,9 @@ from frozenkit.probes.intervals import holm
 from frozenkit.probes.probe import Probe, fit_probe
 from frozenkit.probes.scores import PairedTest, Score, compare
 from frozenkit.splits import few_shot
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +56,7 @@ class LayerReport:
         """The chosen probe's score on test."""
         return self.scores.get(self.chosen)
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> "pd.DataFrame":
         """A pandas table, one row a layer: width, strength, choice score; with test also score, interval, p-value."""
         pd = require("pandas", "course")
 
@@ -84,14 +88,29 @@ class LayerReport:
         return self.to_frame().to_html(float_format="{:.3g}".format, border=0)
 
 
-def layer_report(train: Mapping[str, Features], test: Mapping[str, Features] | None = None, **kw: Any) -> LayerReport:
+def layer_report(
+    train: Mapping[str, Features],
+    test: Mapping[str, Features] | None = None,
+    *,
+    head: str | nn.Module = "ridge",
+    val: Mapping[str, Features] | None = None,
+    strengths: Sequence[float] | None = None,
+    scale: str | None = None,
+    sample_weight: Tensor | str | None = None,
+    seed: int = 0,
+) -> LayerReport:
     """Fit a probe to each layer, choose a layer without test, and report all of them on test.
 
     Args:
         train: Layer to train features, all of the same images in the same order: what `extract` returns. Sets may stay
             on disk: see `fit_probe`.
         test: The same layers of the test images. Only reported on.
-        kw: Passed to `fit_probe` (``head``, ``strengths``, ``seed``); ``val`` is a mapping like `train`.
+        head: As in `fit_probe`, and so are `strengths`, `scale`, `sample_weight` and `seed`.
+        val: The same layers of images to choose on.
+        strengths: λ > 0 to choose from.
+        scale: How features are scaled.
+        sample_weight: How much each image counts.
+        seed: Of folds and of training.
 
     Returns:
         A `LayerReport`.
@@ -106,11 +125,20 @@ def layer_report(train: Mapping[str, Features], test: Mapping[str, Features] | N
         >>> report.chosen
         'signal'
     """
-    return _report(train, test, "layer", kw)
+    fit = partial(fit_probe, head=head, strengths=strengths, scale=scale, sample_weight=sample_weight, seed=seed)
+    return _report(train, test, val, "layer", fit)
 
 
 def backbone_report(
-    train: Mapping[str, Features], test: Mapping[str, Features] | None = None, **kw: Any
+    train: Mapping[str, Features],
+    test: Mapping[str, Features] | None = None,
+    *,
+    head: str | nn.Module = "ridge",
+    val: Mapping[str, Features] | None = None,
+    strengths: Sequence[float] | None = None,
+    scale: str | None = None,
+    sample_weight: Tensor | str | None = None,
+    seed: int = 0,
 ) -> LayerReport:
     """Which backbone represents this data better: `layer_report` with one entry a backbone.
 
@@ -120,18 +148,27 @@ def backbone_report(
     Args:
         train: Backbone name to train features, all of the same images in the same order.
         test: The same for the test images. Only reported on.
-        kw: As for `layer_report`.
+        head: As for `layer_report`, and so are the others.
+        val: The same for images to choose on.
+        strengths: λ > 0 to choose from.
+        scale: How features are scaled.
+        sample_weight: How much each image counts.
+        seed: Of folds and of training.
 
     Returns:
         A `LayerReport` with ``kind="backbone"``.
     """
-    return _report(train, test, "backbone", kw)
+    fit = partial(fit_probe, head=head, strengths=strengths, scale=scale, sample_weight=sample_weight, seed=seed)
+    return _report(train, test, val, "backbone", fit)
 
 
 def _report(
-    train: Mapping[str, Features], test: Mapping[str, Features] | None, kind: str, kw: dict[str, Any]
+    train: Mapping[str, Features],
+    test: Mapping[str, Features] | None,
+    val: Mapping[str, Features] | None,
+    kind: str,
+    fit: Callable[..., Probe],
 ) -> LayerReport:
-    val = kw.pop("val", None)
     train = _as_sets("train", train, train, kind)
     test, val = (None if s is None else _as_sets(name, s, train, kind) for name, s in (("test", test), ("val", val)))
     probes = {}
@@ -139,7 +176,7 @@ def _report(
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", FrozenkitWarning)
             try:
-                probes[name] = fit_probe(features, val=None if val is None else val[name], **kw)
+                probes[name] = fit(features, val=None if val is None else val[name])
             except FrozenkitError as error:
                 error.add_note(f"(That was {kind} {name!r}.)")
                 raise
@@ -220,7 +257,7 @@ class LearningCurve:
         """Names of the heads, in the order given."""
         return tuple(dict.fromkeys(run.head for run in self.runs))
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> "pd.DataFrame":
         """A pandas table, one row a head and size.
 
         ``mean``, ``lowest`` and ``highest`` are over draws of training images: the spread says how much the draw
@@ -266,8 +303,11 @@ def learning_curve(
     sizes: Sequence[int],
     repeats: int = 5,
     heads: Sequence[str | nn.Module] = ("ridge",),
+    val: Features | None = None,
+    strengths: Sequence[float] | None = None,
+    scale: str | None = None,
+    sample_weight: str | None = None,
     seed: int = 0,
-    **kw: Any,
 ) -> LearningCurve:
     """Test accuracy of each head with ever more labels per class.
 
@@ -277,8 +317,11 @@ def learning_curve(
         sizes: Labels per class; a class with fewer gives all it has.
         repeats: Draws a size. Draws are distinct sets of images; where fewer exist, fewer are made.
         heads: Heads as in `fit_probe`; each sees the same draws.
+        val: Where every probe chooses, as in `fit_probe`; by default on its own images.
+        strengths: As in `fit_probe`, and so are `scale` and `sample_weight`: for heads that take them.
+        scale: How features are scaled.
+        sample_weight: ``"balanced"``, or None.
         seed: Of the first draw.
-        kw: Passed to `fit_probe`.
 
     Returns:
         A `LearningCurve`.
@@ -296,6 +339,7 @@ def learning_curve(
         raise InputError("`train` must have classes, since labels are drawn per class; it has numbers, a regression.")
     sizes = whole_numbers("sizes", sizes)
     repeats, heads, seed = whole_number("repeats", repeats), head_list(heads), whole_number("seed", seed, least=0)
+    fit = partial(fit_probe, val=val, strengths=strengths, scale=scale, sample_weight=sample_weight)
     runs = []
     for shots in sorted(set(sizes)):
         for repeat, rows in enumerate(_draws(train, shots, repeats, seed)):
@@ -303,7 +347,7 @@ def learning_curve(
             for head in heads:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", FrozenkitWarning)
-                    probe = fit_probe(few, head=head, seed=seed + repeat, **kw)
+                    probe = fit(few, head=head, seed=seed + repeat)
                 runs.append(Run(probe.kind, shots, len(few), repeat, probe.score(test), probe.strength))
     return LearningCurve(tuple(runs))
 
@@ -327,7 +371,7 @@ def whole_numbers(name: str, values: Any) -> list[int]:
     return found
 
 
-def _draws(train: Features, shots: int, repeats: int, seed: int) -> list[torch.Tensor]:
+def _draws(train: Features, shots: int, repeats: int, seed: int) -> list[Tensor]:
     """Up to `repeats` distinct sets of rows, `shots` of each class where it has so many."""
     counts = torch.bincount(train.labels, minlength=train.n_classes)
     ample = counts[train.labels] > shots
@@ -335,7 +379,7 @@ def _draws(train: Features, shots: int, repeats: int, seed: int) -> list[torch.T
     if not ample.any():
         return [scarce]
     rows = ample.nonzero().squeeze(1)
-    found: dict[tuple[int, ...], torch.Tensor] = {}
+    found: dict[tuple[int, ...], Tensor] = {}
     for attempt in range(10 * repeats):  # draws of one image from two may coincide
         drawn = torch.cat([scarce, rows[few_shot(train.labels[rows], shots=shots, seed=seed + attempt)]]).sort().values
         found.setdefault(tuple(drawn.tolist()), drawn)
@@ -366,7 +410,7 @@ class WidthCurve:
     full: Score
     n_features: int
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> "pd.DataFrame":
         """A pandas table, one row a way and width: accuracy, interval, and the share of numbers kept."""
         pd = require("pandas", "course")
 

@@ -6,7 +6,7 @@ Everything here takes predictions and labels, never features: it can be used on 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from torch import Tensor
 from frozenkit._arrays import whole_number
 from frozenkit.errors import InputError, require
 from frozenkit.probes.intervals import mcnemar_p_value, newcombe_interval, normal_quantile, wilson_interval
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 IntegerRows = Tensor | np.ndarray | Sequence[int]
 
@@ -62,7 +65,7 @@ class Score:
         """Accuracy of always naming the commonest class of these labels: the level to beat."""
         return float(self.confusion.sum(1).max()) / self.n
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> "pd.DataFrame":
         """A pandas table, one row a class: images, recall with Wilson interval, precision, F1, commonest confusion."""
         pd = require("pandas", "course")
 
@@ -155,37 +158,56 @@ def score(
 
 
 @dataclass(frozen=True)
-class PairedTest:
-    """Two sets of predictions for the same images, compared image by image.
+class Gap:
+    """A signed difference between two predictors on the same test images: error a − error b.
 
     Attributes:
-        difference: Accuracy of a minus accuracy of b, in [−1, 1].
-        low: Lower end of Newcombe's interval for it.
+        value: In [−1, 1]; of a representation gap positive when tuning helps.
+        low: Lower end of Newcombe's paired interval.
         high: Upper end of it.
         p_value: Exact two-sided McNemar test that both are equally often right.
-        only_a: Images that a alone predicts right.
-        only_b: Images that b alone predicts right.
-        n: Number of images.
+        n: Test images.
         confidence: Nominal coverage of the interval.
     """
 
-    difference: float
+    value: float
     low: float
     high: float
     p_value: float
-    only_a: int
-    only_b: int
     n: int
     confidence: float = 0.95
 
     def __repr__(self) -> str:
-        return (
-            f"{self.difference:+.3f} [{self.low:+.3f}, {self.high:+.3f}], p = {self.p_value:.2g} on {self.n} images "
-            f"(a alone right on {self.only_a}, b alone on {self.only_b})"
-        )
+        ends = f"[{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
+        return f"{100 * self.value:+.1f} points {ends}, p = {self.p_value:.2g} on {self.n} images"
 
     def _repr_html_(self) -> str:
         return f"<p>{escape(repr(self))}</p>"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedTest(Gap):
+    """Two sets of predictions for the same images, compared image by image: a `Gap` of accuracies, with its counts.
+
+    Attributes:
+        value: Accuracy of a minus accuracy of b, in [−1, 1]; also called `difference`.
+        only_a: Images that a alone predicts right.
+        only_b: Images that b alone predicts right.
+    """
+
+    only_a: int
+    only_b: int
+
+    @property
+    def difference(self) -> float:
+        """Accuracy of a minus accuracy of b."""
+        return self.value
+
+    def __repr__(self) -> str:
+        return (
+            f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}], p = {self.p_value:.2g} on {self.n} images "
+            f"(a alone right on {self.only_a}, b alone on {self.only_b})"
+        )
 
 
 def compare(
@@ -216,10 +238,8 @@ def compare(
         R. G. Newcombe (1998), Improved confidence intervals for the difference between binomial proportions based on
         paired data, Statistics in Medicine 17, method 10.
     """
-    a, b, true = (
-        as_integers(name, v)
-        for name, v in (("predictions_a", predictions_a), ("predictions_b", predictions_b), ("labels", labels))
-    )
+    a, b = as_integers("predictions_a", predictions_a), as_integers("predictions_b", predictions_b)
+    true = as_integers("labels", labels)
     if not len(a) == len(b) == len(true):
         raise InputError(
             "`predictions_a`, `predictions_b` and `labels` must be equally long, "
@@ -232,14 +252,14 @@ def compare(
     difference, low, high = newcombe_interval(*table, confidence=confidence)
     only_a, only_b = table[1], table[2]
     return PairedTest(
-        float(difference),
-        float(low),
-        float(high),
-        mcnemar_p_value(only_a, only_b),
-        only_a,
-        only_b,
-        len(true),
-        confidence,
+        value=float(difference),
+        low=float(low),
+        high=float(high),
+        p_value=mcnemar_p_value(only_a, only_b),
+        n=len(true),
+        confidence=confidence,
+        only_a=only_a,
+        only_b=only_b,
     )
 
 

@@ -2,12 +2,14 @@
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
-from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from frozenkit.errors import FrozenkitWarning, InputError
 from frozenkit.features import Features, FeatureSet, load_set
@@ -80,15 +82,30 @@ class Selectivity:
         return f"<pre>{escape(repr(self))}</pre>"
 
 
-def selectivity(train: Features, test: Features, *, permutations: int = 11, seed: int = 0, **kw: Any) -> Selectivity:
+def selectivity(
+    train: Features,
+    test: Features,
+    *,
+    permutations: int = 11,
+    head: str | nn.Module = "ridge",
+    val: Features | None = None,
+    strengths: Sequence[float] | None = None,
+    scale: str | None = None,
+    sample_weight: Tensor | str | None = None,
+    seed: int = 0,
+) -> Selectivity:
     """Fit a probe on the real labels, and the same probe on shuffled ones.
 
     Args:
         train: Features to fit on; a set on disk is loaded.
         test: Features to report on.
         permutations: How many shuffles; odd, so that there is a median. The more, the surer a small p-value.
+        head: As in `fit_probe`, and so are `val`, `strengths`, `scale` and `sample_weight`.
+        val: Where the probes choose; its labels stay as they are.
+        strengths: λ > 0 to choose from.
+        scale: How features are scaled.
+        sample_weight: How much each image counts.
         seed: Of the first shuffle.
-        kw: Passed to `fit_probe` (``head``, ``strengths``).
 
     Returns:
         A `Selectivity`.
@@ -109,14 +126,15 @@ def selectivity(train: Features, test: Features, *, permutations: int = 11, seed
         raise InputError(f"`permutations` must be an odd number of 1 or more, got {permutations}.")
     fit_on = load_set(train, "train")
     test = load_set(test, "test", like=fit_on)
-    real = fit_probe(fit_on, **kw).score(test)
+    fit = partial(fit_probe, head=head, val=val, strengths=strengths, scale=scale, sample_weight=sample_weight)
+    real = fit(fit_on).score(test)
     found, memorised = [], []
     for i in range(permutations):
         mixed = shuffled(fit_on, seed=seed + i)
         with warnings.catch_warnings():
             # On noise the best strength is an accident, and so is its place in the grid.
             warnings.simplefilter("ignore", FrozenkitWarning)
-            probe = fit_probe(mixed, **kw)
+            probe = fit(mixed)
             found.append(probe.score(test))
         memorised.append(float((probe.predict(mixed) == mixed.labels).float().mean()))
     return Selectivity(real, tuple(sorted(found, key=lambda s: s.accuracy)), sum(memorised) / permutations)

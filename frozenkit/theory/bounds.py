@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -23,13 +23,15 @@ from frozenkit.probes.scores import Score, class_indices
 from frozenkit.theory.divergence import proxy_a_distance
 from frozenkit.theory.geometry import effective_rank
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 @dataclass(frozen=True, eq=False)
 class Bound:
     """A bound on an error in [0, 1], with its terms.
 
     Attributes:
-        value: What the error is bounded by; the sum of the terms.
         terms: Name to number, in the order of the formula.
         delta: Probability with which a certificate may fail; None for an estimate.
         assumptions: What must hold, a sentence each.
@@ -41,7 +43,6 @@ class Bound:
         posterior: Of `pac_bayes_bound`: the `GibbsClassifier` whose error is bounded.
     """
 
-    value: float
     terms: dict[str, float]
     delta: float | None
     assumptions: tuple[str, ...]
@@ -53,9 +54,14 @@ class Bound:
     posterior: Any = field(default=None, repr=False)
 
     @property
+    def value(self) -> float:
+        """What the error is bounded by: the sum of the terms."""
+        return math.fsum(self.terms.values())
+
+    @property
     def is_vacuous(self) -> bool:
-        """Whether it says no more than that an error is at most 1."""
-        return not self.value < 1
+        """Whether it says no more than that an error is at most 1, but for rounding."""
+        return not self.value < 1 - 1e-12
 
     def slack(self, measured: float | Score | None = None) -> float:
         """The bound less the error that it bounds: how loose it was. Negative, an estimate has failed.
@@ -68,7 +74,7 @@ class Bound:
             raise InputError(f"`measured` must be an error in [0, 1], or a Score, got {error!r}.")
         return self.value - error
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> "pd.DataFrame":
         """A pandas table, one row a term, the sum, and the measured error where there is one."""
         pd = require("pandas", "course")
 
@@ -165,7 +171,6 @@ def domain_bound(
     combined = {name: _sum_of(values) for name, values in parts.items()}
     total = _sum_of([value for values in parts.values() for value in values])
     return Bound(
-        value=total[0],
         terms={name: values[0] for name, values in combined.items()},
         delta=None,
         assumptions=(
@@ -215,7 +220,6 @@ def linear_probe_bound(weights: Any, features: Any) -> Bound:
     rank = float(effective_rank(x))
     terms = {"‖w‖²·Var/m": norm * variance / m, "√(d/m)": math.sqrt(d / m)}
     return Bound(
-        value=sum(terms.values()),
         terms=terms,
         delta=None,
         assumptions=(
@@ -305,7 +309,6 @@ def margin_bound(
     best = min(rho, key=lambda r: sum(terms_at(r).values()))
     terms = terms_at(best)
     return Bound(
-        value=sum(terms.values()),
         terms=terms,
         delta=delta,
         assumptions=(
@@ -353,7 +356,6 @@ def holdout_bound(n_errors: int, n: int, *, delta: float = 0.05) -> Bound:
     value = 1.0 if n_errors == n else float(beta.ppf(1 - delta, n_errors + 1, n - n_errors))
     error = n_errors / n
     return Bound(
-        value=value,
         terms={"error on the held-out images": error, "confidence": value - error},
         delta=delta,
         assumptions=(

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from frozenkit._arrays import as_tensor, real_number, whole_number
 from frozenkit.errors import DataError, InputError, require
 from frozenkit.features import Features, FeatureSet, as_features, feature_rows, load_set
 from frozenkit.heads.scaling import feature_scale
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PROBE_STRENGTH = 0.01  # λ of the linear probe in `Separation.linear`: small, and enough where n ≤ d
 
@@ -211,7 +214,7 @@ class ExplainedVariance:
         enough = (self.cumulative >= share - 1e-9).nonzero()
         return int(enough[0]) + 1
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> "pd.DataFrame":
         """A pandas table: how many directions for 50, 80, 90, 95 and 99 % of the variance."""
         pd = require("pandas", "course")
 
@@ -268,7 +271,7 @@ class Imbalance:
     effective_classes: float
     classes: tuple[str, ...]
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> "pd.DataFrame":
         """A pandas table, one row a class: images and share."""
         pd = require("pandas", "course")
 

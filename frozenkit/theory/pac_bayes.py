@@ -149,9 +149,8 @@ def pac_bayes_bound(train: Features, *, delta: float = 0.05, seed: int = 0) -> B
             terms = {"Gibbs error on the other half": seen, "its draws": at_most - seen, "complexity": value - at_most}
             details = {"KL": kl, "deviation": gibbs.deviation, "strength": strength, "m": m}
             found.append((value, terms, details, gibbs))
-    value, terms, details, gibbs = min(found, key=lambda one: one[0])
+    _, terms, details, gibbs = min(found, key=lambda one: one[0])
     return Bound(
-        value=value,
         terms=terms,
         delta=delta,
         assumptions=(

@@ -6,8 +6,8 @@ import pytest
 
 from frozenkit import advise
 from frozenkit.comparison.advice import CHOICES, CRITERIA, Reason
-from frozenkit.comparison.gaps import Gap
 from frozenkit.errors import InputError, UnknownNameError
+from frozenkit.probes.scores import Gap
 
 FROZEN = {
     "n": 500,

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from frozenkit import PUBLISHED_GAPS, break_even, compare, representation_gap, score
-from frozenkit.comparison.gaps import Gap, published_gaps_table
+from frozenkit.comparison.gaps import published_gaps_table
 from frozenkit.errors import InputError
 from frozenkit.probes.reports import LearningCurve, Run
+from frozenkit.probes.scores import Gap
 
 
 def curve(accuracies: dict[int, list[float]], head: str = "ridge", images: int = 1000) -> LearningCurve:

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from frozenkit import advise, course
-from frozenkit.comparison.gaps import Gap
 from frozenkit.course.checks import exercises
 from frozenkit.errors import UnknownNameError
+from frozenkit.probes.scores import Gap
 
 NUMBERS = exercises()
 ODD = [None, "", "no", b"x", -1, 0, 1e30, float("nan"), float("inf"), True, [], {}, object(), int, lambda: 1,

@@ -306,7 +306,7 @@ def test_other_inputs_out_of_range():
 
 
 def test_how_a_bound_reads():
-    bound = Bound(1.2, {"one": 0.7, "two": 0.5}, None, ("<b>this</b>",), False, "some bound", measured=0.3)
+    bound = Bound({"one": 0.7, "two": 0.5}, None, ("<b>this</b>",), False, "some bound", measured=0.3)
     assert repr(bound) == (
         "some bound: error ≤ 1.200 = one 0.700 + two 0.500; measured 0.300 "
         "(estimate, no certificate; vacuous: an error is never above 1)"

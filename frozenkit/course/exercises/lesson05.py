@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from frozenkit.comparison.gaps import Gap
 from frozenkit.course.checks import choice, exercise, number, of_kind
+from frozenkit.probes.scores import Gap
 
 
 @exercise("05.1")
