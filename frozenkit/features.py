@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from frozenkit._arrays import as_tensor, check_finite, coded_labels, described, first_row, is_array, texts, whole_number
+from frozenkit._projections import discriminant_directions, principal_directions, random_directions
 from frozenkit.errors import DataError, InputError, require
 
 
@@ -393,10 +394,12 @@ def reduce(
     Args:
         train: (n, d) `Features`; what the projection is fitted on. They are loaded, here and among the others.
         others: Further sets of the same layer and width, projected the same way.
-        n_features: Width of the result; at most d, and for ``"pca"`` at most n.
+        n_features: Width of the result; at most d, for ``"pca"`` at most n, for ``"lda"`` fewer than classes of train.
         how: ``"pca"``: principal axes of the centred train features, largest variance first; 0 where none is left that
             varies beyond rounding.
             ``"random"``: a seeded Gaussian projection scaled by 1/√n_features (Johnson and Lindenstrauss, 1984).
+            ``"lda"``: the directions in which the classes of train lie furthest apart, measured in their common spread
+            (Fisher, 1936), which is shrunk by Ledoit and Wolf's rule.
         seed: For ``"random"``.
 
     Returns:
@@ -420,27 +423,28 @@ def reduce(
         if member.layer != fit_on.layer:
             raise InputError(f"all sets must come from {fit_on.layer!r} like train, got {member.layer!r}.")
         feature_rows(member, name)
+    if how not in ("pca", "random", "lda"):
+        raise InputError(f"`how` must be 'pca', 'random' or 'lda', got {how!r}.")
     limit = min(fit_on.features.shape) if how == "pca" else fit_on.n_features
+    if how == "lda":
+        if fit_on.labels is None or not fit_on.classes:
+            raise InputError(f"`how='lda'` needs classes to tell apart, got {fit_on!r}. Use how='pca'.")
+        limit = min(limit, len(fit_on.labels.unique()) - 1)
     n_features, seed = whole_number("n_features", n_features), whole_number("seed", seed, least=0)
     if not n_features <= limit:
         raise InputError(f"`n_features` must lie in 1..{limit} here, got {n_features}.")
-    n_features = int(n_features)  # it may be NumPy's
+    x = fit_on.features.double()
+    origin = x.mean(0) if how == "pca" else torch.zeros_like(x[0])
     if how == "pca":
-        mean = fit_on.features.double().mean(0)
-        spectrum = torch.linalg.svd(fit_on.features.double() - mean, full_matrices=False)
-        # Below what float32 rounds off the features, a direction is noise: it becomes 0 rather than a feature.
-        rounding = torch.finfo(torch.float32).eps * fit_on.features.double().norm()
-        axes = torch.where(spectrum.S[:, None] > rounding, spectrum.Vh, 0.0)[:n_features].T
+        directions = principal_directions(x, n_features)
     elif how == "random":
-        mean = torch.zeros(fit_on.n_features, dtype=torch.float64)
-        generator = torch.Generator().manual_seed(seed)
-        axes = torch.randn(fit_on.n_features, n_features, generator=generator, dtype=torch.float64) / n_features**0.5
+        directions = random_directions(fit_on.n_features, n_features, seed=seed)
     else:
-        raise InputError(f"`how` must be 'pca' or 'random', got {how!r}.")
+        directions = discriminant_directions(x, fit_on.labels, n_features)
     settings = {"how": how, "n_features": n_features, "seed": seed}
     return tuple(
         member.with_features(
-            ((member.features.double() - mean) @ axes).float(),
+            ((member.features.double() - origin) @ directions).float(),
             fingerprint=_deriving("reduce", [fit_on, member], **settings),
         )
         for member in members

@@ -1,5 +1,7 @@
 """FeatureSet, combine and reduce."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -107,10 +109,29 @@ def test_random_projection_keeps_distances_on_average():
     assert abs(ratio.item() - 1) < 0.05
 
 
-@pytest.mark.parametrize(("n_features", "how"), [(0, "pca"), (5, "pca"), (8, "random"), (2, "tsne")])
+@pytest.mark.parametrize(("n_features", "how"), [(0, "pca"), (5, "pca"), (8, "random"), (2, "tsne"), (2, "lda")])
 def test_reduce_refuses_impossible_requests(n_features, how):
     with pytest.raises(InputError, match="must"):
         reduce(a_set(n=4, d=7), n_features=n_features, how=how)
+
+
+def test_the_discriminant_plane_is_fitted_on_train_alone():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(6000) % 3  # so many that shrinking fades
+    x = torch.randn(6000, 6, generator=generator) + 4 * torch.nn.functional.one_hot(labels, 6)
+    train = FeatureSet.from_arrays(x, labels.numpy())
+    plane, moved = reduce(train, replace(train, features=x + 100), n_features=2, how="lda")
+    means = torch.stack([plane.features[labels == c].mean(0) for c in range(3)])
+    within = plane.features - means[labels]
+    assert torch.pdist(means).min() > 4  # in units of the spread within classes, which is 1 along either direction
+    assert_close(within.square().sum(0) / 6000, torch.ones(2), rtol=0.02, atol=0)
+    shift = moved.features - plane.features
+    assert_close(shift, shift[:1].expand(6000, 2), rtol=0, atol=1e-3)
+
+
+def test_discriminants_need_classes():
+    with pytest.raises(InputError, match="`how='lda'` needs classes to tell apart, got FeatureSet.* Use how='pca'"):
+        reduce(FeatureSet.from_arrays(np.eye(4)), n_features=1, how="lda")
 
 
 def test_frame_and_torch_dataset_carry_the_same_values():

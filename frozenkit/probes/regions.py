@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from frozenkit._arrays import whole_number
 from frozenkit.errors import DataError, InputError
-from frozenkit.features import Features, feature_rows, load_set
+from frozenkit.features import Features, feature_rows, load_set, reduce
 from frozenkit.probes.probe import fit_probe
 from frozenkit.probes.reports import head_list
 from frozenkit.probes.scores import Score
@@ -98,11 +97,7 @@ def decision_regions(
         feature_rows(features, name)
     if len(train.labels.unique()) < 3:
         raise DataError("`train` must hold images of at least three classes for a plane of discriminants.")
-    plane = discriminant_plane(train.features, train.labels)
-
-    flat, held = (
-        part.with_features((part.features.double() @ plane).float()) for part in (load_set(train, "train"), test)
-    )
+    flat, held = reduce(train, test, n_features=2, how="lda")
     both = torch.cat([flat.features, held.features])
     low, high = both.amin(0), both.amax(0)
     edge = 0.05 * (high - low)
@@ -110,8 +105,8 @@ def decision_regions(
     grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).reshape(-1, 2)
     found: list[Regions] = []
     for head in head_list(heads):
-        by_distance: dict[str, Any] = {"normalize": normalize} if head in ("prototype", "knn") else {}
-        probe: Any = fit_probe(flat, head=head, seed=seed, **by_distance)
+        by_distance = isinstance(head, str) and head in ("prototype", "knn")
+        probe = fit_probe(flat, head=head, seed=seed, normalize=normalize if by_distance else None)
         found.append(
             Regions(
                 head=probe.kind,
@@ -127,38 +122,3 @@ def decision_regions(
             )
         )
     return found
-
-
-def discriminant_plane(x: Tensor, labels: Tensor) -> Tensor:
-    """The two directions in which the classes lie furthest apart, measured in their common spread.
-
-    The covariance within the classes is that of all deviations from class means together, shrunk by Ledoit and Wolf's
-    rule. Shrinking each class by itself, as scikit-learn does, fails for two images per class: their two deviations
-    are opposite, the rule sees no noise in them and shrinks nothing, and the covariance is singular.
-
-    Args:
-        x: (n, d) features.
-        labels: (n,) class indices, of at least three classes.
-
-    Returns:
-        (d, 2) float64: features times this are coordinates, along each of which the spread within classes is 1.
-
-    References:
-        O. Ledoit, M. Wolf (2004), A well-conditioned estimator for large-dimensional covariance matrices, JMVA 88.
-    """
-    from sklearn.covariance import ledoit_wolf
-
-    x = x.double()
-    spread = x.std(0, correction=0)
-    spread = torch.where(spread > 1e-12 * spread.max(), spread, 1.0)  # a constant column stays what it is
-    z = (x - x.mean(0)) / spread
-    _, label, counts = labels.unique(return_inverse=True, return_counts=True)
-    means = torch.zeros(len(counts), z.shape[1], dtype=z.dtype).index_add_(0, label, z) / counts[:, None]
-    shrunk, _ = ledoit_wolf((z - means[label]).numpy(), assume_centered=True)
-    # Identical images in each class leave no spread at all; the last term keeps the solution defined.
-    within = torch.from_numpy(shrunk) + 1e-6 * torch.eye(z.shape[1], dtype=z.dtype)
-    apart = (means * (counts / counts.sum()).sqrt()[:, None]).T  # (d, k): apart @ apart.T is the spread between classes
-    solved = torch.linalg.solve(within, apart)
-    values, vectors = torch.linalg.eigh(apart.T @ solved)  # ascending
-    directions = solved @ vectors[:, [-1, -2]] / values[[-1, -2]].clamp(min=1e-12 * float(values[-1])).sqrt()
-    return directions / spread[:, None]

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,12 @@ from frozenkit._outputs import measured
 from frozenkit.errors import DataError, FrozenkitWarning, InputError
 from frozenkit.extraction.cache import FeatureCache
 from frozenkit.extraction.extract import extract_layers
-from frozenkit.features import FeatureSet, combine
+from frozenkit.features import FeatureSet, combine, reduce
+from frozenkit.heads.scaling import Scaler
 from frozenkit.networks.backbone import Backbone, layer_table, load_backbone
 from frozenkit.networks.layers import POOLINGS
 from frozenkit.probes.intervals import wilson_interval
 from frozenkit.probes.probe import Probe, fit_probe
-from frozenkit.probes.regions import discriminant_plane
 from frozenkit.splits import few_shot
 from frozenkit.widgets._sprites import dataset_sprite, train_and_test
 from frozenkit.widgets.base import InputTraitError, Lab, Progress, assets, offset_progress
@@ -195,7 +196,7 @@ class LayerLab(Lab):
         key = (self.pooling, self.view, names)
         if key not in self._maps:
             train, test = self._pair(names)
-            self._maps[key] = _plane(train, test.features[self._shown], self.view)
+            self._maps[key] = _plane(train, test.subset(self._shown), self.view)
         return self._maps[key]
 
     def _compute(self) -> dict[str, Any]:
@@ -240,21 +241,18 @@ def _interval(probe: Probe) -> dict[str, float]:
     return {"value": value, "low": float(low), "high": float(high)}
 
 
-def _plane(train: FeatureSet, x: torch.Tensor, view: str) -> list[list[float]]:
-    from sklearn.decomposition import PCA
-    from sklearn.preprocessing import StandardScaler
-
-    scale = StandardScaler().fit(train.features.numpy())
-    a, b = scale.transform(train.features.numpy()), scale.transform(x.numpy())
-    reduced = PCA(min(50, *a.shape), random_state=0).fit(a)
-    a, b = reduced.transform(a), reduced.transform(b)
-    if view == "LDA" and len(train.classes) > 2:
-        b = b @ discriminant_plane(torch.from_numpy(a), train.labels).numpy()
-    b = b[:, :2] if b.shape[1] > 1 else np.column_stack([b[:, 0], np.zeros(len(b))])
-    low, high = np.quantile(b, 0.01, axis=0), np.quantile(b, 0.99, axis=0)
-    edge = 0.05 * np.maximum(high - low, 1e-9)
-    unit = (b - low + edge) / (high - low + 2 * edge)
-    return [[round(float(v), 4) for v in row] for row in unit.clip(0, 1)]  # what lies further out, at the edge
+def _plane(train: FeatureSet, test: FeatureSet, view: str) -> list[list[float]]:
+    """(m, 2) of test in the plane of train, from 0 to 1; what lies further out, at the edge."""
+    scale = Scaler(train.features, "standard")
+    sets = [replace(part, features=scale(part.features.float())) for part in (train, test)]
+    sets = list(reduce(*sets, n_features=min(50, *train.features.shape)))
+    if view == "LDA" and len(train.labels.unique()) > 2 and sets[0].n_features > 1:
+        sets = list(reduce(*sets, n_features=2, how="lda"))
+    flat = torch.nn.functional.pad(sets[1].features, (0, 1))[:, :2].double()  # one feature alone has no second
+    low, high = flat.quantile(0.01, dim=0), flat.quantile(0.99, dim=0)
+    edge = 0.05 * (high - low).clamp_min(1e-9)
+    unit = ((flat - low + edge) / (high - low + 2 * edge)).clamp(0, 1)
+    return [[round(value, 4) for value in row] for row in unit.tolist()]
 
 
 def _check(train: Any, test: Any) -> int:

@@ -2,14 +2,13 @@
 
 from typing import Any
 
-import torch
 import traitlets
 
 from frozenkit._outputs import measured
 from frozenkit.errors import InputError
 from frozenkit.extraction.cache import FeatureCache
 from frozenkit.extraction.extract import extract
-from frozenkit.features import FeatureSet
+from frozenkit.features import FeatureSet, reduce
 from frozenkit.images.shifts import KINDS, shift
 from frozenkit.networks.backbone import Backbone, load_backbone
 from frozenkit.theory.bounds import Bound, domain_bound
@@ -88,7 +87,6 @@ class ShiftLab(Lab):
         self.before, self._grid = dataset_sprite(test, range(min(_LOOK, len(test))), side=72)
         self.after = self.before
         self._source = self._features(0, lambda *_: None)
-        self._plane = _plane(self._source["train"].features)
         self._measure(self.kind, 0, lambda *_: None)
         self._update_answer()
         self._settling = False
@@ -152,8 +150,14 @@ class ShiftLab(Lab):
     def _measure(self, kind: str, severity: int, progress: Progress) -> None:
         target = self._features(severity, progress, kind) if severity else self._source
         bound = domain_bound(self._source["train"], self._source["test"], target["train"], target["test"])
-        points = self._plane(target["test"].features[:_CLOUD])
-        self._measured[self._key(kind, severity)] = bound, points
+        self._measured[self._key(kind, severity)] = bound, self._points(target)
+
+    def _points(self, target: dict[str, FeatureSet]) -> list[list[float]]:
+        """Test images in the plane of the source's first two principal directions, in units of its spread there."""
+        shown = target["test"].subset(range(min(_CLOUD, len(target["test"]))))
+        plane, flat = reduce(self._source["train"], shown, n_features=2)
+        spread = plane.features.std(0).clamp_min(1e-6)
+        return [[round(value, 3) for value in row] for row in (flat.features / spread).tolist()]
 
     def _compute(self) -> dict[str, Any]:
         kind, severity = self.kind, self.severity
@@ -164,7 +168,7 @@ class ShiftLab(Lab):
             "severity": severity,
             "sheet": self._grid,
             "count": min(_LOOK, len(self._data["test"])),
-            "source": self._plane(self._source["test"].features[:_CLOUD]),
+            "source": self._measured[self._key(kind, 0)][1],
             "target": now[1] if now else [],
             "bounds": [
                 {
@@ -186,17 +190,3 @@ class ShiftLab(Lab):
             facts |= {name: measured(value) for name, value in found[0].terms.items()}
             facts |= {"sum": measured(found[0].value), "measured error": measured(found[0].measured)}
         return facts
-
-
-def _plane(x: torch.Tensor) -> Any:
-    """A map to the two directions of most variance of x, as lists in units of x's own spread."""
-    mean = x.mean(0)
-    _, _, directions = torch.linalg.svd(x - mean, full_matrices=False)
-    flat = (x - mean) @ directions[:2].T
-    spread = flat.std(0).clamp_min(1e-6)
-
-    def onto(y: torch.Tensor) -> list[list[float]]:
-        rows: list[list[float]] = (((y - mean) @ directions[:2].T) / spread).tolist()
-        return [[round(value, 3) for value in row] for row in rows]
-
-    return onto

@@ -10,6 +10,7 @@ from frozenkit import (
     frechet_distance,
     holdout_bound,
     plots,
+    reduce,
     score,
     train_head,
 )
@@ -35,6 +36,7 @@ REPORT = layer_report({"early": WEAK_TRAIN, "late": WEAK_TRAIN}, {"early": WEAK_
 CURVE = learning_curve(WEAK_TRAIN, WEAK_TEST, sizes=[2, 5, 10], repeats=2, heads=("ridge", "knn"))
 TRAIN, TEST = clouds(60, 0), clouds(90, 1)
 REGIONS = decision_regions(TRAIN, TEST, resolution=20)[0]
+FLAT = reduce(TRAIN, TEST, n_features=2)
 RELIABILITY = fit_probe(TRAIN).reliability(TEST)
 WIDTHS = width_curve(TRAIN, TEST, widths=[2, 6])
 BOUND = domain_bound(TRAIN, TEST, clouds(60, 2, shift=1.0), clouds(90, 3, shift=1.0))
@@ -69,6 +71,6 @@ CALLS = {
     "divergences": lambda ax: plots.plot_divergences({"none": NEAR, "shift": FAR}, ax=ax),
     "history": lambda ax: plots.plot_history(LOG, ax=ax),
     "variance": lambda ax: plots.plot_explained_variance({"late": explained_variance(TRAIN)}, ax=ax),
-    "clouds": lambda ax: plots.plot_clouds({"source": TRAIN, "target": TEST.features}, ax=ax),
+    "clouds": lambda ax: plots.plot_clouds({"source": FLAT[0], "target": FLAT[1].features}, ax=ax),
     "race": lambda ax: plots.plot_race(RACE, ax=ax),
 }

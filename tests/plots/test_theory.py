@@ -7,7 +7,7 @@ import pytest
 from frozenkit import CachedFeatures, mmd, plots, save_features
 from frozenkit.comparison.gaps import break_even
 from frozenkit.errors import InputError
-from tests.plots.results import BOUND, FAR, FROZEN, GAP, NEAR, PAIRED, TEST, TRAIN, TUNED, VACUOUS, curve
+from tests.plots.results import BOUND, FAR, FLAT, FROZEN, GAP, NEAR, PAIRED, TEST, TRAIN, TUNED, VACUOUS, curve
 
 
 def test_bounds_stack_their_terms_and_mark_the_measured_error():
@@ -45,13 +45,13 @@ def test_break_even_says_where_or_that_there_is_none():
 
 
 def test_clouds_of_sets_on_disk_and_arrays(tmp_path):
-    save_features(TRAIN, tmp_path / "train.safetensors")
-    drawn = []
-    for given in (TRAIN, CachedFeatures(tmp_path / "train.safetensors"), TRAIN.features.numpy()):
-        drawn.append(plots.plot_clouds({"a": given, "b": TEST}).lines[0].get_xydata())
+    save_features(FLAT[0], tmp_path / "train.safetensors")
+    for given in (FLAT[0], CachedFeatures(tmp_path / "train.safetensors"), FLAT[0].features.numpy()):
+        drawn = plots.plot_clouds({"a": given, "b": FLAT[1]}).lines[0].get_xydata()
+        np.testing.assert_allclose(drawn, FLAT[0].features)
         plt.close("all")
-    for other in drawn[1:]:
-        np.testing.assert_allclose(other, drawn[0])
+    with pytest.raises(InputError, match=r"must hold \(n, 2\) features, got widths \[2, 6\]. Use reduce"):
+        plots.plot_clouds({"a": FLAT[0], "b": TEST})
 
 
 def test_nothing_to_draw_is_said():

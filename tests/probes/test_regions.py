@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from frozenkit import FeatureSet
+from frozenkit._projections import discriminant_directions
 from frozenkit.errors import DataError, InputError
-from frozenkit.probes.regions import decision_regions, discriminant_plane
+from frozenkit.probes.regions import decision_regions
 from tests import toy
 
 clouds = partial(toy.clouds, d=8, apart=4.0)
@@ -84,7 +85,7 @@ def test_the_plane_is_that_of_textbook_discriminants():
     train = clouds(6_000, 0)
     reference = LinearDiscriminantAnalysis(solver="eigen", n_components=2).fit(train.features, train.labels)
     expected = torch.from_numpy(reference.transform(train.features)).double()
-    ours = train.features.double() @ discriminant_plane(train.features, train.labels)
+    ours = train.features.double() @ discriminant_directions(train.features, train.labels, 2)
     for column in range(2):
         r = torch.corrcoef(torch.stack([expected[:, column], ours[:, column]]))[0, 1].abs()
         torch.testing.assert_close(r, torch.ones_like(r), rtol=0, atol=1e-3)
@@ -93,6 +94,6 @@ def test_the_plane_is_that_of_textbook_discriminants():
 def test_the_plane_ignores_the_scale_of_a_feature():
     train = clouds(30, 0)
     scales = torch.tensor([1.0, 100.0, 0.01, 1, 1, 1, 1, 7])
-    plain = train.features.double() @ discriminant_plane(train.features, train.labels)
-    scaled = (train.features * scales).double() @ discriminant_plane(train.features * scales, train.labels)
+    plain = train.features.double() @ discriminant_directions(train.features, train.labels, 2)
+    scaled = (train.features * scales).double() @ discriminant_directions(train.features * scales, train.labels, 2)
     torch.testing.assert_close((plain - plain.mean(0)).abs(), (scaled - scaled.mean(0)).abs(), rtol=1e-4, atol=1e-4)
