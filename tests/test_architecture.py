@@ -13,7 +13,18 @@ import frozenkit
 PACKAGE = Path(frozenkit.__file__).parent
 
 # What each room may import besides itself; "ground" is the files beside the folders. In reading order, so no circle.
-GROUND = {"errors", "splits", "fingerprint", "_arrays", "_devices", "_files", "_loop", "_outputs", "_progress", "_projections"}
+GROUND = {
+    "errors",
+    "splits",
+    "fingerprint",
+    "_arrays",
+    "_devices",
+    "_files",
+    "_loop",
+    "_outputs",
+    "_progress",
+    "_projections",
+}
 FEATURES = GROUND | {"features"}
 IMAGES_AND_NETWORKS = {"images", "networks", "extraction"}
 MAY_IMPORT = dict.fromkeys((*GROUND, "features", "images", "networks"), GROUND)
