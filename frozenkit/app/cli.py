@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from frozenkit import __version__
 from frozenkit.errors import DataError, FrozenkitError, FrozenkitWarning, InputError, printable, require
 
 app = typer.Typer(
@@ -32,12 +33,17 @@ def lab(
     debug: Debug = False,
 ) -> None:
     """Open JupyterLab on the course, on this machine only and behind a token."""
-    from frozenkit.app.lab import open_course, run_lab
+    from frozenkit.app.lab import is_another_edition, open_course, run_lab
 
     require("jupyterlab", "course")  # before anything is copied
     place, copied = open_course(folder)
     if copied:
         print(f"The lessons were copied to {printable(place)}. They are yours to change.")
+    elif is_another_edition(place):
+        print(
+            f"The course in {printable(place)} is of another edition than frozenkit {__version__}; nothing was added. "
+            "To copy today's: frozenkit lab --dir NEW"
+        )
     raise typer.Exit(run_lab(place, port=port, browser=browser, announce=_announce))
 
 

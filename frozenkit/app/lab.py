@@ -125,13 +125,19 @@ def _complete(root: Path, brought: Path) -> bool:
     notebooks = root / "notebooks"
     if not (notebooks / _START).is_file() or not (brought / _START).is_file() or (root / "pyproject.toml").exists():
         return False
-    listed = notebooks / "course.json"
-    if listed.exists() and listed.read_bytes() != (brought / "course.json").read_bytes():
-        return False  # another edition: its files would not go with these
+    if is_another_edition(root):  # its files would not go with these
+        return False
     try:
         return _fill(root, brought)
     except OSError as error:
         raise InputError(f"{root} lacks a part of the course, which could not be put there: {error}.") from error
+
+
+def is_another_edition(root: Path) -> bool:
+    """Whether the course there is not the one that this package brings; a checkout is its own."""
+    listed, brought = root / "notebooks" / "course.json", _brought() / "course.json"
+    copied = listed.is_file() and brought.is_file() and not (root / "pyproject.toml").exists()
+    return copied and listed.read_bytes() != brought.read_bytes()
 
 
 def _fill(root: Path, brought: Path) -> bool:

@@ -21,7 +21,9 @@ from pathlib import Path
 
 import pytest
 
+from frozenkit import __version__
 from frozenkit.app import lab as lab_module
+from frozenkit.app.cli import main
 from frozenkit.app.lab import find_notebooks, has_display, lab_command, open_course, run_lab
 from frozenkit.errors import FrozenkitError, InputError
 
@@ -288,6 +290,19 @@ def test_another_edition_and_a_checkout_are_left_as_they_are(brought, tmp_path):
         before = tree(tmp_path / folder)
         assert open_course(tmp_path / folder) == (tmp_path / folder, False)
         assert tree(tmp_path / folder) == before
+        assert lab_module.is_another_edition(tmp_path / folder) == (folder == "other")
+
+
+@pytest.mark.parametrize("changed", [True, False])
+def test_another_edition_is_said(brought, tmp_path, monkeypatch, capsys, changed):
+    """Seen to fail: an old course that lacked a lesson was served without a word."""
+    open_course(tmp_path / "mine")
+    listed = tmp_path / "mine" / "notebooks" / "course.json"
+    listed.write_text(listed.read_text() + " " * changed)
+    monkeypatch.setattr(lab_module, "run_lab", lambda *_, **__: 0)
+    assert main(["lab", "--dir", str(tmp_path / "mine")]) == 0
+    said = f"is of another edition than frozenkit {__version__}; nothing was added. To copy today's: frozenkit"
+    assert (said in " ".join(capsys.readouterr().out.split())) is changed
 
 
 def test_the_copy_has_no_dead_links(tmp_path, monkeypatch):
