@@ -221,7 +221,9 @@ class FeatureSet:
         make = self.__dict__.get("_make_fingerprint")
         if name != "fingerprint" or make is None:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return self.__dict__.setdefault("fingerprint", make())
+        fingerprint = self.__dict__.setdefault("fingerprint", make())
+        self.__dict__.pop("_make_fingerprint", None)  # and with it whatever it needed
+        return fingerprint
 
     def __getstate__(self) -> dict[str, Any]:
         state = {**self.__dict__, "fingerprint": self.fingerprint}

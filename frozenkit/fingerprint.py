@@ -97,10 +97,33 @@ def digest_module(module: nn.Module) -> str:
     total = hashlib.sha256(stable_repr(module).encode())
     for name, tensor in named_tensors(module):
         total.update(f"{name}={digest_tensor(tensor)}".encode())
+    for text in _attributes(module):
+        total.update(text.encode(errors="surrogatepass"))
+    return total.hexdigest()
+
+
+def module_state(module: nn.Module) -> tuple[Any, ...]:
+    """Something that differs once a module has changed, made without reading its weights.
+
+    torch counts the writes to a tensor; those through ``.data`` or NumPy escape it.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> before, _ = module_state(layer), layer.requires_grad_(False).weight.mul_(2)
+        >>> module_state(layer) == before
+        False
+    """
+    tensors = [(name, id(t), None if t.is_inference() else t._version) for name, t in named_tensors(module)]
+    return stable_repr(module), tensors, _attributes(module)
+
+
+def _attributes(module: nn.Module) -> list[str]:
+    """The plain attributes of a module and its parts, part by part."""
+    texts = []
     for name, part in module.named_modules():
         values = {k: _plain(v) for k, v in vars(part).items() if k not in _MODULE_ATTRIBUTES}
-        total.update(f"{name}:{sorted(values.items())}".encode(errors="surrogatepass"))
-    return total.hexdigest()
+        texts.append(f"{name}:{sorted(values.items())}")
+    return texts
 
 
 def stable_repr(value: object) -> str:

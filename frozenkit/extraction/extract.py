@@ -1,13 +1,16 @@
 """Images + backbone + layer → a `FeatureSet`; several layers in a single pass that ends after the last one wanted."""
 
 import copy
+import functools
 import hashlib
 import itertools
 import os
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any, Protocol
 
@@ -20,13 +23,14 @@ from frozenkit._devices import full_float32, resolve_precision
 from frozenkit._progress import progress_bar
 from frozenkit.errors import ActivationError, CacheError, CacheMissError, FrozenkitWarning, InputError
 from frozenkit.extraction._file import PartFile
-from frozenkit.extraction.cache import FeatureCache, round_through
+from frozenkit.extraction.cache import CachedFeatures, FeatureCache, round_through
 from frozenkit.features import FeatureSet
 from frozenkit.fingerprint import (
     FORMAT,
     Fingerprint,
     behaviours,
     digest_tensor,
+    module_state,
     probe_images,
     probe_preprocess,
     stable_repr,
@@ -71,7 +75,9 @@ def extract(
     """The features of every image at one layer.
 
     The backbone is in eval mode and computes no gradients; its modes and hooks are given back. Rows come in the order
-    of the dataset, and an image's features do not depend on its batch neighbours.
+    of the dataset, and an image's features do not depend on its batch neighbours. Each image is decoded once. Without a
+    cache nothing is digested until somebody asks for ``.fingerprint``; it is then that of a cache, or empty if the
+    backbone has changed or gone meanwhile.
 
     Args:
         backbone: From `load_backbone`, or your own.
@@ -186,54 +192,67 @@ def _extract(
     if lazy and cache is None:
         raise InputError("`lazy=True` leaves features on disk, so it needs `cache=FeatureCache()`.")
     resolved = resolve_precision(precision, backbone.device.type)
-    storage = cache.storage if cache else "float32"
     if isinstance(dataset, ImageDataset):
         dataset = dataset.pinned()  # one digest from here on, even if another thread takes a newer one meanwhile
-    try:
-        prints = _fingerprints(backbone, dataset, names, pooling, resolved, storage, cache)
-    except _NoFingerprintError:
-        if cache is not None:
-            raise
-        prints = {}  # nothing is kept, so nothing can be stale
-    usual = 256 if backbone.device.type == "cuda" else 64 if resolved == "fast" else 32
-    run = _Run(backbone, dataset, pooling, resolved, int(batch_size or usual), threads)
+    default = 256 if backbone.device.type == "cuda" else 64 if resolved == "fast" else 32
+    run = _Run(backbone, dataset, pooling, resolved, int(batch_size or default), threads)
+    if cache is None:
+        with progress_bar(progress, len(dataset), backbone.name) as advance:
+            return _in_memory(run, names, advance)
+    prints = _fingerprints(backbone, dataset, names, pooling, resolved, cache.storage, cache)
     with progress_bar(progress, len(dataset), backbone.name) as advance:
-        if cache is None:
-            blank = {name: _blank(dataset, name, prints.get(name)) for name in names}
-            return _in_memory(run, blank, advance)
-        with cache._writing(prints[name].digest for name in names if _fault(cache, prints[name])) as alone:
-            faults = {name: fault for name in names if (fault := _fault(cache, prints[name]))}
-            for fault in faults.values():
-                if not isinstance(fault, CacheMissError):
-                    warnings.warn(f"{fault} Extracting it again.", FrozenkitWarning, stacklevel=3)
-            if faults:
-                _into_cache(run, {name: prints[name] for name in faults}, cache, alone, advance)
+        stored: dict[str, Any] = {name: _find(cache, prints[name]) for name in names}
+        missing = [name for name in names if isinstance(stored[name], CacheError)]
+        with cache._writing(prints[name].digest for name in missing) as alone:
+            stored |= {name: _find(cache, prints[name]) for name in missing}  # another process may have been quicker
+            missing = [name for name in missing if isinstance(stored[name], CacheError)]
+            for name in missing:
+                if not isinstance(stored[name], CacheMissError):
+                    warnings.warn(f"{stored[name]} Extracting it again.", FrozenkitWarning, stacklevel=3)
+            if missing:
+                _into_cache(run, {name: prints[name] for name in missing}, cache, alone, advance)
             else:
                 advance(len(dataset))
-        if lazy:
-            return {name: cache.open(prints[name].digest) for name in names}
+        stored |= {name: cache.open(prints[name].digest) for name in missing}
+    if lazy:
+        return stored
+    loaded: dict[str, FeatureSet] = {}
     try:
-        return {name: cache.load(prints[name].digest) for name in names}
+        for name in names:
+            loaded[name] = stored[name].load()
+        return loaded
     except CacheError as error:  # a row is damaged, which shows only when it is read
         warnings.warn(f"{error} Extracting it again.", FrozenkitWarning, stacklevel=3)
+    unread = {name: prints[name] for name in names if name not in loaded}
     with (
         progress_bar(progress, len(dataset), backbone.name) as advance,
-        cache._writing(prints[name].digest for name in names) as alone,
+        cache._writing(print_.digest for print_ in unread.values()) as alone,
     ):
-        damaged = {name: prints[name] for name in names if cache._verify_entry(prints[name].digest) != "ok"}
+        damaged = {name: key for name, key in unread.items() if cache._verify_entry(key.digest) != "ok"}
         if damaged:  # else another process has mended it
             _into_cache(run, damaged, cache, alone, advance)
-    return {name: cache.load(prints[name].digest) for name in names}  # one's own come before a shared, damaged one
+    # One's own come before a shared, damaged one.
+    return {name: loaded[name] if name in loaded else cache.load(prints[name].digest) for name in names}
 
 
+def _find(cache: FeatureCache, fingerprint: Fingerprint) -> CachedFeatures | CacheError:
+    """What is stored, left on disk; or why nothing sound is, as far as that shows without reading the rows."""
+    try:
+        return cache.open(fingerprint.digest)
+    except CacheError as error:
+        return error.with_traceback(None)  # whose frames would keep open files, and the dataset
+
+
+@dataclass(frozen=True)
 class _Run:
     """One extraction: what computes, on what, how."""
 
-    def __init__(
-        self, backbone: Backbone, dataset: Images, pooling: str, precision: str, batch_size: int, workers: int
-    ) -> None:
-        self.backbone, self.dataset, self.workers = backbone, dataset, workers
-        self.pooling, self.precision, self.batch_size = pooling, precision, batch_size
+    backbone: Backbone
+    dataset: Images
+    pooling: str
+    precision: str
+    batch_size: int
+    workers: int
 
     def batches(self, layers: Sequence[str], starts: Sequence[int]) -> Iterator[tuple[int, dict[str, Tensor]]]:
         """(first row, layer → pooled features on the CPU) for each start; images are decoded ahead of the computing."""
@@ -264,16 +283,42 @@ class _Run:
         return features
 
 
-def _in_memory(run: _Run, blank: dict[str, FeatureSet], advance: Callable[[int], None]) -> dict[str, FeatureSet]:
-    n = len(run.dataset)
+def _in_memory(run: _Run, layers: Sequence[str], advance: Callable[[int], None]) -> dict[str, Any]:
+    n, data = len(run.dataset), run.dataset
     rows: dict[str, Tensor] = {}
-    for start, batch in run.batches(list(blank), range(0, n, run.batch_size)):
+    for start, batch in run.batches(layers, range(0, n, run.batch_size)):
         for name, features in batch.items():
             if name not in rows:
                 rows[name] = torch.empty(n, *features.shape[1:])
             rows[name][start : start + len(features)] = features
         advance(len(features))
-    return {name: _filled(like, rows[name]) for name, like in blank.items()}
+    digest_of = _digests_on_demand(run, layers)
+    about = data.labels, tuple(data.classes), tuple(data.ids)
+    digests: dict[str, Any] = {name: functools.partial(digest_of, name) for name in layers}  # told when asked for
+    return {name: FeatureSet(rows[name], *about, name, digests[name]) for name in layers}
+
+
+def _digests_on_demand(run: _Run, layers: Sequence[str]) -> Callable[[str], str]:
+    """A function from a layer to the digest that a cache would file it under, worked out for all when one is asked for.
+
+    What cannot be told is empty: if preprocessing is random, or the backbone has changed or gone since. The features
+    hold on to the dataset, but not to the backbone, which may be large and on a GPU.
+    """
+    alive, preprocess, state = weakref.ref(run.backbone), run.backbone.preprocess, module_state(run.backbone.module)
+    dataset, pooling, precision = run.dataset, run.pooling, run.precision
+
+    @functools.cache
+    def digests() -> dict[str, str]:
+        backbone = alive()
+        if backbone is None or backbone.preprocess is not preprocess or module_state(backbone.module) != state:
+            return {}
+        try:
+            prints = _fingerprints(backbone, dataset, layers, pooling, precision, "float32", None)
+        except _NoFingerprintError:  # nothing is kept, so nothing can be stale
+            return {}
+        return {name: fingerprint.digest for name, fingerprint in prints.items()}
+
+    return lambda layer: digests().get(layer, "")
 
 
 def _into_cache(
@@ -285,20 +330,21 @@ def _into_cache(
 ) -> None:
     """Computes what no finished or interrupted run has left, batch by batch, straight into the files."""
     n = len(run.dataset)
-    run.batch_size = cache._unfinished_batch_size(p.digest for p in missing.values()) or run.batch_size
-    starts = range(0, n, run.batch_size)
+    size = cache._unfinished_batch_size(key.digest for key in missing.values()) or run.batch_size
+    run = replace(run, batch_size=size)
+    starts = range(0, n, size)
     trace = run.backbone.trace()
     with ExitStack() as stack:
         parts: dict[str, PartFile] = {}
         done = np.ones(n, dtype=bool)
         for name, fingerprint in missing.items():
             shape = (n, *pooled_shape(trace, name, run.pooling))
-            part = cache._part(_blank(run.dataset, name, fingerprint), shape, run.batch_size, fingerprint, alone=alone)
+            part = cache._part(_blank(run.dataset, name, fingerprint), shape, size, fingerprint, alone=alone)
             stack.callback(part.close)
             parts[name] = part
             done &= part.finished_rows()
-        todo = [start for start in starts if not done[start : start + run.batch_size].all()]
-        advance(n - sum(min(run.batch_size, n - start) for start in todo))
+        todo = [start for start in starts if not done[start : start + size].all()]
+        advance(n - sum(min(size, n - start) for start in todo))
         for start, batch in run.batches(list(missing), todo):
             for name, features in batch.items():
                 round_through(features, cache.storage)  # refuses what does not fit
@@ -306,15 +352,6 @@ def _into_cache(
             advance(len(features))
         for part in parts.values():
             part.finish()
-
-
-def _fault(cache: FeatureCache, fingerprint: Fingerprint) -> CacheError | None:
-    """Why nothing sound is stored, as far as that shows without reading the rows; None if it is."""
-    try:
-        cache.open(fingerprint.digest)
-    except CacheError as error:
-        return error.with_traceback(None)  # whose frames would keep open files, and the dataset
-    return None
 
 
 def fingerprint_of(
@@ -427,13 +464,10 @@ def _decode_threads(workers: int | str, device_type: str) -> int:
     return int(workers)
 
 
-def _blank(dataset: Images, layer: str, fingerprint: Fingerprint | None) -> FeatureSet:
-    empty, digest = torch.empty(len(dataset), 0), fingerprint.digest if fingerprint else ""
-    return FeatureSet(empty, dataset.labels, tuple(dataset.classes), tuple(dataset.ids), layer, digest)
-
-
-def _filled(blank: FeatureSet, features: Tensor) -> FeatureSet:
-    return FeatureSet(features, blank.labels, blank.classes, blank.ids, blank.layer, blank.fingerprint)
+def _blank(dataset: Images, layer: str, fingerprint: Fingerprint) -> FeatureSet:
+    """Labels, classes and ids without features: what a file is begun with."""
+    empty = torch.empty(len(dataset), 0)
+    return FeatureSet(empty, dataset.labels, tuple(dataset.classes), tuple(dataset.ids), layer, fingerprint.digest)
 
 
 def decode_batches(

@@ -62,7 +62,7 @@ class FileSource:
     """Images in files, decoded as they are read.
 
     A file that changes is never mixed up with what it was: its digest follows its bytes, and `open` refuses bytes that
-    are not those last digested.
+    are not those last digested. Once pinned, the first bytes that are seen, opened or digested, hold.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -70,24 +70,30 @@ class FileSource:
         self._digests: dict[int, tuple[_Stamp, bytes]] = {}
         self._expected: dict[int, bytes] = {}
         self._told = [self._expected]
+        self._is_pinned = False
 
     def pinned(self) -> "FileSource":
         """The same files; what is digested here later changes nothing there. What is known of them is shared."""
         other = FileSource(self.paths)
         other._digests = self._digests
         other._told += self._told
+        other._is_pinned = True
         return other
 
     def open(self, index: int) -> Image.Image:
         """One RGB image; raises `DataError` naming the file if it cannot be read, or changed since it was digested."""
         path = self.paths[index]
         content = _read(path)
-        if index in self._expected and self._expected[index] != hashlib.sha256(content).digest():
-            raise DataError(f"{shown(path)} has changed since the dataset was digested. Load the dataset again.")
+        if self._is_pinned or index in self._expected:
+            digest = hashlib.sha256(content).digest()
+            if self._expected.setdefault(index, digest) != digest:
+                raise DataError(f"{shown(path)} has changed since the dataset was digested. Load the dataset again.")
         return _decode(content, path)
 
     def digest(self, index: int) -> bytes:
         """sha256 of the file's bytes; read again only where size, times or inode have changed."""
+        if self._is_pinned and index in self._expected:
+            return self._expected[index]
         path = self.paths[index]
         try:
             now = _stamp(path.stat())
@@ -326,9 +332,9 @@ def _thumbnail(picture: Image.Image, alt: str) -> str:
 def from_torch(dataset: Any, *, classes: Sequence[str] | None = None) -> ImageDataset:
     """Any map-style dataset of (PIL image or (c, h, w) tensor, label) as an `ImageDataset`.
 
-    Each image is read once here, for its label (the first eight five times, to find random augmentation), once more
-    for the digest when features are first extracted, and whenever it is asked for. Once digested, an image that reads
-    otherwise is an error. A change is not seen where features come from a cache, since then no image is read: after
+    Each image is read once here, for its label and its digest (the first eight five times, to find random
+    augmentation), and then whenever it is asked for, which an extraction does once. An image that reads otherwise by
+    then is an error. A change is not seen where features come from a cache, since then no image is read: after
     changing images, call `from_torch` again, or load files with `image_folder`, which looks at them each time.
 
     Args:
@@ -342,13 +348,17 @@ def from_torch(dataset: Any, *, classes: Sequence[str] | None = None) -> ImageDa
     """
     if len(dataset) == 0:
         raise DataError("`dataset` must hold at least one picture, got none.")
-    labels = _class_indices([dataset[i][1] for i in range(len(dataset))])
-    names = classes or getattr(dataset, "classes", None) or [str(k) for k in range(int(labels.max()) + 1)]
-    name, source = type(dataset).__name__, _TorchSource(dataset)
-    for i in range(min(8, len(dataset))):
-        looks = {_digest_pixels(source.open(i)) for _ in range(4)}
-        if len(looks) > 1:  # features are kept, so one image must stay one image
+    source, given = _TorchSource(dataset), []
+    for i in range(len(dataset)):
+        item = dataset[i]
+        given.append(item[1])
+        source.digests.append(_digest_pixels(source.to_image(i, item[0])))
+        if i < 8 and {_digest_pixels(source.read(i)) for _ in range(4)} != {source.digests[i]}:
+            # Features are kept, so one image must stay one image.
             raise DataError(f"picture {i} changes each time it is read; take random augmentation out of `dataset`.")
+    labels = _class_indices(given)
+    names = classes or getattr(dataset, "classes", None) or [str(k) for k in range(int(labels.max()) + 1)]
+    name = type(dataset).__name__
     return ImageDataset(source, labels, names, [f"{name}/{i}" for i in range(len(labels))], name=name)
 
 
@@ -370,21 +380,21 @@ def _class_indices(labels: Any) -> Tensor:
 class _TorchSource:
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
-        self._digests: dict[int, bytes] = {}
+        self.digests: list[bytes] = []
 
     def open(self, index: int) -> Image.Image:
-        picture = self._read(index)
-        if index in self._digests and self._digests[index] != _digest_pixels(picture):
+        picture = self.read(index)
+        if self.digests[index] != _digest_pixels(picture):
             raise DataError(f"image {index} has changed since the dataset was digested. Call from_torch again.")
         return picture
 
     def digest(self, index: int) -> bytes:
-        if index not in self._digests:
-            self._digests[index] = _digest_pixels(self._read(index))
-        return self._digests[index]
+        return self.digests[index]
 
-    def _read(self, index: int) -> Image.Image:
-        picture = self.dataset[index][0]
+    def read(self, index: int) -> Image.Image:
+        return self.to_image(index, self.dataset[index][0])
+
+    def to_image(self, index: int, picture: Any) -> Image.Image:
         if isinstance(picture, Image.Image):
             return to_rgb(picture)
         pixels = torch.as_tensor(picture)

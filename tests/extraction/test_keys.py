@@ -1,6 +1,8 @@
 """Nothing stale: whatever decides the numbers changes the key, and nothing else does."""
 
+import gc
 import os
+import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +16,11 @@ from torch import nn
 from torch.testing import assert_close
 from torchvision import transforms
 
-from frozenkit import FeatureCache, extract, from_torch, image_folder
+from frozenkit import CachedFeatures, FeatureCache, combine, extract, fit_probe, from_torch, image_folder, reduce
 from frozenkit.errors import DataError, InputError
+from frozenkit.extraction import extract as extract_module
 from frozenkit.extraction.extract import fingerprint_of
+from frozenkit.images import dataset as dataset_module
 from frozenkit.images.dataset import ArraySource, FileSource, ImageDataset
 from frozenkit.images.shifts import shift
 from frozenkit.networks.backbone import Backbone
@@ -416,7 +420,7 @@ def test_an_image_of_from_torch_that_changes_is_an_error():
         features(pipeline(), dataset=dataset)
 
 
-def test_from_torch_reads_as_often_as_it_says():
+def test_from_torch_reads_as_often_as_it_says(tmp_path):
     class Reads(torch.utils.data.Dataset):
         count = 0
 
@@ -430,10 +434,90 @@ def test_from_torch_reads_as_often_as_it_says():
     inner = Reads()
     dataset = from_torch(inner)
     assert inner.count == 20 + 8 * 4
-    features(pipeline(), dataset=dataset)
-    assert inner.count == 20 + 8 * 4 + 20 + 20  # digest, features
-    features(pipeline(), dataset=dataset)
-    assert inner.count == 20 + 8 * 4 + 20 + 20 + 20
+    backbone = pipeline()
+    found = features(backbone, dataset=dataset)
+    assert inner.count == 20 + 8 * 4 + 20  # once for an extraction
+    kept = features(backbone, FeatureCache(tmp_path), dataset)
+    assert inner.count == 20 + 8 * 4 + 20 + 20  # also where they are kept
+    features(backbone, FeatureCache(tmp_path), dataset)
+    assert found.fingerprint == kept.fingerprint
+    assert inner.count == 20 + 8 * 4 + 20 + 20
+
+
+def test_files_are_decoded_once_and_read_once_more_only_to_look_them_up(folder, tmp_path, monkeypatch):
+    read, decoded = [], []
+    for name, calls in {"_read": read, "_decode": decoded}.items():
+        call = getattr(dataset_module, name)
+        monkeypatch.setattr(dataset_module, name, lambda *a, call=call, calls=calls: (calls.append(a), call(*a))[1])
+    dataset, backbone, cache = image_folder(folder), pipeline(), FeatureCache(tmp_path / "cache")
+    n = len(dataset)
+    read.clear()
+    decoded.clear()
+    found = features(backbone, dataset=dataset)
+    assert (len(read), len(decoded)) == (n, n)
+    digest = found.fingerprint
+    assert (len(read), len(decoded)) == (n, n)  # it is that of the bytes that were decoded
+    read.clear()
+    decoded.clear()
+    assert features(backbone, cache, image_folder(folder)).fingerprint == digest
+    assert len(decoded) == 2 * n  # image_folder itself looks whether each can be decoded
+    decoded.clear()
+    features(backbone, cache, dataset)
+    assert decoded == []
+
+
+def test_a_warm_extraction_opens_a_stored_entry_once(tmp_path, monkeypatch):
+    cache, opened, init = FeatureCache(tmp_path), [], CachedFeatures.__init__
+    features(pipeline(), cache)
+    monkeypatch.setattr(CachedFeatures, "__init__", lambda self, path: (opened.append(path), init(self, path))[1])
+    warm = features(pipeline(), cache)
+    assert len(opened) == 1
+    assert opened[0] == cache.path(warm.fingerprint)
+
+
+def test_without_a_cache_nothing_is_digested_until_somebody_asks(monkeypatch):
+    """And what is told then is what a cache would file it under."""
+    asked, fingerprints = [], extract_module._fingerprints
+    monkeypatch.setattr(extract_module, "_fingerprints", lambda *a: (asked.append(a), fingerprints(*a))[1])
+    backbone, dataset = pipeline(), Counted()
+    found = features(backbone, dataset=dataset)
+    part, twin = found[:2].to("cpu"), found.relabel([0, 0, 1, 1], ("x", "y"))
+    reduce(found, n_features=2)
+    combine({"a": found, "b": found})
+    fit_probe(found)
+    assert not asked
+    assert found.fingerprint == fingerprint_of(backbone, dataset, "out", precision="exact").digest
+    assert found.fingerprint == found.fingerprint
+    assert len({part.fingerprint, twin.fingerprint, found.fingerprint}) == 3
+    assert len(asked) == 2  # once here, once by `fingerprint_of`
+    assert dataset.reads == 4
+    assert pickle.loads(pickle.dumps(found)).fingerprint == found.fingerprint
+
+
+@pytest.mark.parametrize("change", ["weights", "attribute", "preprocess", "gone"])
+def test_a_fingerprint_asked_for_too_late_is_empty_rather_than_wrong(change):
+    backbone = pipeline()
+    found = features(backbone)
+    if change == "weights":
+        with torch.no_grad():
+            next(backbone.module.parameters()).mul_(2)
+    elif change == "attribute":
+        backbone.module.power = 3
+    elif change == "preprocess":
+        backbone.preprocess = closure()
+    else:
+        del backbone
+        gc.collect()
+    assert found.fingerprint == ""
+
+
+def test_a_fingerprint_asked_for_later_is_that_of_the_images_decoded(folder):
+    backbone, dataset = pipeline(), image_folder(folder)
+    before = fingerprint_of(backbone, image_folder(folder), "out", precision="exact").digest
+    found = features(backbone, dataset=dataset)
+    repaint(folder / "dog" / "1.bmp", (9, 9, 9))
+    assert found.fingerprint == before
+    assert features(backbone, dataset=dataset).fingerprint != before
 
 
 @pytest.mark.faults
