@@ -68,7 +68,7 @@ class Advice:
         return _count(self.reasons, favours)
 
     def to_frame(self) -> Any:
-        """A pandas table, one row a question or criterion."""
+        """A pandas table, one row per question or criterion."""
         pd = require("pandas", "course")
 
         rows = [(r.criterion, r.finding, r.favours or "undecided") for r in self.reasons]

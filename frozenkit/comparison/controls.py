@@ -1,4 +1,4 @@
-"""Controls: what the same head gets without what the backbone is said to bring."""
+"""Controls: what the same head scores without pretraining, without a network, and on shuffled labels."""
 
 import copy
 import warnings
@@ -43,7 +43,7 @@ def control_scores(
     * ``"majority"``: always the commonest class of train.
     * ``"shuffled labels"``: the backbone's features under permuted train labels, the median of several permutations.
       Well above chance, something leaks.
-    * ``"raw pixels"``: the pictures themselves, flattened at their native size. What needs no network.
+    * ``"raw pixels"``: the images themselves, flattened at their native size. What needs no network.
     * ``"random weights"``: the same layer of the same architecture, seeded and never trained. What the architecture
       alone brings.
 
@@ -124,10 +124,10 @@ def randomized(backbone: Backbone, *, seed: int = 0) -> Backbone:
 
 
 def raw_pixels(*sets: ImageDataset) -> tuple[FeatureSet, ...]:
-    """Each picture flattened to one row, values in [0, 1]: the features of no network.
+    """Each image flattened to one row, values in [0, 1]: the features of no network.
 
-    Pictures keep their size where all share one of at most 96 pixels a side; otherwise all are resized to the smallest
-    width and height among them, at most 96. Grey pictures give one channel.
+    Images keep their size where all share one of at most 96 pixels per side; otherwise all are resized to the smallest
+    width and height among them, at most 96. Grey images give one channel.
 
     Args:
         sets: Sets of images, to be treated alike.
@@ -154,10 +154,10 @@ def raw_pixels(*sets: ImageDataset) -> tuple[FeatureSet, ...]:
 
 def _pixels(images: ImageDataset, size: Any) -> Tensor:
     """(n, h, w, 3) uint8."""
-    pictures = (images[i][0].convert("RGB") for i in range(len(images)))
+    loaded = (images[i][0].convert("RGB") for i in range(len(images)))
     if size is not None:
-        pictures = (picture.resize(size, Image.Resampling.BOX, reducing_gap=3.0) for picture in pictures)
-    return torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures]))
+        loaded = (image.resize(size, Image.Resampling.BOX, reducing_gap=3.0) for image in loaded)
+    return torch.from_numpy(np.stack([np.asarray(image) for image in loaded]))
 
 
 def _ridge_score(train: FeatureSet, test: FeatureSet) -> Score:

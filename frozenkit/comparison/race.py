@@ -23,7 +23,7 @@ from frozenkit.networks.layers import pooled_activations, pooled_shape
 
 LANES = ("fine-tuned", "frozen", "frozen, cached")
 
-# Seconds an epoch, for 50,000 images and ResNet-50: as published, for comparison, not measured here.
+# Seconds per epoch, for 50,000 images and ResNet-50: as published, for comparison, not measured here.
 PUBLISHED_RACE = {"fine-tuned": 300.0, "frozen": 180.0, "frozen, cached": 5.0}
 
 
@@ -92,7 +92,7 @@ class Race:
             {
                 "lane": lane.name,
                 "once": self.extraction_seconds if lane.name == "frozen, cached" else 0.0,
-                "seconds an epoch": lane.seconds_per_epoch,
+                "seconds per epoch": lane.seconds_per_epoch,
                 "times the cached": self.ratio(lane.name),
                 "published": PUBLISHED_RACE[lane.name] / PUBLISHED_RACE["frozen, cached"],
             }

@@ -94,8 +94,8 @@ def zero_shot(
     modules = [backbone.module.get_submodule(name) for name in trace.classifiers]
     linear = [m for m in modules if isinstance(m, nn.Linear)]
     if not linear or linear[-1].out_features != len(names):
-        found = linear[-1].out_features if linear else "no linear layer"
-        raise InputError(f"the backbone's classifier must have {len(names)} outputs, got {found}. Give `known`.")
+        outputs = linear[-1].out_features if linear else "no linear layer"
+        raise InputError(f"the backbone's classifier must have {len(names)} outputs, got {outputs}. Give `known`.")
     # Logits that are the mean of several classifiers' are one linear map of what these read, side by side.
     weight = torch.cat([m.weight.detach().cpu().float() for m in linear], 1) / len(linear)
     bias = torch.stack(
