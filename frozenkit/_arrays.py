@@ -1,6 +1,6 @@
 """What people hand in, checked and brought into one form: numbers, labels, names."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -132,6 +132,20 @@ def coded_labels(labels: Any, classes: tuple[str, ...] | None) -> tuple[Tensor, 
             "[str(label) for label in labels]."
         )
     return y, classes or default or tuple(map(str, range(high + 1)))
+
+
+def check_classes(name: str, classes: Iterable[str], wanted: Iterable[str]) -> None:
+    """Raise an `InputError` unless the classes of the argument `name` are those wanted, in their order.
+
+    Example:
+        >>> check_classes("val", ["dog", "cat"], ("cat", "dog"))
+        Traceback (most recent call last):
+        frozenkit.errors.InputError: `val` must have the classes cat, dog in this order, got dog, cat. Load both alike.
+    """
+    got, expected = ([*map(str, names)] for names in (classes, wanted))
+    if got != expected:
+        shown = (", ".join(names[:12]) + ", …" * (len(names) > 12) for names in (expected, got))
+        raise InputError("`{}` must have the classes {} in this order, got {}. Load both alike.".format(name, *shown))
 
 
 def whole_number(name: str, value: object, least: int = 1) -> int:

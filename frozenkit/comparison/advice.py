@@ -154,7 +154,7 @@ def advise(
     if gap is not None and not (hasattr(gap, "value") and hasattr(gap, "low") and hasattr(gap, "high")):
         raise InputError(f"`gap` must be a Gap, got {described(gap)}. Measure one with representation_gap.")
     low, high = (probe_accuracy, probe_accuracy) if interval is None else _ends(interval, probe_accuracy)
-    doubts = _doubts(n, n_classes, probe_accuracy, low, high, chance, best_control)
+    doubts = _doubts(n, n_classes, probe_accuracy, low, high, chance, best_control, target_accuracy)
     published = _published(
         n, similarity, probe_accuracy, target_accuracy, gpu, rapid, fine_grained, memory_for_backprop
     )
@@ -184,17 +184,10 @@ def advise(
             step += f" But {best_control[0]} does as well without pretraining, and is simpler."
         return decided("freeze", step)
     # Can these data tell?
-    if target_accuracy is not None and probe_accuracy < target_accuracy <= high:
-        doubts.append(
-            (
-                Reason("misses the target?", f"{target_accuracy:.3f} lies in [{low:.3f}, {high:.3f}]", ""),
-                "Score more test images first: so few cannot tell whether the probe already reaches the target.",
-            )
-        )
     asked.append(Reason("can these data tell?", "no" if doubts else "nothing speaks against it", ""))
     if doubts:
-        asked.extend(reason for reason, _ in doubts)
-        return decided("look at the data first", doubts[0][1])
+        asked.extend(doubt.reason for doubt in doubts)
+        return decided("look at the data first", doubts[0].step)
     # Is the gap worth it?
     improve = "Try other layers, heads and backbones, and label more images where it errs"
     if gap is not None:
@@ -317,6 +310,11 @@ def _against_target(share: float) -> Reason:
     return Reason(name, f"{percent}, between 60 % and 80 %", "")
 
 
+class _Doubt(NamedTuple):
+    reason: Reason
+    step: str  # what to do about it
+
+
 def _doubts(
     n: int,
     n_classes: int | None,
@@ -325,38 +323,46 @@ def _doubts(
     high: float,
     chance: float | None,
     best_control: tuple[str, float] | None,
-) -> list[tuple[Reason, str]]:
+    target: float | None,
+) -> list[_Doubt]:
     """What keeps the data from bearing a judgement, with what to do; the first decides.
 
-    Too few pictures come first: they explain a probe at chance and one below its controls.
+    Too few images come first: they explain a probe at chance and one below its controls.
     """
-    found = []
+    doubts = []
+
+    def doubt(question: str, finding: str, step: str) -> None:
+        doubts.append(_Doubt(Reason(question, finding, ""), step))
+
     if n_classes and n / n_classes < 10:
-        found.append(
-            (
-                Reason("images per class", f"{n / n_classes:.1f}, fewer than 10", ""),
-                "Label at least ten pictures of each class before deciding anything: so few cannot tell one choice "
-                "from another.",
-            )
+        doubt(
+            "images per class",
+            f"{n / n_classes:.1f}, fewer than 10",
+            "Label at least ten images of each class before deciding anything: so few cannot tell one choice from "
+            "another.",
         )
     if chance is not None and low <= chance:
-        found.append(
-            (
-                Reason("above chance?", f"{accuracy:.3f} [{low:.3f}, {high:.3f}] against {chance:.3f}", ""),
-                "The probe is not clearly above the commonest class: check that the labels belong to the pictures, "
-                "look at some of each class, then add more.",
-            )
+        doubt(
+            "above chance?",
+            f"{accuracy:.3f} [{low:.3f}, {high:.3f}] against {chance:.3f}",
+            "The probe is not clearly above the commonest class: check that the labels belong to the images, look at "
+            "some of each class, then add more.",
         )
     if best_control is not None and accuracy <= best_control[1]:
         name, rival = best_control
-        found.append(
-            (
-                Reason("beats its controls?", f"{accuracy:.3f} against {rival:.3f} of {name}", ""),
-                f"Frozen features do not beat {name}: this backbone brings nothing here. Try another layer, size or "
-                "backbone, or train a small network from scratch.",
-            )
+        doubt(
+            "beats its controls?",
+            f"{accuracy:.3f} against {rival:.3f} of {name}",
+            f"Frozen features do not beat {name}: this backbone brings nothing here. Try another layer, size or "
+            "backbone, or train a small network from scratch.",
         )
-    return found
+    if target is not None and accuracy < target <= high:
+        doubt(
+            "misses the target?",
+            f"{target:.3f} lies in [{low:.3f}, {high:.3f}]",
+            "Score more test images first: so few cannot tell whether the probe already reaches the target.",
+        )
+    return doubts
 
 
 def check_advice(*, similarity: str | None, target_accuracy: float | None) -> None:
@@ -368,7 +374,7 @@ def check_advice(*, similarity: str | None, target_accuracy: float | None) -> No
     """
     _check_shares(target_accuracy=target_accuracy)
     if target_accuracy == 0:
-        raise InputError("`target_accuracy` must be above 0.")
+        raise InputError("`target_accuracy` must be above 0, got 0. Say what would be good enough, such as 0.9.")
     if similarity is not None and similarity not in SIMILARITIES:
         raise UnknownNameError("similarity", similarity, SIMILARITIES)
 

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from frozenkit._arrays import check_classes
 from frozenkit.errors import FrozenkitWarning, InputError
 from frozenkit.extraction.cache import FeatureCache
 from frozenkit.extraction.extract import extract
@@ -66,8 +67,7 @@ def control_scores(
     References:
         J. Hewitt, P. Liang (2019), Designing and interpreting probes with control tasks, EMNLP.
     """
-    if train_images.classes != test_images.classes:
-        raise InputError("`train_images` and `test_images` must have the same classes in the same order.")
+    check_classes("test_images", test_images.classes, train_images.classes)
     layer = layer or backbone.default_layer
     both = (train_images, test_images)
 

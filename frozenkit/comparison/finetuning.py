@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from frozenkit._arrays import as_tensor, described, real_number
+from frozenkit._arrays import as_tensor, check_classes, described, real_number
 from frozenkit._devices import full_float32
 from frozenkit._loop import DivergedError, Run, copy_state, train_module
 from frozenkit._progress import progress_bar
@@ -100,8 +100,7 @@ class FineTuned:
         Raises:
             InputError: If `dataset` has other classes.
         """
-        if tuple(dataset.classes) != self.classes:
-            raise InputError("`dataset` must have the classes of train in the same order.")
+        check_classes("dataset", dataset.classes, self.classes)
         return score(self.predict(dataset), dataset.labels, n_classes=len(self.classes), classes=self.classes)
 
     def to_frame(self) -> Any:
@@ -331,7 +330,8 @@ def _first_head(
             f"`start` must be a ridge or softmax probe of {layer!r} with the classes of train, got {probe!r}."
         )
     if len(probe.present) < len(probe.classes):
-        raise InputError("`start` must know every class; some had no training image. Use start='zero'.")
+        known = f"{len(probe.present)} out of {len(probe.classes)}"
+        raise InputError(f"`start` must know every class, got one of {known}. Use start='zero'.")
     # Divided by its temperature the probe is calibrated: cross-entropy then has nothing to mend but the features.
     temperature = probe.temperature * softening(linear(features.features) / probe.temperature, features.labels)
     return LinearHead.from_map(linear.weights / temperature, linear.intercept / temperature)
@@ -371,7 +371,9 @@ def _check_sets(train: ImageDataset, val: ImageDataset) -> None:
             raise InputError(f"`{name}` must be an ImageDataset, got {described(images)}. See image_folder.")
     if len(train) < 2 or not len(val):
         raise DataError(f"`train` and `val` must hold images, at least two and one, got {len(train)} and {len(val)}.")
-    if tuple(train.classes) != tuple(val.classes):
-        raise InputError("`val` must have the classes of train in the same order.")
+    check_classes("val", val.classes, train.classes)
     if train.name == val.name and set(train.ids) & set(val.ids) and train.digest == val.digest:
-        raise InputError("`val` must hold other images than train: an epoch chosen on train is the most overfitted.")
+        raise InputError(
+            "`val` must hold other images than train, got the same: an epoch chosen on train is the most overfitted. "
+            "Part them with split."
+        )

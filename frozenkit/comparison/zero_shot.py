@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from frozenkit._arrays import check_classes
 from frozenkit.errors import InputError, UnknownNameError
 from frozenkit.features import FeatureSet
 from frozenkit.networks.backbone import Backbone
@@ -56,8 +57,7 @@ class ZeroShot:
 
     def score(self, test: FeatureSet) -> Score:
         """The `Score` on images that nothing was fitted on; there is no other kind here."""
-        if tuple(test.classes) != self.classes:
-            raise InputError("`test` must have the classes of the zero-shot head in the same order.")
+        check_classes("test", test.classes, self.classes)
         return score(self.predict(test), test.labels, n_classes=len(self.classes), classes=self.classes)
 
     def __repr__(self) -> str:

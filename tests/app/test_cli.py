@@ -283,7 +283,7 @@ def test_advice_ends_the_report_and_doubts_bad_data(capsys, tmp_path):
     assert "Freeze, or fine-tune? Freeze." in plain
     assert "domain similarity near frozen" in plain
     assert "probe accuracy against the target" in plain
-    assert "Look at the data first. Label at least ten pictures of each class" in advised("few")
+    assert "Look at the data first. Label at least ten images of each class" in advised("few")
     assert "Look at the data first. The probe is not clearly above the commonest class" in advised("shuffled")
 
 

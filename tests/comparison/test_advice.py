@@ -178,7 +178,7 @@ def test_data_that_bear_no_judgement_come_first():
     assert "labels belong" in shuffled.next_step
     scarce = advise(**FROZEN | {"n": 50}, n_classes=10)
     assert scarce.choice == "look at the data first"
-    assert "ten pictures of each class" in scarce.next_step
+    assert "ten images of each class" in scarce.next_step
     beaten = advise(**FROZEN, n_classes=10, best_control=("raw pixels", 0.9))
     assert beaten.choice == "look at the data first"
     assert "do not beat raw pixels" in beaten.next_step

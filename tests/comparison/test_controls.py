@@ -46,7 +46,7 @@ def test_controls_repeat_by_seed_and_take_features_at_hand(backbone):
 
 
 def test_classes_must_agree(backbone):
-    with pytest.raises(InputError, match="the same classes in the same order"):
+    with pytest.raises(InputError, match="`test_images` must have the classes .* in this order, got "):
         control_scores(TRAIN, load_dataset("fashion-mnist", split="test", limit=20), backbone)
 
 

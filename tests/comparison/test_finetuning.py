@@ -350,7 +350,7 @@ def test_settings_out_of_range(backbone, sets, change, message):
 
 def test_sets_that_do_not_fit(backbone, sets):
     other = load_dataset("digits", limit=20)
-    with pytest.raises(InputError, match="`val` must have the classes of train"):
+    with pytest.raises(InputError, match="`val` must have the classes .* got 0, 1.*Load both alike"):
         finetune(backbone, sets[0], other, progress=False)
     with pytest.raises(InputError, match="`val` must hold other images than train"):
         finetune(backbone, sets[0], sets[0], progress=False)
@@ -363,7 +363,11 @@ def test_sets_that_do_not_fit(backbone, sets):
     features = extract(backbone, sets[0], layer="blocks.6", precision="exact", progress=False)
     with pytest.raises(InputError, match="`start` must be a ridge or softmax probe of 'global_pool'"):
         tuned(backbone, sets, start=fit_probe(features))
-    with pytest.raises(InputError, match="classes of train"):
+    first = extract(backbone, sets[0], precision="exact", progress=False)
+    partial = fit_probe(first.subset((first.labels < 3).nonzero().flatten()))
+    with pytest.raises(InputError, match="`start` must know every class, got one of 3 out of 5"):
+        tuned(backbone, sets, start=partial)
+    with pytest.raises(InputError, match="`dataset` must have the classes"):
         tuned(backbone, sets, epochs=1).score(other)
 
 
