@@ -13,7 +13,7 @@ from torch import nn
 from frozenkit import assert_frozen, extract, finetune, fit_probe, from_torch, load_backbone, load_dataset, split
 from frozenkit.comparison._checkpoint import Checkpoint
 from frozenkit.comparison.finetuning import LEARNING_RATES, LEAST_LOSS, softening
-from frozenkit.errors import CacheError, DataError, InputError, UnknownNameError
+from frozenkit.errors import CacheError, DataError, FrozenkitWarning, InputError, UnknownNameError
 from frozenkit.networks.backbone import Backbone
 from frozenkit.networks.zoo import Preprocess
 
@@ -364,7 +364,8 @@ def test_sets_that_do_not_fit(backbone, sets):
     with pytest.raises(InputError, match="`start` must be a ridge or softmax probe of 'global_pool'"):
         tuned(backbone, sets, start=fit_probe(features))
     first = extract(backbone, sets[0], precision="exact", progress=False)
-    partial = fit_probe(first.subset((first.labels < 3).nonzero().flatten()))
+    with pytest.warns(FrozenkitWarning, match="2 of 5 classes have no training image"):
+        partial = fit_probe(first.subset((first.labels < 3).nonzero().flatten()))
     with pytest.raises(InputError, match="`start` must know every class, got one of 3 out of 5"):
         tuned(backbone, sets, start=partial)
     with pytest.raises(InputError, match="`dataset` must have the classes"):
