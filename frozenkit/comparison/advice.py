@@ -153,17 +153,17 @@ def advise(
     n, n_classes = whole_number("n", n), None if n_classes is None else whole_number("n_classes", n_classes)
     if gap is not None and not (hasattr(gap, "value") and hasattr(gap, "low") and hasattr(gap, "high")):
         raise InputError(f"`gap` must be a Gap, got {described(gap)}. Measure one with representation_gap.")
-    low, high = (probe_accuracy, probe_accuracy) if interval is None else _ends(interval, probe_accuracy)
-    doubts = _doubts(n, n_classes, probe_accuracy, low, high, chance, best_control, target_accuracy)
-    published = _published(
+    low, high = (probe_accuracy, probe_accuracy) if interval is None else _check_interval(interval, probe_accuracy)
+    doubts = _find_doubts(n, n_classes, probe_accuracy, low, high, chance, best_control, target_accuracy)
+    published = _apply_criteria(
         n, similarity, probe_accuracy, target_accuracy, gpu, rapid, fine_grained, memory_for_backprop
     )
     lead = _count(published, "frozen") - _count(published, "fine-tuning")
     can_tune = memory_for_backprop is not False
     asked: list[Reason] = []
 
-    def decided(choice: str, step: str) -> Advice:
-        return Advice(choice, (*asked, *published, *_together(published, choice)), step)
+    def decide(choice: str, step: str) -> Advice:
+        return Advice(choice, (*asked, *published, *_sum_up(published, choice)), step)
 
     # Good enough already? A probe that is not above chance is good enough for nothing.
     at_chance = chance is not None and low <= chance
@@ -182,12 +182,12 @@ def advise(
             step += f" Its interval reaches down to {low:.3f}: score more test images before you rely on it."
         if best_control is not None and probe_accuracy <= best_control[1]:
             step += f" But {best_control[0]} does as well without pretraining, and is simpler."
-        return decided("freeze", step)
+        return decide("freeze", step)
     # Can these data tell?
     asked.append(Reason("can these data tell?", "no" if doubts else "nothing speaks against it", ""))
     if doubts:
         asked.extend(doubt.reason for doubt in doubts)
-        return decided("look at the data first", doubts[0].step)
+        return decide("look at the data first", doubts[0].step)
     # Is the gap worth it?
     improve = "Try other layers, heads and backbones, and label more images where it errs"
     if gap is not None:
@@ -199,38 +199,36 @@ def advise(
             step = f"Fine-tuning brings {100 * gap.value:.1f} points: weigh them against its seconds and its labels."
             if target_accuracy is not None and probe_accuracy + gap.value < target_accuracy:
                 step += f" It does not reach the target either. {improve}, too."
-            return decided("fine-tune", step)
+            return decide("fine-tune", step)
         if is_worth:
-            return decided("improve the probe", f"Fine-tuning would bring more, but needs memory elsewhere. {improve}.")
-        return decided(
-            "improve the probe" if missed else "freeze", f"Fine-tuning is not shown to help here. {improve}."
-        )
+            return decide("improve the probe", f"Fine-tuning would bring more, but needs memory elsewhere. {improve}.")
+        return decide("improve the probe" if missed else "freeze", f"Fine-tuning is not shown to help here. {improve}.")
     asked.append(Reason("is the gap worth it?", "not measured", ""))
     overfit = " With fewer than 1,000 images, watch the val score: fine-tuning may overfit." if n < 1_000 else ""
     if not missed or target_accuracy is None:
         if lead > 0 or not can_tune:
-            return decided("freeze", f"Say what would be good enough. {improve}.")
-        return decided(
+            return decide("freeze", f"Say what would be good enough. {improve}.")
+        return decide(
             "measure the gap", f"Say what would be good enough. {improve}, then `finetune` on the same images."
         )
     if not can_tune:
         step = f"The probe misses the target, and nothing here can fine-tune. {improve}; or fine-tune elsewhere."
-        return decided("improve the probe", step)
+        return decide("improve the probe", step)
     share = probe_accuracy / target_accuracy
     if share >= 0.9:
         percent = f"{100 * share:.0f} %"
         step = f"The probe is at {percent} of the target: weigh the cost of fine-tuning against better data."
-        return decided("measure the gap", step)
+        return decide("measure the gap", step)
     if gpu:
         step = (
             f"Keep the frozen probe as the baseline, and measure the gap with `finetune` on the same images.{overfit}"
         )
-        return decided("fine-tune", step)
+        return decide("fine-tune", step)
     slow = " Without a GPU, time one epoch first." if gpu is False else ""
-    return decided("measure the gap", f"{improve}; then `finetune` for what is left of the gap.{slow}{overfit}")
+    return decide("measure the gap", f"{improve}; then `finetune` for what is left of the gap.{slow}{overfit}")
 
 
-def _ends(interval: Any, accuracy: float) -> tuple[float, float]:
+def _check_interval(interval: Any, accuracy: float) -> tuple[float, float]:
     """(low, high) of the accuracy, checked."""
     if not hasattr(interval, "__len__") or isinstance(interval, str) or len(interval) != 2:
         raise InputError(f"`interval` must be (low, high) in [0, 1], got {described(interval)}.")
@@ -245,7 +243,7 @@ def _ends(interval: Any, accuracy: float) -> tuple[float, float]:
     return low, high
 
 
-def _published(
+def _apply_criteria(
     n: int,
     similarity: str | None,
     accuracy: float,
@@ -256,7 +254,7 @@ def _published(
     memory: bool | None,
 ) -> list[Reason]:
     """What each of `CRITERIA` says of what is known, in their order."""
-    reasons = [_examples(n)]
+    reasons = [_judge_examples(n)]
     if similarity is not None:
         favours = {"near": "frozen", "middle": "", "far": "fine-tuning"}[similarity]
         reasons.append(Reason("domain similarity", similarity, favours))
@@ -270,7 +268,7 @@ def _published(
         Reason(name, *(yes if known else no)) for name, (known, yes, no) in by_name.items() if known is not None
     ]
     if target is not None:
-        reasons.append(_against_target(accuracy / target))
+        reasons.append(_judge_accuracy(accuracy / target))
     order = [criterion.name for criterion in CRITERIA]
     return sorted(reasons, key=lambda reason: order.index(reason.criterion))
 
@@ -280,7 +278,7 @@ def _count(reasons: Iterable[Reason], favours: str) -> int:
     return sum(reason.favours == favours for reason in reasons if reason.criterion in names)
 
 
-def _together(published: Sequence[Reason], choice: str) -> list[Reason]:
+def _sum_up(published: Sequence[Reason], choice: str) -> list[Reason]:
     """How the published criteria lean, and whether that is against the choice; nothing where none of them leans."""
     frozen, tuning = _count(published, "frozen"), _count(published, "fine-tuning")
     if not frozen and not tuning:
@@ -293,7 +291,7 @@ def _together(published: Sequence[Reason], choice: str) -> list[Reason]:
     return [Reason("published criteria together", text + ", against this advice" * (choice in against), side)]
 
 
-def _examples(n: int) -> Reason:
+def _judge_examples(n: int) -> Reason:
     if n < 1_000:
         return Reason("target examples", f"{n:,}, fewer than 1,000", "frozen")
     if n > 5_000:
@@ -301,7 +299,7 @@ def _examples(n: int) -> Reason:
     return Reason("target examples", f"{n:,}, between 1,000 and 5,000", "")
 
 
-def _against_target(share: float) -> Reason:
+def _judge_accuracy(share: float) -> Reason:
     name, percent = "probe accuracy against the target", f"{100 * share:.0f} % of it"
     if share > 0.8:
         return Reason(name, f"{percent}, above 80 %", "frozen")
@@ -315,7 +313,7 @@ class _Doubt(NamedTuple):
     step: str  # what to do about it
 
 
-def _doubts(
+def _find_doubts(
     n: int,
     n_classes: int | None,
     accuracy: float,

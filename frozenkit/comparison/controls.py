@@ -85,8 +85,8 @@ def control_scores(
     return {
         "majority": score(majority.expand(len(test)), test.labels, n_classes=test.n_classes, classes=test.classes),
         "shuffled labels": selectivity(train, test, seed=seed).control,
-        "raw pixels": _ridge_score(*raw_pixels(train_images, test_images)),
-        "random weights": _ridge_score(*features_of(randomized(backbone, seed=seed))),
+        "raw pixels": _score_ridge(*raw_pixels(train_images, test_images)),
+        "random weights": _score_ridge(*features_of(randomized(backbone, seed=seed))),
     }
 
 
@@ -138,7 +138,7 @@ def raw_pixels(*sets: ImageDataset) -> tuple[FeatureSet, ...]:
     sizes = {images[i][0].size for images in sets for i in range(len(images))}
     target = tuple(min(LARGEST_SIDE, *(size[axis] for size in sizes)) for axis in (0, 1))
     resize = sizes != {target}
-    rows = [_pixels(images, target if resize else None) for images in sets]
+    rows = [_load_pixels(images, target if resize else None) for images in sets]
     grey = all((x[..., :1] == x).all() for x in rows)
     return tuple(
         FeatureSet.from_arrays(
@@ -152,7 +152,7 @@ def raw_pixels(*sets: ImageDataset) -> tuple[FeatureSet, ...]:
     )
 
 
-def _pixels(images: ImageDataset, size: Any) -> Tensor:
+def _load_pixels(images: ImageDataset, size: Any) -> Tensor:
     """(n, h, w, 3) uint8."""
     loaded = (images[i][0].convert("RGB") for i in range(len(images)))
     if size is not None:
@@ -160,7 +160,7 @@ def _pixels(images: ImageDataset, size: Any) -> Tensor:
     return torch.from_numpy(np.stack([np.asarray(image) for image in loaded]))
 
 
-def _ridge_score(train: FeatureSet, test: FeatureSet) -> Score:
+def _score_ridge(train: FeatureSet, test: FeatureSet) -> Score:
     with warnings.catch_warnings():
         # On noise the best strength is an accident, and so is its place in the grid.
         warnings.simplefilter("ignore", FrozenkitWarning)

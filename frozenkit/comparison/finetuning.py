@@ -198,7 +198,7 @@ def finetune(
         raise InputError(f"`backbone` must be a Backbone, got {described(backbone)}. See load_backbone.")
     _check_sets(train, val)
     layer = backbone.check_layer(layer or backbone.default_layer)
-    head = _first_head(backbone, train, val, start, layer, seed, cache)
+    head = _make_head(backbone, train, val, start, layer, seed, cache)
     target = Backbone(
         copy.deepcopy(backbone.module),
         backbone.preprocess,
@@ -299,7 +299,7 @@ class _Search:
         return self.best
 
 
-def _first_head(
+def _make_head(
     backbone: Backbone,
     train: ImageDataset,
     val: ImageDataset,

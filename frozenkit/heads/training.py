@@ -124,7 +124,7 @@ def train_head(
 
     def losses(epoch: int) -> Iterator[tuple[Tensor, int]]:
         trained.train()
-        for x, y in _shuffled(train, batch_size, order, target):
+        for x, y in _shuffle(train, batch_size, order, target):
             yield mean_loss(trained(x), y), len(y)
 
     def evaluate() -> tuple[float, float]:
@@ -133,7 +133,7 @@ def train_head(
 
     def report() -> None:
         if progress is not None:
-            progress(_shown(run.history[-1]))
+            progress(_without_seconds(run.history[-1]))
 
     run = Run(lr)
     with torch.random.fork_rng(devices=[target] if target.type == "cuda" else []):
@@ -150,20 +150,20 @@ def train_head(
             after_epoch=report,
         )
     trained.load_state_dict(run.best)
-    history = tuple(map(_shown, run.history))
+    history = tuple(map(_without_seconds, run.history))
     return TrainLog(trained.to(given_on).eval(), history, run.best_epoch, run.merit[0], len(history) < epochs)
 
 
-def _shown(row: dict[str, float]) -> dict[str, float]:
+def _without_seconds(row: dict[str, float]) -> dict[str, float]:
     """A row of the loop without its seconds: the same seed gives the same history."""
     return {name: value for name, value in row.items() if name != "seconds"}
 
 
-def _shuffled(data: Any, size: int, order: torch.Generator, place: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+def _shuffle(data: Any, size: int, order: torch.Generator, target: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     """One pass in random order, in batches of almost equal size: batch norm cannot take one row alone."""
     rows = torch.randperm(len(data), generator=order)
     for part in rows.tensor_split(max(1, math.ceil(len(rows) / size))):
-        yield data.rows(part).float().to(place), data.labels[part].to(place)
+        yield data.rows(part).float().to(target), data.labels[part].to(target)
 
 
 def _check_rates(lr: float, weight_decay: float) -> None:
@@ -201,10 +201,10 @@ def check_outputs(head: nn.Module, data: Any) -> None:
     """
     rows = list(range(min(2, len(data))))
     x = data.rows(rows)
-    place = next((p.device for p in head.parameters()), torch.device("cpu"))
+    target = next((p.device for p in head.parameters()), torch.device("cpu"))
     try:
         with torch.no_grad():
-            output = copy.deepcopy(head).eval()(x.float().to(place))
+            output = copy.deepcopy(head).eval()(x.float().to(target))
     except Exception as error:  # whatever a module of the caller's own may raise
         raise InputError(
             f"`head` must take features of shape {tuple(x.shape)}, but {type(head).__name__} says: {error}"

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torchvision.transforms.functional import pil_to_tensor
 
-from frozenkit.comparison.controls import _ridge_score, control_scores, randomized, raw_pixels
+from frozenkit.comparison.controls import _score_ridge, control_scores, randomized, raw_pixels
 from frozenkit.errors import InputError
 from frozenkit.extraction.extract import extract
 from frozenkit.images.catalog import load_dataset
@@ -83,7 +83,7 @@ def test_a_part_that_cannot_be_reset_is_named():
 
 def test_one_permutation_alone_strays_further_than_its_interval_says(backbone):
     train, test = (extract(backbone, images, progress=False) for images in (TRAIN, TEST))
-    found = [_ridge_score(shuffled(train, seed=seed), test) for seed in range(20)]
+    found = [_score_ridge(shuffled(train, seed=seed), test) for seed in range(20)]
     assert sum(score.low < 0.1 < score.high for score in found) < 18  # nominal: 19 of 20
     assert abs(sum(score.accuracy for score in found) / 20 - 0.1) < 0.03
 
