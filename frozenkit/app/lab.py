@@ -1,21 +1,16 @@
 """JupyterLab on the course: a local server with a token, and the address to open it at."""
 
-import json
+import logging
 import os
 import secrets
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import sysconfig
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from frozenkit.course.files import write_whole
 from frozenkit.course.syllabus import course_table
@@ -164,21 +159,18 @@ Type `frozenkit lab` in this folder, or in the one above it, to open it. Which c
 
 
 _NAMES = ("ServerApp", "LabApp", "NotebookApp")
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def has_display() -> bool:
-    """Whether a browser can show up here: always on Windows and macOS, with an X or Wayland display on Linux."""
-    return sys.platform in ("win32", "darwin") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    """Whether a browser can show up here: always on macOS, with an X or Wayland display on Linux."""
+    return sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
-def lab_command(root: Path, notebook: str, *, port: int, browser: bool) -> list[str]:
-    """The command line that serves `root` on loopback and opens `notebook`."""
+def lab_options(root: Path, notebook: str, *, port: int, browser: bool) -> list[str]:
+    """JupyterLab's options that serve `root` on loopback and open `notebook`."""
     here = {"ip": "127.0.0.1", "allow_origin": "", "allow_origin_pat": "(?!)"}  # the pattern that nothing matches
-    command = [
-        sys.executable,
-        "-P",  # a file of the learner's, such as random.py, is no part of the server
-        "-c",
-        "from frozenkit.app.lab import serve; serve()",
+    options = [
         f"--ServerApp.root_dir={root}",
         f"--LabApp.default_url=/lab/tree/{notebook}",
         # What a configuration says in another application's name would come before what is said in the new one's.
@@ -190,18 +182,10 @@ def lab_command(root: Path, notebook: str, *, port: int, browser: bool) -> list[
         "--LabApp.news_url=None",  # the course needs no network, and asks for none
     ]
     if not browser:
-        command.append("--no-browser")
+        options.append("--no-browser")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
-        command.append("--allow-root")  # containers run as root; the server stays on loopback, behind its token
-    return command
-
-
-def lab_environment() -> dict[str, str]:
-    """The server's environment: a token that `ps` does not show, and threads that wait without burning a core."""
-    environment = dict(os.environ)
-    environment["JUPYTER_TOKEN"] = environment.get("JUPYTER_TOKEN") or secrets.token_hex(24)
-    environment.setdefault("OMP_WAIT_POLICY", "passive")
-    return environment
+        options.append("--allow-root")  # containers run as root; the server stays on loopback, behind its token
+    return options
 
 
 def run_lab(
@@ -211,114 +195,45 @@ def run_lab(
     browser: bool = True,
     announce: Callable[[str], None] = print,
 ) -> int:
-    """Serve the course until it is stopped.
+    """Serve the course until it is stopped: this process becomes JupyterLab.
 
     Args:
         folder: As in `find_notebooks`.
         port: Where to listen; if taken, Jupyter tries the next ones.
         browser: Whether to open one; without a display none is opened.
-        announce: Called once with the address, token included, when the server is up.
+        announce: Called once with the address, token included, when the server listens.
 
     Returns:
-        The server's exit status.
+        0, or 128 and the number of the signal that stopped it.
 
     Raises:
         InputError: If the course is not found.
-        FrozenkitError: If the server does not start, or would run without a token or beyond this machine.
+        FrozenkitError: If the server would run without a token or beyond this machine.
     """
+    app = require("jupyterlab.labapp", "course").LabApp
     root, notebook = find_notebooks(folder)
-    command = lab_command(root, notebook, port=port, browser=browser and has_display())
-    with _until_told_to_stop():
-        server = subprocess.Popen(command, env=lab_environment(), cwd=root)
-        try:
-            info = _wait_until_up(server)
-            if not info.get("token"):
-                raise FrozenkitError(
-                    "the server must run with a token, and your Jupyter configuration switches it off."
-                )
-            if info.get("hostname") not in _LOOPBACK:
-                raise FrozenkitError(
-                    f"the server must listen on this machine only, and your Jupyter configuration makes it listen on "
-                    f"{info.get('hostname')!r}. Take `ip` out of the files that `jupyter --paths` names under config."
-                )
-            announce(f"{info['url']}lab/tree/{notebook}?token={info['token']}")
-            return _wait_until_stopped(server)
-        finally:
-            _stop(server)
-
-
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
-
-
-def serve() -> None:
-    """JupyterLab's own start, in the server's process, without news on options that nobody here has set."""
-    import logging
-
-    main = require("jupyterlab.labapp", "course").main
-
+    if not os.environ.get("JUPYTER_TOKEN"):  # Jupyter makes none where it has a password, and `ps` would show an option
+        os.environ["JUPYTER_TOKEN"] = secrets.token_hex(24)
+    # It has news on options that nobody here has set.
     logging.getLogger("LabApp").addFilter(lambda record: "has moved from" not in record.getMessage())
-    main()
+    server = app.initialize_server(lab_options(root, notebook, port=port, browser=browser and has_display()))
+    if not (token := server.identity_provider.token):
+        raise FrozenkitError("the server must run with a token, and your Jupyter configuration switches it off.")
+    if server.ip not in _LOOPBACK:
+        raise FrozenkitError(
+            f"the server must listen on this machine only, and your Jupyter configuration makes it listen on "
+            f"{server.ip!r}. Take `ip` out of the files that `jupyter --paths` names under config."
+        )
+    stopped: list[int] = []
 
+    def stop(number: int, frame: object) -> None:
+        stopped.append(number)
+        server.stop(from_signal=True)
 
-@contextmanager
-def _until_told_to_stop() -> Iterator[None]:
-    """SIGTERM and SIGHUP end what is inside as an exception does, so that it takes its server along."""
-    if threading.current_thread() is not threading.main_thread():  # only that one may listen to signals
-        yield
-        return
-
-    def leave(number: int, frame: object) -> None:
-        signal.signal(number, signal.SIG_IGN)  # once is enough
-        raise SystemExit(128 + number)
-
-    known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    asked = [number for number in known if signal.getsignal(number) is not signal.SIG_IGN]  # nohup stays nohup
-    before = {number: signal.signal(number, leave) for number in asked}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _stop(server: "subprocess.Popen[bytes]", seconds: float = 15) -> None:
-    if server.poll() is None:
-        server.terminate()
-        try:
-            server.wait(seconds)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
-
-
-def _wait_until_up(server: subprocess.Popen[bytes], seconds: float = 60) -> dict[str, Any]:
-    """What the server writes about itself once it listens."""
-    jupyter_runtime_dir = require("jupyter_core.paths", "course").jupyter_runtime_dir
-
-    record = Path(jupyter_runtime_dir()) / f"jpserver-{server.pid}.json"
-    # A server that died had this number and left its record. Ours needs a second before it writes one.
-    record.unlink(missing_ok=True)
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if server.poll() is not None:
-            raise FrozenkitError(f"JupyterLab ended with status {server.returncode} before it was up; see above.")
-        try:
-            info = json.loads(record.read_text())
-            with socket.create_connection((info["hostname"], info["port"]), timeout=1):  # it writes, then listens
-                return info
-        except (OSError, json.JSONDecodeError):  # not there yet, or half-written, or not yet listening
-            time.sleep(0.1)
-    raise FrozenkitError(f"JupyterLab must be up within {seconds:.0f} s, and was not. Try `{_plain(sys.argv)}` again.")
-
-
-def _wait_until_stopped(server: subprocess.Popen[bytes]) -> int:
-    """Ctrl-C reaches the server as well, and it asks before it stops: so keep waiting for it."""
-    while True:
-        try:
-            return server.wait()
-        except KeyboardInterrupt:
-            continue
-
-
-def _plain(arguments: Sequence[str]) -> str:
-    return " ".join([Path(arguments[0]).name, *arguments[1:]])
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays nohup
+            signal.signal(number, stop)
+    # First in the loop, Jupyter begins to listen; what comes after it is said when the address answers.
+    server.io_loop.add_callback(announce, f"{server.connection_url}lab/tree/{notebook}?token={token}")
+    server.start()
+    return 128 + stopped[0] if stopped else 0

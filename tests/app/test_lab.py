@@ -10,6 +10,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -24,13 +25,20 @@ import pytest
 from frozenkit import __version__
 from frozenkit.app import lab as lab_module
 from frozenkit.app.cli import main
-from frozenkit.app.lab import find_notebooks, has_display, lab_command, open_course, run_lab
-from frozenkit.errors import FrozenkitError, InputError
+from frozenkit.app.lab import find_notebooks, has_display, lab_options, open_course
+from frozenkit.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 
 
-COMMAND = [sys.executable, "-c", "from frozenkit.app.cli import main; main()", "lab", "--no-browser", "--port"]
+COMMAND = [
+    sys.executable,
+    "-c",
+    "from frozenkit.app.cli import main; raise SystemExit(main())",
+    "lab",
+    "--no-browser",
+    "--port",
+]
 
 
 def records_of(folder):
@@ -129,44 +137,58 @@ def test_lab_stays_on_this_machine_whatever_a_configuration_says(tmp_path, name)
             assert b"version" not in refused.value.read()
 
 
-def test_a_server_beyond_this_machine_is_refused_and_stopped(tmp_path, monkeypatch):
-    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
-    monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path))
-
-    def command(*_, port, **__):
-        ours = lab_command(ROOT, "notebooks/00_start_here.ipynb", port=port, browser=False)
-        return [word.replace("127.0.0.1", "0.0.0.0") for word in ours]
-
-    monkeypatch.setattr(lab_module, "lab_command", command)
-    with pytest.raises(FrozenkitError, match=r"on this machine only.*listen on '0\.0\.0\.0'.*jupyter --paths"):
-        run_lab(ROOT, port=free_port(), announce=pytest.fail)
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        # What our options say stands first; a server that got around them would be seen.
+        ("", r"on this machine only.*listen on '0\.0\.0\.0'.*jupyter --paths"),
+        ("c.IdentityProvider.token = ''", "must run with a token, and your Jupyter configuration switches it off"),
+    ],
+)
+def test_a_server_that_is_open_to_others_is_never_started(tmp_path, config, said):
+    (tmp_path / "jupyter_server_config.py").write_text(config)
+    code = (
+        "import frozenkit.app.lab as lab; ours = lab.lab_options\n"
+        "open_up = lambda *a, **k: [word.replace('127.0.0.1', '0.0.0.0') for word in ours(*a, **k)]\n"
+        f"lab.lab_options = {'ours' if config else 'open_up'}\n"
+        "from frozenkit.app.cli import main\n"
+        f"raise SystemExit(main(['lab', '--no-browser', '--port', '{free_port()}']))"
+    )
+    environment = {**os.environ, "JUPYTER_RUNTIME_DIR": str(tmp_path), "JUPYTER_CONFIG_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert re.search(said, done.stderr)
+    assert "http" not in done.stdout
     assert records_of(tmp_path) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_the_server_ends_with_the_command(tmp_path, number):
     with started(tmp_path, free_port()) as command:
-        next(line for line in command.stdout if "http" in line)
+        address = next(line.strip() for line in command.stdout if "http" in line)
+        with urllib.request.urlopen(address.replace("/lab/tree/notebooks/00_start_here.ipynb", "/api/status")):
+            pass  # it answers: its record is written
         (record,) = records_of(tmp_path)
-        server = json.loads(record.read_text())["pid"]
+        assert json.loads(record.read_text())["pid"] == command.pid  # no second process to leave behind
         command.send_signal(number)
         assert command.wait(30) == 128 + number
-        with pytest.raises(ProcessLookupError):
-            os.kill(server, 0)
+        assert records_of(tmp_path) == []
 
 
-def test_a_dead_servers_record_is_not_believed(tmp_path, monkeypatch):
+def test_a_dead_servers_record_is_not_believed(tmp_path):
     """Containers give numbers again: here the dead one had the very number of the server that starts."""
-    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
-    server = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)"])
-    try:
-        record = tmp_path / f"jpserver-{server.pid}.json"
-        record.write_text('{"token": "old", "url": "http://elsewhere/", "hostname": "127.0.0.1"}')
-        with pytest.raises(FrozenkitError, match="must be up within 1 s, and was not"):
-            lab_module._wait_until_up(server, seconds=1)
-    finally:
-        server.kill()
-        server.wait()
+    with started(tmp_path, free_port()) as command:
+        record = tmp_path / f"jpserver-{command.pid}.json"
+        record.write_text('{"token": "old", "url": "http://elsewhere/", "hostname": "127.0.0.1", "pid": 0}')
+        address = next(line.strip() for line in command.stdout if "http" in line)
+        assert urllib.parse.urlsplit(address).hostname == "127.0.0.1"
+        assert "elsewhere" not in address
+        deadline = time.monotonic() + 30
+        while "elsewhere" in record.read_text() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert json.loads(record.read_text())["pid"] == command.pid
 
 
 def test_the_address_is_the_first_thing_that_is_shown(tmp_path):
@@ -193,9 +215,9 @@ def test_no_display_opens_no_browser(monkeypatch):
     assert not has_display()
     monkeypatch.setenv("DISPLAY", ":0")
     assert has_display()
-    command = lab_command(ROOT, "notebooks/00_start_here.ipynb", port=9000, browser=False)
-    assert "--no-browser" in command
-    assert "--ServerApp.ip=127.0.0.1" in command
+    options = lab_options(ROOT, "notebooks/00_start_here.ipynb", port=9000, browser=False)
+    assert "--no-browser" in options
+    assert "--ServerApp.ip=127.0.0.1" in options
 
 
 # --- copying the course ---
