@@ -1,1 +1,2 @@
+import "../../frozenkit/theme/theme.css";
 import "./index.css";
