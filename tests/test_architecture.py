@@ -106,6 +106,28 @@ def test_each_room_says_what_it_is_for(room: Path):
     assert ast.get_docstring(ast.parse((room / "__init__.py").read_text()))
 
 
+def astray(tests: list[str]) -> list[str]:
+    """Tests in a room's folder that are named after none of its files; those of ground and house lie above."""
+    rooms = {
+        room.name: {path.stem.removeprefix("_") for path in room.iterdir()}
+        for room in PACKAGE.iterdir()
+        if room.is_dir()
+    }
+    placed = [(test, *test.removesuffix(".py").split("/test_")) for test in tests]
+    return [test for test, room, name in placed if name not in {room, *rooms.get(room, ())}]
+
+
+def test_tests_lie_where_what_they_test_lies():
+    folder = Path(__file__).parent
+    tests = [path.relative_to(folder).as_posix() for path in folder.glob("*/test_*.py")]
+    assert len(tests) > 40
+    assert astray([test for test in tests if not test.startswith("browser/")]) == []
+    assert astray(["heads/test_solvers.py", "nowhere/test_ridge.py", "heads/test_ridge.py"]) == [
+        "heads/test_solvers.py",
+        "nowhere/test_ridge.py",
+    ]
+
+
 def test_no_module_is_called_helpers():
     assert not {path.stem for path in SOURCES} & {"utils", "util", "helpers", "helper", "common", "misc"}
 
