@@ -549,15 +549,24 @@ def load_set(data: Any, name: str, *, labelled: bool = True, like: Features | No
     return loaded if loaded.features.device.type == "cpu" else loaded.to("cpu")
 
 
-def check_apart(train: Features, val: Features) -> None:
-    """Raise an `InputError` if an image of val is one of train: the same id with the same features.
+def check_val(train: Features, val: Features) -> None:
+    """Raise an `InputError` unless val fits train and holds other images.
 
-    The id alone would not do: two folders, or two arrays, may use the same names for different images.
+    An image is in both if the same id has the same features. The id alone would not do: two folders, or two arrays, may
+    use the same names for different images.
     """
+    if tuple(val.classes) != tuple(train.classes) or val.layer != train.layer or val.n_features != train.n_features:
+        raise InputError(
+            "`val` must have the classes, layer and width of train, "
+            f"got {val.n_classes} classes and {val.n_features} features of {val.layer!r}."
+        )
+    if val.labels.shape[1:] != train.labels.shape[1:]:
+        raise InputError(
+            f"`val` must have labels shaped like those of train, got {tuple(val.labels.shape)} beside "
+            f"{tuple(train.labels.shape)}."
+        )
     place = {name: i for i, name in enumerate(train.ids)}
     pairs = [(place[name], i) for i, name in enumerate(val.ids) if name in place]
-    if not pairs or train.n_features != val.n_features:
-        return
     for start in range(0, len(pairs), 4096):
         ours, theirs = zip(*pairs[start : start + 4096])
         a, b = train.rows(ours).cpu().float(), val.rows(theirs).cpu().float()

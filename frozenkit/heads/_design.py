@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from frozenkit._arrays import as_tensor, is_array, row_weights
+from frozenkit._arrays import as_tensor, check_finite, is_array, row_weights
 from frozenkit.errors import DataError, InputError, UnknownNameError
 from frozenkit.features import as_features, is_pair
 from frozenkit.heads.scaling import SCALES, feature_scale
@@ -26,13 +26,13 @@ class Rows:
         if targets is None and is_pair(features):
             features, targets = features
         if is_array(features):  # not made a set of: float64 stays float64
-            x = as_tensor(features, "features")
+            x, self.ids = as_tensor(features, "features"), None
             self._split: Callable[[int], Iterable[Tensor]] = x.split
             shape = tuple(x.shape)
         else:
             data = as_features(features, "features", labelled=False)
             self._split = lambda rows: (part for part, _ in data.batches(rows))
-            shape = data.shape
+            shape, self.ids = data.shape, data.ids
             targets = data.labels if targets is None else targets
         if targets is None:
             raise InputError("`targets` must be given, since `features` carries no labels.")
@@ -49,8 +49,8 @@ class Rows:
             )
         if self.n < 2:
             raise DataError(f"`features` must have at least two rows to fit and leave one out, got {self.n}.")
-        if self.targets.is_floating_point() and not torch.isfinite(self.targets).all():
-            raise DataError(f"`targets` must be finite, but rows {_first_bad(self.targets)} are not.")
+        if self.targets.is_floating_point():
+            check_finite(self.targets, "targets", self.ids)
         self.weights = row_weights(sample_weight, self.targets)  # (n,) float64 of mean 1
 
     def chunks(self, rows: int | None = None) -> Iterator[tuple[int, Tensor]]:
@@ -73,8 +73,8 @@ class Rows:
         total = torch.zeros(self.d, dtype=torch.float64)
         for start, x in self.chunks():
             part = x.sum(0)  # NaN and infinity stay in a sum, and float32 values cannot overflow it
-            if not torch.isfinite(part).all() and not torch.isfinite(x).all():
-                raise DataError(f"`features` must be finite, but rows {_first_bad(x, start)} are not.")
+            if not torch.isfinite(part).all():
+                check_finite(x, "features", self.ids, start)
             total += self.weights[start : start + len(x)] @ x
         mean = total / self.n
         if self.scale in ("none", "unit"):
@@ -130,8 +130,3 @@ def check_varying(eigenvalues: Tensor) -> None:
         raise DataError(
             "`features` must vary from row to row, but all rows are the same. Look at the images: are they all alike?"
         )
-
-
-def _first_bad(x: Tensor, start: int = 0) -> str:
-    rows = (~torch.isfinite(x)).reshape(len(x), -1).any(1).nonzero().flatten()[:5] + start
-    return ", ".join(map(str, rows.tolist()))

@@ -14,7 +14,7 @@ from frozenkit._arrays import check_finite, described, real_number, whole_number
 from frozenkit._devices import resolve_device
 from frozenkit._loop import Run, adamw, cosine, judge, mean_loss, train_module
 from frozenkit.errors import DataError, InputError, require
-from frozenkit.features import as_features, check_apart
+from frozenkit.features import as_features, check_val
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,17 +181,7 @@ def _check_sets(train: Any, val: Any) -> None:
             check_finite(x, name, data.ids, 4096 * start)
         if data.labels.is_floating_point():
             check_finite(data.labels, f"{name}.labels", data.ids)
-    if train.n_features != val.n_features or tuple(train.classes) != tuple(val.classes):
-        raise InputError(
-            f"`val` must have the width and classes of train, got {val.n_features} features in {len(val.classes)} "
-            f"classes against {train.n_features} in {len(train.classes)}."
-        )
-    if train.labels.shape[1:] != val.labels.shape[1:]:
-        raise InputError(
-            f"`val` must have labels shaped like those of train, got {tuple(val.labels.shape)} beside "
-            f"{tuple(train.labels.shape)}."
-        )
-    check_apart(train, val)
+    check_val(train, val)
 
 
 def check_outputs(head: nn.Module, data: Any) -> None:

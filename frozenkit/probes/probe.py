@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from frozenkit._arrays import as_tensor, check_finite, described, is_array, r_squared, whole_number
 from frozenkit.errors import DataError, FrozenkitWarning, InputError, UnknownNameError
-from frozenkit.features import Features, FeatureSet, as_features, check_apart, load_set
+from frozenkit.features import Features, FeatureSet, as_features, check_val, load_set
 from frozenkit.heads.modules import in_batches
 from frozenkit.heads.ridge import LinearMap, RidgePath
 from frozenkit.heads.softmax import SoftmaxPath
@@ -431,22 +431,12 @@ def _as_val(train: Any, val: Any, present: Tensor) -> FeatureSet:
     """val in memory, if it is fit to choose on."""
     classes = {"classes": train.classes} if train.classes else {}
     val = load_set(as_features(val, "val", layer=train.layer, **classes), "val")
-    if tuple(val.classes) != tuple(train.classes) or val.layer != train.layer or val.n_features != train.n_features:
-        raise InputError(
-            "`val` must have the classes, layer and width of train, "
-            f"got {val.n_classes} classes and {val.n_features} features of {val.layer!r}."
-        )
-    if val.labels.shape[1:] != train.labels.shape[1:]:
-        raise InputError(
-            f"`val` must have labels shaped like those of train, got {tuple(val.labels.shape)} beside "
-            f"{tuple(train.labels.shape)}."
-        )
+    check_val(train, val)
     if not len(val) or (val.classes and not torch.isin(val.labels, present).any()):
         raise DataError(f"`val` must hold at least one image of a class that train has, got {len(val)} images.")
     check_finite(val.features, "val", val.ids)
     if not val.classes:
         _check_numbers(val, "val")
-    check_apart(train, val)
     return val
 
 

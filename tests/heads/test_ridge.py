@@ -198,7 +198,7 @@ class TestRidge:
             ridge_path(x, labels[:9])
         x[7, 1] = float("nan")
         x[3, 0] = float("inf")
-        with pytest.raises(DataError, match="rows 3, 7 are not"):
+        with pytest.raises(DataError, match="`features` must be finite, but row 3 has NaN or infinity"):
             ridge_path(x, labels)
 
     def test_it_reads_well(self):

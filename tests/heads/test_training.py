@@ -113,7 +113,7 @@ class TestTraining:
             train_head(head, train.features, val)
         with pytest.raises(DataError, match="at least one image"):
             train_head(head, train.subset([]), val)
-        with pytest.raises(InputError, match="width and classes of train"):
+        with pytest.raises(InputError, match="`val` must have the classes, layer and width of train"):
             train_head(head, train, FeatureSet.from_arrays(val.features[:, :4], val.labels))
         with pytest.raises(InputError, match="must have parameters to train"):
             train_head(torch.nn.Identity(), train, val)
