@@ -93,7 +93,8 @@ QUIZZES: dict[str, tuple[Question, ...]] = {
             (
                 Option(
                     "Edges and colours, averaged over the picture, say little about what is shown",
-                    "What is left is how much of each there is, not how it is put together.",
+                    "What is left is how much of each there is. On the digits and the clothes keeping the places "
+                    "brings most of it back; on the emoji early layers stay weak even so.",
                     right=True,
                 ),
                 Option("They were trained less", "All layers were trained together, by the same loss."),
