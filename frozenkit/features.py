@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -114,7 +115,7 @@ class FeatureSet:
 
     def __post_init__(self) -> None:
         if callable(self.fingerprint):
-            self.__dict__["_make_fingerprint"] = self.__dict__.pop("fingerprint")
+            self.__dict__["_make_fingerprint"] = functools.cache(self.__dict__.pop("fingerprint"))
         self._coerce()
         shape = tuple(self.features.shape)
         if len(shape) not in (2, 3):
@@ -232,6 +233,10 @@ class FeatureSet:
 
     def __getitem__(self, index: slice | Sequence[int] | Tensor | np.ndarray) -> "FeatureSet":
         """Those rows, by a slice, a mask or indices; see `subset`."""
+        if isinstance(index, Integral):
+            raise InputError(
+                f"a set takes a slice, a mask or indices, got {index}. One image is [{index}:{index + 1}]."
+            )
         return self.subset(range(len(self))[index] if isinstance(index, slice) else index)
 
     @property

@@ -7,8 +7,34 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from frozenkit import (
+    CachedFeatures,
+    Features,
+    cka,
+    class_separation,
+    decision_regions,
+    domain_bound,
+    effective_rank,
+    explained_variance,
+    fit_probe,
+    frechet_distance,
+    layer_report,
+    learning_curve,
+    margin_bound,
+    mmd,
+    pac_bayes_bound,
+    proxy_a_distance,
+    ridge_path,
+    save_features,
+    selectivity,
+    softmax_path,
+    train_head,
+    width_curve,
+)
 from frozenkit.errors import DataError, InputError
 from frozenkit.features import FeatureSet, combine, reduce
+from frozenkit.heads.modules import LinearHead
+from tests.toy import clouds
 
 
 def a_set(n=6, d=4, layer="a", seed=0, **changes):
@@ -36,6 +62,115 @@ def test_subset_takes_rows_in_order_and_a_new_fingerprint():
 def test_subset_accepts_a_mask():
     fs = a_set()
     assert fs.subset(fs.labels == 1).ids == ("image-1", "image-3", "image-5")
+
+
+def test_slices_masks_and_indices_take_rows():
+    fs = a_set()
+    for index in (slice(1, 6, 2), [1, 3, 5], np.array([1, 3, -1]), fs.labels == 1, range(1, 6, 2)):
+        assert fs[index].ids == ("image-1", "image-3", "image-5")
+    assert fs[:4].shape == (4, 4)
+    assert fs[-2:].labels.tolist() == [0, 1]
+    assert len(fs[6:]) == 0
+    with pytest.raises(InputError, match=r"slice, a mask or indices, got 3. One image is \[3:4\]"):
+        fs[3]
+    with pytest.raises(InputError, match="mask must have one entry per image, 6, got"):
+        fs[fs.labels[:5] == 1]
+
+
+def test_a_fingerprint_is_worked_out_when_it_is_asked_for_and_once():
+    asked = []
+    fs = a_set(fingerprint=lambda: asked.append(1) or "abc")
+    parts = [fs[:3], fs[1:3], fs.relabel([0] * 6, ("x",)), combine({"a": fs, "b": fs}), reduce(fs, n_features=2)[0]]
+    same = fs.to("cpu")
+    assert not asked
+    assert len({part.fingerprint for part in parts}) == 5
+    assert (fs.fingerprint, same.fingerprint, asked) == ("abc", "abc", [1])
+    assert fs[:3].fingerprint == a_set(fingerprint="abc")[:3].fingerprint
+
+
+class Streamed:
+    """Features of somebody's own: only what the protocol asks for."""
+
+    def __init__(self, inner):
+        self._inner, self.loads = inner, 0
+        self.labels, self.classes, self.ids, self.layer = inner.labels, inner.classes, inner.ids, inner.layer
+        self.shape, self.n_features, self.n_classes = inner.shape, inner.n_features, inner.n_classes
+
+    def __len__(self):
+        return len(self.ids)
+
+    def batches(self, size=4096):
+        return self._inner.batches(size)
+
+    def rows(self, indices):
+        return self._inner.rows(indices)
+
+    def load(self):
+        self.loads += 1
+        return self._inner
+
+
+TRAIN, TEST = clouds(90, 1), clouds(60, 2)
+BELOW = {
+    "fit_probe": lambda a, b: repr(fit_probe(a)),
+    "fit_probe softmax": lambda a, b: repr(fit_probe(a, head="softmax", strengths=[0.1])),
+    "fit_probe val": lambda a, b: repr(fit_probe(a, val=b)),
+    "score": lambda a, b: repr(fit_probe(a).score(b)),
+    "calibrate": lambda a, b: fit_probe(a).calibrate(b).temperature,
+    "calibration_error": lambda a, b: fit_probe(a).calibration_error(b),
+    "confidently_wrong": lambda a, b: fit_probe(a).confidently_wrong(b).tolist(),
+    "layer_report": lambda a, b: repr(layer_report({"features": a}, {"features": b})),
+    "learning_curve": lambda a, b: repr(learning_curve(a, b, sizes=[3], repeats=2)),
+    "width_curve": lambda a, b: repr(width_curve(a, b, widths=[2])),
+    "selectivity": lambda a, b: repr(selectivity(a, b, permutations=1)),
+    "decision_regions": lambda a, b: decision_regions(a, b, resolution=5)[0].predictions.tolist(),
+    "reduce": lambda a, b: reduce(a, b, n_features=2)[1].features.tolist(),
+    "combine": lambda a, b: combine({"a": a, "b": a}).features.tolist(),
+    "ridge_path": lambda a, b: ridge_path(a).at(0.1).weights.tolist(),
+    "softmax_path": lambda a, b: softmax_path(a, strengths=[0.1]).at(0.1).weights.tolist(),
+    "train_head": lambda a, b: train_head(seeded_head(), a, b, epochs=2).history,
+    "cka": lambda a, b: cka(a, a),
+    "mmd": lambda a, b: repr(mmd(a, b, permutations=3)),
+    "frechet_distance": lambda a, b: repr(frechet_distance(a, b, permutations=3)),
+    "proxy_a_distance": lambda a, b: repr(proxy_a_distance(a, b, permutations=3)),
+    "class_separation": lambda a, b: repr(class_separation(a)),
+    "effective_rank": lambda a, b: repr(effective_rank(a)),
+    "explained_variance": lambda a, b: repr(explained_variance(a)),
+    "pac_bayes_bound": lambda a, b: pac_bayes_bound(a).value,
+    "domain_bound": lambda a, b: domain_bound(a, b, a, b).value,
+    "margin_bound": lambda a, b: margin_bound(torch.eye(TRAIN.n_features, 3), a, margins=[1.0]).value,
+}
+
+
+def seeded_head():
+    torch.manual_seed(0)
+    return LinearHead(TRAIN.n_features, 3)
+
+
+@pytest.mark.filterwarnings("ignore::frozenkit.errors.FrozenkitWarning")
+@pytest.mark.parametrize("name", BELOW)
+def test_below_the_waist_all_kinds_of_features_are_the_same(name, tmp_path):
+    def forms(data, side):
+        pair = data.features, data.labels
+        numbered = FeatureSet.from_arrays(*pair)
+        save_features(numbered, tmp_path / f"{side}.safetensors")
+        return numbered, CachedFeatures(tmp_path / f"{side}.safetensors"), Streamed(numbered), pair
+
+    for form in (forms_of_train := forms(TRAIN, "train")):
+        assert isinstance(form, Features | tuple)
+    pairs = zip(forms_of_train, forms(TEST, "test"), strict=True)
+    given, *others = [BELOW[name](a, b) for a, b in pairs]
+    for other in others:
+        assert other == given
+
+
+def test_ridge_does_not_load_what_it_can_stream():
+    train, test = Streamed(TRAIN), Streamed(TEST)
+    fit_probe(train).score(test)
+    ridge_path(train)
+    assert (train.loads, test.loads) == (0, 0)
+    fit_probe(train, head="prototype")
+    assert train.loads == 1
 
 
 def test_relabel_is_a_second_task_on_the_same_features():

@@ -3,7 +3,6 @@
 import copy
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -164,4 +163,4 @@ def _score_ridge(train: FeatureSet, test: FeatureSet) -> Score:
     with warnings.catch_warnings():
         # On noise the best strength is an accident, and so is its place in the grid.
         warnings.simplefilter("ignore", FrozenkitWarning)
-        return fit_probe(train).score(replace(test, layer=train.layer))
+        return fit_probe(train).score(test)

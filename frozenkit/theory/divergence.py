@@ -96,7 +96,7 @@ def proxy_a_distance(
     if folds < 2 or permutations < 0:
         raise InputError(f"`folds` must be at least 2 and `permutations` 0 or more, got {folds} and {permutations}.")
     generator = torch.Generator().manual_seed(whole_number("seed", seed, least=0))
-    fold = _folds(source, target, folds, generator)
+    fold = _folds(source, target, (n, len(x) - n), folds, generator)
     # One column a labelling, the true one first: +1 is the target. A permutation keeps the size of either sample.
     true = torch.ones(len(x), dtype=torch.float64)
     true[:n] = -1
@@ -263,9 +263,10 @@ def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:
     return torch.where(count > 0, total / count.clamp_min(1), 0.5)
 
 
-def _folds(source: AnyFeatures, target: AnyFeatures, folds: int, generator: torch.Generator) -> Tensor:
-    """(n + m,) fold of each row: dealt out at random; rows of one picture in both samples share theirs."""
-    sizes = [len(source), len(target)]
+def _folds(
+    source: AnyFeatures, target: AnyFeatures, sizes: tuple[int, int], folds: int, generator: torch.Generator
+) -> Tensor:
+    """(n + m,) fold of each row: dealt out at random; rows of one image in both samples share theirs."""
     dealt = [torch.randperm(size, generator=generator) % folds for size in sizes]
     if isinstance(source, Features) and isinstance(target, Features):
         of_source = dict(zip(source.ids, dealt[0].tolist()))
