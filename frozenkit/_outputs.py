@@ -19,10 +19,14 @@ _OPEN, _CLOSE = "⟦", "⟧"  # rare enough that no lesson writes them by hand
 
 
 class Shown:
-    """A result that a notebook shows as its text."""
+    """A result that a notebook shows as its text, with a table below it where it has one."""
 
     def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(repr(self))}</pre>"
+        text = html.escape(repr(self))
+        return (f"<pre>{text}</pre>" if "\n" in text else f"<p>{text}</p>") + self._table_html()
+
+    def _table_html(self) -> str:
+        return ""
 
 
 @dataclass(frozen=True)

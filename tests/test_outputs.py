@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from jinja2 import UndefinedError
 from nbval.plugin import get_sanitize_patterns
 
 from frozenkit import course
-from frozenkit._outputs import Line
+from frozenkit._outputs import Line, Shown, Table, render, with_code
 from frozenkit.errors import InputError, UnknownNameError
 
 PATTERNS = get_sanitize_patterns((Path(__file__).parent / "nbval_sanitize.cfg").read_text())
@@ -112,3 +113,40 @@ def test_table_refuses_nothing_and_ragged_rows():
         course.table([])
     with pytest.raises(InputError, match=r"row 1 has \['b'\]"):
         course.table([{"a": 1}, {"b": 2}])
+
+
+class Result(Shown):
+    def __init__(self, text, table=""):
+        self.text, self.table = text, table
+
+    def __repr__(self):
+        return self.text
+
+    def _table_html(self):
+        return self.table
+
+
+@pytest.mark.parametrize(
+    ("result", "html"),
+    [
+        (Result("a < b"), "<p>a &lt; b</p>"),
+        (Result("a\n  b"), "<pre>a\n  b</pre>"),
+        (Result("a", "<table></table>"), "<p>a</p><table></table>"),
+    ],
+)
+def test_a_result_is_shown_as_its_text_and_table(result, html):
+    assert result._repr_html_() == html
+
+
+def test_what_goes_into_a_template_is_text_unless_it_says_otherwise():
+    hostile = '<script>"&\u202e\x1b\n'
+    shown = Table((hostile,), [(hostile,), (course.measured(hostile),)])._repr_html_()
+    assert "<script" not in shown
+    assert shown.count("&lt;script&gt;&quot;&amp;") == 3
+    assert shown.count(r"&lt;script&gt;&quot;&amp;\u202e\x1b\n<") == 2
+    assert with_code("a `<b>` c") == "a <code>&lt;b&gt;</code> c"
+
+
+def test_a_template_that_lacks_a_value_says_so():
+    with pytest.raises(UndefinedError, match="'title' is undefined"):
+        render("course/glossary.html", names=())

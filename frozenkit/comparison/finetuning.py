@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from frozenkit._arrays import as_tensor, check_classes, described, real_number
 from frozenkit._devices import full_float32
 from frozenkit._loop import DivergedError, Run, copy_state, train_module
+from frozenkit._outputs import Shown
 from frozenkit._progress import progress_bar
 from frozenkit.comparison._checkpoint import Checkpoint
 from frozenkit.comparison._tuning import Tuning, TuningSettings
@@ -39,7 +39,7 @@ LEAST_LOSS = 0.05  # nats; a head that is surer of the images it was fitted on l
 
 
 @dataclass(frozen=True, eq=False)
-class FineTuned:
+class FineTuned(Shown):
     """A fine-tuned network, and how it came about.
 
     Attributes:
@@ -116,9 +116,8 @@ class FineTuned:
             f"best epoch {self.best_epoch} with val score {self.val_score:.3f})"
         )
 
-    def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(float_format="{:.3g}".format, border=0)
-        return f"<p>{escape(repr(self))}</p>{table}"
+    def _table_html(self) -> str:
+        return self.to_frame().to_html(float_format="{:.3g}".format, border=0)
 
 
 def finetune(

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
+from frozenkit._outputs import Shown
 from frozenkit.errors import InputError, require
 from frozenkit.probes.intervals import normal_quantile, wilson_interval
 from frozenkit.probes.reports import LearningCurve
@@ -96,7 +96,7 @@ class CurvePoint(NamedTuple):
 
 
 @dataclass(frozen=True)
-class BreakEven:
+class BreakEven(Shown):
     """The number of labelled images at which fine-tuning overtakes the frozen probe.
 
     Attributes:
@@ -151,9 +151,6 @@ class BreakEven:
 
     def __repr__(self) -> str:
         return f"{self.sentence}; {100 * self.confidence:.3g} % interval: {self.interval}"
-
-    def _repr_html_(self) -> str:
-        return f"<p>{escape(repr(self))}</p>"
 
 
 def break_even(

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from html import escape
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from frozenkit._arrays import whole_number
 from frozenkit._loop import mean_loss, run_epoch
+from frozenkit._outputs import Shown
 from frozenkit.errors import require
 from frozenkit.extraction.extract import decode_batches, extract
 from frozenkit.heads.modules import LinearHead
@@ -48,7 +48,7 @@ class Lane:
 
 
 @dataclass(frozen=True)
-class Race:
+class Race(Shown):
     """Three lanes on the same images, batches and head.
 
     Attributes:
@@ -105,8 +105,8 @@ class Race:
         once = f"extracted once in {self.extraction_seconds:.3g} s"
         return f"Race({self.n} images, {self.backbone}; an epoch: {times}; {once})"
 
-    def _repr_html_(self) -> str:
-        return f"<p>{escape(repr(self))}</p>{self.to_frame().to_html(float_format='{:.3g}'.format, border=0)}"
+    def _table_html(self) -> str:
+        return self.to_frame().to_html(float_format="{:.3g}".format, border=0)
 
 
 def race(

@@ -3,11 +3,11 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 from torch import nn
 
+from frozenkit._outputs import Shown
 from frozenkit.errors import UnknownNameError
 from frozenkit.heads.modules import LinearHead, MLPHead
 from frozenkit.heads.prototypical import PrototypicalHead, check_sizes
@@ -52,7 +52,7 @@ _KINDS: dict[str, Any] = {"linear": LinearHead, "mlp": MLPHead, "prototypical": 
 
 
 @dataclass(frozen=True, eq=False)
-class Selection:
+class Selection(Shown):
     """A head, and why a rule chose it.
 
     Attributes:
@@ -65,9 +65,6 @@ class Selection:
 
     def __repr__(self) -> str:
         return f"Selection({type(self.head).__name__}: {self.reason})"
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{escape(repr(self))}</pre>"
 
 
 def select_head(d: int, k: int, n: int, *, task: str = "classification", rule: str = "per-class") -> Selection:

@@ -20,7 +20,6 @@ Written with X (n, d) centred and scaled, and XᵀX = B·diag(s)·Bᵀ with B (d
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +27,7 @@ import torch
 from torch import Tensor
 
 from frozenkit._devices import resolve_device
+from frozenkit._outputs import Shown
 from frozenkit.errors import InputError, require
 from frozenkit.heads._design import Rows, check_varying, checked_strengths, coded_targets, eigenpairs
 from frozenkit.heads.ridge import LinearMap
@@ -40,7 +40,7 @@ _MEMORY = 12  # curvature pairs kept by L-BFGS
 
 
 @dataclass(frozen=True, eq=False)
-class SoftmaxPath:
+class SoftmaxPath(Shown):
     """All softmax regressions along a path of strengths.
 
     Attributes:
@@ -81,9 +81,6 @@ class SoftmaxPath:
         low, high = float(self.strengths[0]), float(self.strengths[-1])
         done = int(self.converged.sum())
         return f"SoftmaxPath({len(self.strengths)} strengths in {low:.0e}..{high:.0e}, {done} converged)"
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{escape(repr(self))}</pre>"
 
 
 def softmax_path(

@@ -4,7 +4,6 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import torch
@@ -13,12 +12,13 @@ from torch import Tensor, nn
 from frozenkit._arrays import check_finite, described, real_number, whole_number
 from frozenkit._devices import resolve_device
 from frozenkit._loop import Run, adamw, cosine, judge, mean_loss, train_module
+from frozenkit._outputs import Shown
 from frozenkit.errors import DataError, InputError, require
 from frozenkit.features import as_features, check_val
 
 
 @dataclass(frozen=True, eq=False)
-class TrainLog:
+class TrainLog(Shown):
     """What happened while a head was trained.
 
     Attributes:
@@ -47,9 +47,6 @@ class TrainLog:
             f"TrainLog({type(self.head).__name__}, {len(self.history)} epochs{end}, "
             f"best epoch {self.best_epoch} with val score {self.best_score:.3f})"
         )
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{escape(repr(self))}</pre>"
 
 
 def train_head(

@@ -1,13 +1,13 @@
 """Calibration: of the images that a probe is 80 % sure of, are 80 % right?"""
 
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from frozenkit._outputs import Shown
 from frozenkit.errors import InputError, require
 from frozenkit.probes.intervals import wilson_interval
 from frozenkit.probes.scores import IntegerRows, class_indices
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Reliability:
+class Reliability(Shown):
     """Confidence in the top class against how often it is right, bin by bin.
 
     Attributes:
@@ -61,9 +61,8 @@ class Reliability:
     def __repr__(self) -> str:
         return f"Reliability(calibration error {self.error:.3f} on {self.n} images in {len(self.count)} bins)"
 
-    def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(float_format="{:.3f}".format, border=0, index=False)
-        return f"<p>{escape(repr(self))}</p>{table}"
+    def _table_html(self) -> str:
+        return self.to_frame().to_html(float_format="{:.3f}".format, border=0, index=False)
 
 
 def reliability(probabilities: Tensor, labels: IntegerRows, *, bins: int = 10) -> Reliability:

@@ -6,13 +6,13 @@ No function here that fits or chooses takes test data; a finished `Probe` is the
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from frozenkit._arrays import as_tensor, check_finite, described, is_array, r_squared, whole_number
+from frozenkit._outputs import Shown
 from frozenkit.errors import DataError, FrozenkitWarning, InputError, UnknownNameError
 from frozenkit.features import Features, FeatureSet, as_features, check_val, load_set
 from frozenkit.heads.modules import in_batches
@@ -35,7 +35,7 @@ _LINEAR, _NEAREST = ("ridge", "softmax"), ("prototype", "knn")
 
 
 @dataclass(frozen=True, eq=False)
-class Probe:
+class Probe(Shown):
     """A fitted head: what one layer's features say about the classes.
 
     Its methods take `Features`, read in batches, or an (X, y) pair of arrays. Those that need no labels also take
@@ -173,9 +173,6 @@ class Probe:
             f"Probe({', '.join([self.kind, *details])}: {self.n_train} images × {self.n_features} features of "
             f"{self.layer!r}, {task}; {self.chosen_on} {self.choice_score:.3f})"
         )
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{escape(repr(self))}</pre>"
 
     def _batches(self, x: Any, size: int = 4096) -> Iterator[Tensor]:
         is_tensor = isinstance(x, Tensor)

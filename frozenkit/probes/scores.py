@@ -5,7 +5,6 @@ Everything here takes predictions and labels, never features: it can be used on 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from frozenkit._arrays import whole_number
+from frozenkit._outputs import Shown
 from frozenkit.errors import InputError, require
 from frozenkit.probes.intervals import mcnemar_p_value, newcombe_interval, normal_quantile, wilson_interval
 
@@ -158,7 +158,7 @@ def score(
 
 
 @dataclass(frozen=True)
-class Gap:
+class Gap(Shown):
     """A signed difference between two predictors on the same test images: error a − error b.
 
     Attributes:
@@ -180,9 +180,6 @@ class Gap:
     def __repr__(self) -> str:
         ends = f"[{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
         return f"{100 * self.value:+.1f} points {ends}, p = {self.p_value:.2g} on {self.n} images"
-
-    def _repr_html_(self) -> str:
-        return f"<p>{escape(repr(self))}</p>"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,12 +5,12 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from html import escape
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from frozenkit._outputs import Shown
 from frozenkit.errors import FrozenkitWarning, InputError
 from frozenkit.features import Features, FeatureSet, load_set
 from frozenkit.probes.probe import fit_probe
@@ -18,7 +18,7 @@ from frozenkit.probes.scores import Score
 
 
 @dataclass(frozen=True, eq=False)
-class Selectivity:
+class Selectivity(Shown):
     """A probe on the real labels beside probes on shuffled ones.
 
     Attributes:
@@ -77,9 +77,6 @@ class Selectivity:
             f"{self.control.accuracy:.3f} (median of {len(self.controls)}, which fit those to {self.memorised:.3f}), "
             f"p = {self.p_value:.2g}"
         )
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{escape(repr(self))}</pre>"
 
 
 def selectivity(

@@ -7,7 +7,6 @@ belongs to which sample, and an interval.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from frozenkit._arrays import whole_number
+from frozenkit._outputs import Shown
 from frozenkit.errors import DataError, InputError
 from frozenkit.features import Features, feature_rows
 from frozenkit.heads.ridge import ridge_path
@@ -25,7 +25,7 @@ LARGEST_SAMPLE = 2_000  # images a side of a kernel matrix
 
 
 @dataclass(frozen=True)
-class Divergence:
+class Divergence(Shown):
     """A divergence between two samples of features.
 
     Attributes:
@@ -56,9 +56,6 @@ class Divergence:
             f"{self.name} {self.value:.3g} [{self.low:.3g}, {self.high:.3g}]{p} on {self.n_source} and "
             f"{self.n_target} images{base}"
         )
-
-    def _repr_html_(self) -> str:
-        return f"<p>{escape(repr(self))}</p>"
 
 
 def proxy_a_distance(

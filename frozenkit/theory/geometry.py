@@ -2,13 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from frozenkit._arrays import as_tensor, real_number, whole_number
+from frozenkit._outputs import Shown
 from frozenkit.errors import DataError, InputError, require
 from frozenkit.features import Features, FeatureSet, as_features, feature_rows, load_set
 from frozenkit.heads.scaling import feature_scale
@@ -20,7 +20,7 @@ PROBE_STRENGTH = 0.01  # λ of the linear probe in `Separation.linear`: small, a
 
 
 @dataclass(frozen=True)
-class Separation:
+class Separation(Shown):
     """How far apart classes lie, against how wide they are.
 
     Attributes:
@@ -51,9 +51,6 @@ class Separation:
             f"whitened {self.linear:.3f})"
         )
         return text + (f"; {self.note}" if self.note else "")
-
-    def _repr_html_(self) -> str:
-        return f"<p>{escape(repr(self))}</p>"
 
 
 def class_separation(features: Features) -> Separation:
@@ -121,7 +118,7 @@ def _linear_share(x: Tensor, index: Tensor, counts: Tensor) -> float:
 
 
 @dataclass(frozen=True)
-class EffectiveRank:
+class EffectiveRank(Shown):
     """In how many directions features vary.
 
     Attributes:
@@ -147,9 +144,6 @@ class EffectiveRank:
             f"of {self.n_features} features"
         )
         return text + (f"; {self.note}" if self.note else "")
-
-    def _repr_html_(self) -> str:
-        return f"<p>{escape(repr(self))}</p>"
 
 
 def effective_rank(features: FeatureSet | Tensor) -> EffectiveRank:
@@ -187,7 +181,7 @@ def effective_rank(features: FeatureSet | Tensor) -> EffectiveRank:
 
 
 @dataclass(frozen=True, eq=False)
-class ExplainedVariance:
+class ExplainedVariance(Shown):
     """How much of the variance the first principal directions hold.
 
     Attributes:
@@ -225,8 +219,8 @@ class ExplainedVariance:
         shares = ", ".join(f"{self.n_for(s)} for {100 * s:.0f} %" for s in (0.5, 0.9, 0.99))
         return f"of {self.n_features} directions {shares} of the variance" + (f"; {self.note}" if self.note else "")
 
-    def _repr_html_(self) -> str:
-        return f"<p>{escape(repr(self))}</p>{self.to_frame().to_html(border=0)}"
+    def _table_html(self) -> str:
+        return self.to_frame().to_html(border=0)
 
 
 def explained_variance(features: FeatureSet | Tensor) -> ExplainedVariance:
@@ -252,7 +246,7 @@ def explained_variance(features: FeatureSet | Tensor) -> ExplainedVariance:
 
 
 @dataclass(frozen=True, eq=False)
-class Imbalance:
+class Imbalance(Shown):
     """How unequal classes are.
 
     Attributes:
@@ -284,9 +278,8 @@ class Imbalance:
             f"{self.balance:.3f} ({self.effective_classes:.1f} effective of {len(self.counts)} classes)"
         )
 
-    def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(float_format="{:.3f}".format, border=0)  # to_html escapes the names
-        return f"<p>{escape(repr(self))}</p>{table}"
+    def _table_html(self) -> str:
+        return self.to_frame().to_html(float_format="{:.3f}".format, border=0)
 
 
 def imbalance(labels: Any, *, n_classes: int | None = None) -> Imbalance:
