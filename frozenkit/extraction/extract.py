@@ -35,7 +35,7 @@ from frozenkit.fingerprint import (
     probe_preprocess,
     stable_repr,
 )
-from frozenkit.images.dataset import ImageDataset
+from frozenkit.images.dataset import ImageDataset, from_torch
 from frozenkit.networks.backbone import Backbone
 from frozenkit.networks.layers import POOLINGS, in_eval_mode, pooled_activations, pooled_shape
 
@@ -81,7 +81,7 @@ def extract(
 
     Args:
         backbone: From `load_backbone`, or your own.
-        dataset: An `ImageDataset` of n images.
+        dataset: An `ImageDataset` of n images, or whatever `from_torch` takes.
         layer: A name from ``backbone.layers``; default what the network's own classifier reads, see
             `Backbone.default_layer`, which no pooling changes. Several in one pass: `extract_layers`.
         pooling: What becomes of a map or of tokens: ``"mean"`` or ``"max"`` over all positions; ``"pyramid"``, averages
@@ -142,7 +142,7 @@ def extract_layers(
 
     Args:
         backbone: From `load_backbone`, or your own.
-        dataset: An `ImageDataset` of n images.
+        dataset: An `ImageDataset` of n images, or whatever `from_torch` takes.
         layers: Names from ``backbone.layers``, each once; default `Backbone.stages`, the network's big steps.
         pooling: As in `extract`, the same for all layers.
         precision: As in `extract`.
@@ -184,6 +184,8 @@ def _extract(
 ) -> dict[str, Any]:
     if pooling not in POOLINGS:
         raise InputError(f"`pooling` must be one of {', '.join(POOLINGS)}, got {pooling!r}.")
+    if not isinstance(dataset, ImageDataset) and not hasattr(dataset, "ids"):
+        dataset = from_torch(dataset)
     if len(dataset) == 0:
         raise InputError("`dataset` must hold at least one image, got none.")
     if batch_size is not None and (not isinstance(batch_size, Integral) or batch_size < 1):

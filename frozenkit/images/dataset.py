@@ -18,6 +18,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from frozenkit._arrays import described
 from frozenkit.errors import DataError, InputError
 
 MAX_PIXELS = 64_000_000  # a 50-megapixel photograph passes, a decompression bomb does not
@@ -341,16 +342,24 @@ def from_torch(dataset: Any, *, classes: Sequence[str] | None = None) -> ImageDa
         dataset: Has ``len`` and ``dataset[i]``; float tensors lie in [0, 1], integer tensors in 0..255.
         classes: Names; default ``dataset.classes``, else the label numbers.
 
+    Raises:
+        InputError: If it is no such dataset, or a label is no class index.
+        DataError: If it is empty, an image does not fit, or one changes each time it is read.
+
     Example:
         >>> pictures = torch.utils.data.TensorDataset(torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 0, 1]))
         >>> from_torch(pictures, classes=["cat", "dog"])
         ImageDataset('TensorDataset', 4 images, 2 classes)
     """
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        raise InputError(f"`dataset` must have a length and rows, (image, label) pairs, got {described(dataset)}.")
     if len(dataset) == 0:
         raise DataError("`dataset` must hold at least one picture, got none.")
     source, given = _TorchSource(dataset), []
     for i in range(len(dataset)):
         item = dataset[i]
+        if not isinstance(item, Sequence) or isinstance(item, str) or len(item) < 2:
+            raise InputError(f"`dataset` must give (image, label) pairs, but row {i} is {described(item)}.")
         given.append(item[1])
         source.digests.append(_digest_pixels(source.to_image(i, item[0])))
         if i < 8 and {_digest_pixels(source.read(i)) for _ in range(4)} != {source.digests[i]}:

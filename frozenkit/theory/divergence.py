@@ -71,7 +71,7 @@ def proxy_a_distance(
     Images of source and target with the same id (one picture, shifted) fall into the same fold.
 
     Args:
-        source: (n, d) features, n ≥ 2·folds.
+        source: (n, d) features, n ≥ 2·folds; loaded, like target, where they are not in memory.
         target: (m, d) features.
         folds: Parts of the cross-fitting.
         permutations: Relabellings for the p-value, each with folds and strengths of its own; 0 leaves it out.
@@ -115,7 +115,7 @@ def mmd(
     Of more than 2,000 images a side, a random 2,000 are used.
 
     Args:
-        source: (n, d) features, n ≥ 3.
+        source: (n, d) features, n ≥ 3; loaded, like target, where they are not in memory.
         target: (m, d) features.
         bandwidth: Above 0; default the median distance between two images of both samples together.
         permutations: Relabellings for the p-value; 0 leaves it out.
@@ -170,7 +170,7 @@ def frechet_distance(source: AnyFeatures, target: AnyFeatures, *, permutations: 
     sizes with no shift at all. Compare with that, or go by the p-value.
 
     Args:
-        source: (n, d) features, n ≥ 4.
+        source: (n, d) features, n ≥ 4; loaded, like target, where they are not in memory.
         target: (m, d) features.
         permutations: Relabellings for p-value and baseline, each about as slow as the value itself; 0 leaves both out.
         seed: Of permutations and jackknife.
@@ -206,7 +206,7 @@ def cka(a: AnyFeatures, b: AnyFeatures) -> float:
     matrix.
 
     Args:
-        a: (n, d) features, n ≥ 4.
+        a: (n, d) features, n ≥ 4; loaded, like b, where they are not in memory.
         b: (n, e) features of the same images in the same order.
 
     Raises:

@@ -66,7 +66,7 @@ def class_separation(features: Features) -> Separation:
     indicators that a ridge fit explains. Without λ no linear map of the features would change it.
 
     Args:
-        features: (n, d) with classes; only classes with an image count.
+        features: (n, d) with classes, loaded into memory; only classes with an image count.
 
     Returns:
         A `Separation`, with a note where n ≤ d: then almost any labels can be separated by a linear map, and a large
@@ -154,7 +154,7 @@ def effective_rank(features: FeatureSet | Tensor) -> EffectiveRank:
     with n until n is many times d: compare samples of one size.
 
     Args:
-        features: (n, d), n ≥ 2.
+        features: (n, d), n ≥ 2; loaded into memory.
 
     Returns:
         An `EffectiveRank`, with a note where n ≤ d: it then also counts how few images there are.
@@ -227,7 +227,7 @@ def explained_variance(features: FeatureSet | Tensor) -> ExplainedVariance:
     """The share of the variance that each principal direction of (n, d) features holds.
 
     Args:
-        features: (n, d), n ≥ 2.
+        features: (n, d), n ≥ 2; loaded into memory.
 
     Returns:
         An `ExplainedVariance`, with a note where n ≤ d: n − 1 directions then hold all of it, whatever the features.

@@ -91,7 +91,7 @@ def pac_bayes_bound(train: Features, *, delta: float = 0.05, seed: int = 0) -> B
     posterior often stays next to the prior, where the two are the same bound in different clothes.
 
     Args:
-        train: (n, d) features, n ≥ 16, integer labels.
+        train: (n, d) features, n ≥ 16, integer labels; loaded into memory.
         delta: Probability of failure, in (0, 1).
         seed: Of the halves and of the draws.
 

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from frozenkit import from_torch
 from frozenkit.errors import ActivationError, CacheError, FreezeError, FrozenkitWarning, InputError, UnknownNameError
 from frozenkit.extraction.cache import CachedFeatures, FeatureCache
 from frozenkit.extraction.extract import extract, extract_layers
@@ -208,6 +209,15 @@ def test_one_layer_and_several_agree_and_the_stages_are_the_default(lite0):
     alone = extract(lite0, Noise(3), layer="blocks.3", precision="exact", progress=False)
     assert_close(alone.features, several["blocks.3"].features, rtol=0, atol=0)
     assert extract(lite0, Noise(3), progress=False).layer == lite0.default_layer
+
+
+def test_what_from_torch_takes_may_be_handed_in_as_it_is(lite0):
+    images = [(Noise(3)[i][0], i % 2) for i in range(3)]
+    settings = {"layer": "blocks.1", "precision": "exact", "progress": False}
+    found, wanted = extract(lite0, images, **settings), extract(lite0, from_torch(images), **settings)
+    assert_close(found.features, wanted.features, rtol=0, atol=0)
+    assert found.fingerprint == wanted.fingerprint
+    assert found.labels.tolist() == [0, 1, 0]
 
 
 def test_features_do_not_depend_on_the_number_of_threads(lite0):

@@ -246,6 +246,20 @@ def test_from_torch_names_the_picture_that_does_not_fit(picture, message):
         from_torch(Pairs((picture, 0)))
 
 
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        ([Image.new("RGB", (2, 2))] * 2, r"must give \(image, label\) pairs, but row 0 is Image"),
+        ([{"image": 1, "label": 0}], "row 0 is dict of length 2"),
+        (iter([]), r"must have a length and rows, \(image, label\) pairs, got list_iterator"),
+        (None, "got None"),
+    ],
+)
+def test_what_is_no_dataset_of_pairs_is_told_so(dataset, message):
+    with pytest.raises(InputError, match=message):
+        from_torch(dataset)
+
+
 def test_from_torch_refuses_labels_that_are_no_classes_and_nothing_at_all():
     with pytest.raises(InputError, match="label 1 is 'dog'"):
         from_torch(Pairs((torch.zeros(1, 2, 2), 0), (torch.zeros(1, 2, 2), "dog")))
