@@ -149,6 +149,7 @@ class FeatureFile:
         self._descriptor, self.header = _open_checked(path, os.O_RDONLY)
         try:
             self._checksums = np.frombuffer(self._block("checksums"), "<u4").tolist()
+            self._begin = self.header.blocks["features"][0]
         except BaseException:
             self.close()
             raise
@@ -176,7 +177,7 @@ class FeatureFile:
         view = _bytes_of(out)
         for slot, start, stop in _runs(indices):
             data = view[slot * width : (slot + stop - start) * width]
-            read_into(data, self._descriptor, self.path, header.blocks["features"][0] + start * width)
+            read_into(data, self._descriptor, self.path, self._begin + start * width)
             for row, checksum in enumerate(_checksums(header, start, data)):
                 if checksum != self._checksums[start + row]:
                     raise CacheError(
@@ -276,9 +277,9 @@ class PartFile:
         """(n,) bool: rows whose bytes match their checksum."""
         header, data = self.header, memoryview(bytearray(self.header.row_bytes))
         checksums = np.frombuffer(read_exactly(self._descriptor, self._part, *header.blocks["checksums"]), "<u4")
-        finished = checksums != 0
+        finished, begin = checksums != 0, header.blocks["features"][0]
         for row in np.flatnonzero(finished):
-            read_into(data, self._descriptor, self._part, header.blocks["features"][0] + int(row) * len(data))
+            read_into(data, self._descriptor, self._part, begin + int(row) * len(data))
             finished[row] = _checksums(header, int(row), data) == [checksums[row]]
         return finished
 
