@@ -61,7 +61,7 @@ def quiz(lesson: str) -> Any:
         UnknownNameError: If there is no such lesson.
     """
     from frozenkit.course.quizzes import QUIZZES
-    from frozenkit.widgets.quiz import Quiz
+    from frozenkit.widgets import Quiz
 
     if lesson not in QUIZZES:
         raise UnknownNameError("lesson", lesson, QUIZZES)

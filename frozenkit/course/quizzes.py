@@ -1,6 +1,6 @@
 """Two or three questions per lesson, with a reply to each answer; `frozenkit.course.quiz` shows them."""
 
-from frozenkit.widgets.quiz import Option, Question
+from frozenkit.widgets import Option, Question
 
 QUIZZES: dict[str, tuple[Question, ...]] = {
     "00": (

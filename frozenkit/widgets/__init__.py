@@ -9,8 +9,6 @@ from typing import Any
 
 from frozenkit.errors import require
 
-require("anywidget", "course")
-
 _HOMES = {
     "CacheLab": "cachelab",
     "HeadLab": "headlab",
@@ -29,4 +27,5 @@ __all__ = ["CacheLab", "HeadLab", "Lab", "LayerLab", "Option", "Question", "Quiz
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'frozenkit.widgets' has no attribute {name!r}")
+    require("anywidget", "course")
     return getattr(import_module(f"frozenkit.widgets.{_HOMES[name]}"), name)
