@@ -17,7 +17,7 @@ References:
 import copy
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from statistics import median
 from typing import Any
@@ -41,6 +41,7 @@ from frozenkit import (
     split,
     train_head,
 )
+from frozenkit._loop import adamw, cosine, mean_loss, run_epoch
 from frozenkit.errors import FrozenkitError, FrozenkitWarning, InputError
 from frozenkit.heads.scaling import Scaler
 from frozenkit.probes.intervals import holm
@@ -154,7 +155,7 @@ def _module(head: nn.Module, train: FeatureSet, held: FeatureSet, seed: int) -> 
         raise InputError(f"a fifth of {len(train)} train images cannot be set aside without losing a class.")
     part, val = (_scaled(train.subset(rows), Scaler(train.features[fit_rows])) for rows in (fit_rows, val_rows))
     logs = {
-        rate: train_head(copy.deepcopy(head), part, val, lr=rate, epochs=SETTINGS["epochs"], seed=seed, device="cpu")
+        rate: train_head(head, part, val, lr=rate, epochs=SETTINGS["epochs"], seed=seed, device="cpu")
         for rate in SETTINGS["rates"]
     }
 
@@ -164,7 +165,7 @@ def _module(head: nn.Module, train: FeatureSet, held: FeatureSet, seed: int) -> 
 
     best = max(logs, key=quality)
     scaler = Scaler(train.features)
-    trained = _trained(copy.deepcopy(head), _scaled(train, scaler), best, logs[best].best_epoch, seed)
+    trained = _train(copy.deepcopy(head), _scaled(train, scaler), best, logs[best].best_epoch, seed)
     with torch.no_grad():
         return torch.cat([trained(scaler(x)).argmax(1) for x in held.features.float().split(500)])
 
@@ -174,22 +175,18 @@ def _scaled(features: FeatureSet, scaler: Scaler) -> FeatureSet:
     return replace(f, features=scaler(f.features))
 
 
-def _trained(head: nn.Module, train: FeatureSet, rate: float, epochs: int, seed: int) -> nn.Module:
+def _train(head: nn.Module, train: FeatureSet, rate: float, epochs: int, seed: int) -> nn.Module:
     """As `train_head` does it, for so many epochs of the same schedule, and without a val to stop by."""
     torch.manual_seed(seed)
-    groups = [
-        {"params": [p for p in head.parameters() if p.ndim >= 2], "weight_decay": 1e-4},
-        {"params": [p for p in head.parameters() if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    optimiser = torch.optim.AdamW(groups, lr=rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, SETTINGS["epochs"])
+    optimiser = adamw(head.parameters(), rate, 1e-4)
     head.train()
-    for _ in range(epochs):
+
+    def losses() -> Iterator[tuple[Tensor, int]]:
         for rows in torch.randperm(len(train)).tensor_split(-(-len(train) // 256)):
-            optimiser.zero_grad(set_to_none=True)
-            nn.functional.cross_entropy(head(train.features[rows]), train.labels[rows]).backward()
-            optimiser.step()
-        schedule.step()
+            yield mean_loss(head(train.features[rows]), train.labels[rows]), len(rows)
+
+    for epoch in range(epochs):
+        run_epoch(optimiser, losses(), lambda batch, epoch=epoch: cosine(rate, epoch, SETTINGS["epochs"]))
     return head.eval()
 
 
