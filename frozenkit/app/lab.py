@@ -230,7 +230,9 @@ def run_lab(
         stopped.append(number)
         server.stop(from_signal=True)
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    # On a terminal Jupyter asks whether SIGINT was meant; elsewhere, an editor's stop button say, nobody could answer.
+    asks = sys.stdin is not None and sys.stdin.isatty()
+    for number in (signal.SIGTERM, signal.SIGHUP, *(() if asks else (signal.SIGINT,))):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays nohup
             signal.signal(number, stop)
     # First in the loop, Jupyter begins to listen; what comes after it is said when the address answers.

@@ -34,6 +34,8 @@ ROOT = Path(__file__).parents[2]
 COMMAND = [
     sys.executable,
     "-c",
+    # Who runs in a shell's background is born deaf to SIGINT.
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     "from frozenkit.app.cli import main; raise SystemExit(main())",
     "lab",
     "--no-browser",
@@ -49,7 +51,7 @@ def records_of(folder):
 def started(records, port, folder=ROOT):
     """The command in a process of its own; what it started is ended by its process id."""
     environment = {**os.environ, "JUPYTER_RUNTIME_DIR": str(records), "JUPYTER_CONFIG_DIR": str(records)}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen([*COMMAND, str(port)], cwd=folder, env=environment, **pipes) as command:
         try:
             yield command
@@ -164,8 +166,9 @@ def test_a_server_that_is_open_to_others_is_never_started(tmp_path, config, said
     assert records_of(tmp_path) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_the_server_ends_with_the_command(tmp_path, number):
+    """An editor's stop button sends SIGINT to the command alone, where there is no terminal to ask."""
     with started(tmp_path, free_port()) as command:
         address = next(line.strip() for line in command.stdout if "http" in line)
         with urllib.request.urlopen(address.replace("/lab/tree/notebooks/00_start_here.ipynb", "/api/status")):
