@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from torch import Tensor
 from frozenkit._arrays import as_tensor, check_finite, coded_labels, described, first_row, is_array, texts, whole_number
 from frozenkit._projections import discriminant_directions, principal_directions, random_directions
 from frozenkit.errors import DataError, InputError, require
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @runtime_checkable
@@ -102,7 +105,7 @@ class FeatureSet:
         >>> fs = FeatureSet.from_arrays(torch.eye(4), labels, ids=ids, layer="avgpool")
         >>> fs
         FeatureSet(4 images × 4 features, 2 classes, layer='avgpool')
-        >>> fs[2:].ids, fs[labels == 0].ids, fs[[3, 0]].ids
+        >>> fs[2:].ids, fs[fs.labels == 0].ids, fs[[3, 0]].ids
         (('c', 'd'), ('a', 'b'), ('d', 'a'))
     """
 
@@ -323,7 +326,7 @@ class FeatureSet:
         labels = None if self.labels is None else self.labels.to(device)
         return self._replaced(features=self.features.to(device), labels=labels)
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> "pd.DataFrame":
         """A pandas table: ids as index, the label's name (or value) if there is one, then a column per feature."""
         pd = require("pandas", "course")
 

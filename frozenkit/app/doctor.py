@@ -10,10 +10,13 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from frozenkit._outputs import Table, measured
 from frozenkit.errors import FrozenkitError, NotAvailableError, require
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _MIB = 1024**2
 _LEAST_MEMORY = 1.5 * 1024**3  # a lesson peaks at 1.2 GB, and the browser wants its share
@@ -51,7 +54,7 @@ class Diagnosis:
         """Plain values, ready for JSON."""
         return {"ok": self.ok, "checks": [asdict(check) for check in self.checks]}
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> "pd.DataFrame":
         """A pandas table, one row a check."""
         pd = require("pandas", "course")
 

@@ -9,6 +9,8 @@ from frozenkit._arrays import described, real_number, whole_number
 from frozenkit.errors import InputError, UnknownNameError, require
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from frozenkit.probes.scores import Gap
 
 SIMILARITIES = ("near", "middle", "far")
@@ -67,7 +69,7 @@ class Advice:
         """How many published criteria favour ``"frozen"`` or ``"fine-tuning"``."""
         return _count(self.reasons, favours)
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> "pd.DataFrame":
         """A pandas table, one row per question or criterion."""
         pd = require("pandas", "course")
 

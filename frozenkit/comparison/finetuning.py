@@ -7,7 +7,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,9 @@ from frozenkit.networks.backbone import Backbone
 from frozenkit.networks.layers import pooled_shape
 from frozenkit.probes.probe import Probe, fit_probe
 from frozenkit.probes.scores import Score, score
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # All are run, and the best on val counts: a rate that was not chosen understates the gap.
 LEARNING_RATES = (1e-4, 3e-4, 1e-3)
@@ -103,7 +106,7 @@ class FineTuned(Shown):
         check_classes("dataset", dataset.classes, self.classes)
         return score(self.predict(dataset), dataset.labels, n_classes=len(self.classes), classes=self.classes)
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> "pd.DataFrame":
         """A pandas table with one row per epoch."""
         pd = require("pandas", "course")
 

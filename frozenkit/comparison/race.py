@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ from frozenkit.heads.modules import LinearHead
 from frozenkit.images.dataset import ImageDataset
 from frozenkit.networks.backbone import Backbone
 from frozenkit.networks.layers import pooled_activations, pooled_shape
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LANES = ("fine-tuned", "frozen", "frozen, cached")
 
@@ -84,7 +87,7 @@ class Race(Shown):
         gain = self[name].seconds_per_epoch - self["frozen, cached"].seconds_per_epoch
         return max(1, math.floor(self.extraction_seconds / gain) + 1) if gain > 0 else None
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> "pd.DataFrame":
         """A pandas table, one row per lane."""
         pd = require("pandas", "course")
 

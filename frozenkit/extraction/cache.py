@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ from frozenkit.extraction._file import STORAGE, FeatureFile, PartFile
 from frozenkit.extraction._locks import locked
 from frozenkit.features import FeatureSet, as_features
 from frozenkit.fingerprint import Fingerprint
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class CachedFeatures(torch.utils.data.Dataset):
@@ -182,7 +185,7 @@ class FeatureCache:
         """The stored features, in memory; raises like `open`."""
         return self.open(fingerprint).load()
 
-    def entries(self) -> Any:
+    def entries(self) -> "pd.DataFrame":
         """A pandas table, newest first: what is stored, how large, and from which ingredients."""
         pd = require("pandas", "course")
 

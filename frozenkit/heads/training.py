@@ -4,7 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from frozenkit._loop import Run, adamw, cosine, judge, mean_loss, train_module
 from frozenkit._outputs import Shown
 from frozenkit.errors import DataError, InputError, require
 from frozenkit.features import as_features, check_val
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +38,7 @@ class TrainLog(Shown):
     best_score: float
     stopped_early: bool
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> "pd.DataFrame":
         """A pandas table with one row per epoch."""
         pd = require("pandas", "course")
 

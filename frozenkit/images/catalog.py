@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from frozenkit.errors import DataError, InputError, NotAvailableError, UnknownNa
 from frozenkit.images.dataset import ArraySource, FileSource, ImageDataset, read_image
 from frozenkit.splits import few_shot
 from frozenkit.splits import split as split_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _BUNDLED = Path(__file__).parent / "bundled"
 _SHA256 = {
@@ -78,7 +81,7 @@ def dataset_names() -> tuple[str, ...]:
     return tuple(_ENTRIES)
 
 
-def list_datasets() -> Any:
+def list_datasets() -> "pd.DataFrame":
     """A pandas table: name, number of classes and pictures (train/test), where it comes from, available now?
 
     Example:
