@@ -169,6 +169,11 @@ def test_the_waist_is_light():
     assert loaded_by("from frozenkit import FeatureSet, split, FrozenkitError") == set()
 
 
+def test_the_usual_names_are_light():
+    usual = "from frozenkit import FeatureCache, extract, fit_probe, load_backbone, load_dataset"
+    assert loaded_by(usual) == set()
+
+
 def test_a_heavy_import_is_noticed():
     assert loaded_by("import frozenkit, pandas") >= {"pandas"}
 

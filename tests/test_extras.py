@@ -117,7 +117,7 @@ def required(source: str) -> set[tuple[str, str]]:
     """(package, extra) of each `require("package.module", "extra")` in a source."""
     calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
     asked = [call.args for call in calls if isinstance(call.func, ast.Name) and call.func.id == "require"]
-    return {(args[0].value.partition(".")[0], args[1].value) for args in asked}
+    return {(ast.literal_eval(module).partition(".")[0], ast.literal_eval(extra)) for module, extra in asked}
 
 
 ASKED = sorted(set().union(*(required(path.read_text()) for path in Path(frozenkit.__file__).parent.rglob("*.py"))))

@@ -48,7 +48,7 @@ from frozenkit.probes.intervals import holm
 from tests.benchmarks import recorded
 
 COMMAND = "python -m tests.benchmarks.heads"
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "backbone": "efficientnet-lite0",
     "image_size": 96,
     "layer": "blocks.5",

@@ -206,7 +206,7 @@ def test_names_that_are_not_utf8_can_be_printed_and_written(folder):
 
 def test_postscript_by_any_name_never_reaches_an_interpreter(folder, tmp_path, monkeypatch):
     """Seen to fail: PIL hands PostScript to Ghostscript, whatever the file's name."""
-    from frozenkit.widgets.teachlab import _decoded
+    from frozenkit.widgets.teachlab import _decode
 
     trace, tools = tmp_path / "ran", tmp_path / "tools"
     tools.mkdir()
@@ -220,7 +220,7 @@ def test_postscript_by_any_name_never_reaches_an_interpreter(folder, tmp_path, m
     with pytest.raises(DataError, match=r"evil\.png is not a readable image: it is no image of a known format"):
         image_folder(folder)
     with pytest.raises(DataError, match="could not be read as an image: it is no image of a known format. PNG, JPEG"):
-        _decoded(content)
+        _decode(content)
     assert not trace.exists()
     with suppress(Exception), Image.open(folder / "cat" / "evil.png") as file:  # the broken variant
         file.load()

@@ -35,11 +35,11 @@ def test_teachlab_learns_from_what_the_browser_sends(teachlab):
     assert "Two classes" in teachlab.answer["note"]
     teachlab._on_message(teachlab, {"add": 0}, [encoded("red")])
     teachlab._on_message(teachlab, {"add": 1}, [encoded("blue", kind="JPEG")])
-    assert teachlab.result.kind == "prototype"
+    assert getattr(teachlab.result, "kind", None) == "prototype"
     for data in (encoded("#dd2222"), encoded("#ee0000")):
         teachlab._on_message(teachlab, {"add": 0}, [data])
     teachlab._on_message(teachlab, {"add": 1}, [encoded("#2222dd"), encoded("#0000ee")])
-    assert teachlab.result.kind == "ridge"
+    assert getattr(teachlab.result, "kind", None) == "ridge"
     assert teachlab.answer["loo"]["n"] == 6
     teachlab._on_message(teachlab, {"look": True}, [encoded("#cc1111")])
     assert teachlab.live["shares"][0] > teachlab.live["shares"][1]
