@@ -86,7 +86,6 @@ def test_a_requirement_without_one_lower_bound_is_noticed(line: str):
 def test_the_extension_has_the_version_of_the_package():
     for folder in (ROOT / "labextension", ROOT / "labextension" / "bundle"):
         assert json.loads((folder / "package.json").read_text())["version"] == frozenkit.__version__
-    )
 
 
 def test_start_command_exists():
