@@ -78,9 +78,7 @@ def doctor(
 
 @app.command()
 def probe(
-    target: Annotated[
-        str, typer.Argument(help="A data set's name, or a folder of pictures per class.")
-    ] = "emoji-google",
+    target: Annotated[str, typer.Argument(help="A data set's name, or a folder of images per class.")] = "emoji-google",
     backbone: Annotated[str, typer.Option(help="Which backbone; offline: efficientnet-lite0, -lite2.")] = (
         "efficientnet-lite0"
     ),
@@ -88,7 +86,7 @@ def probe(
         str | None, typer.Option(help="Layer names, with commas; default: the backbone's stages.")
     ] = None,
     image_size: Annotated[int | None, typer.Option(help="Pixels; default 96 for data by name, else its own.")] = None,
-    limit: Annotated[int | None, typer.Option(min=2, help="At most so many pictures to learn from.")] = None,
+    limit: Annotated[int | None, typer.Option(min=2, help="At most so many images to learn from.")] = None,
     seed: Annotated[int, typer.Option(help="For splits and draws.")] = 0,
     goal: Annotated[
         float | None, typer.Option("--target-accuracy", help="What would be good enough, 0 to 1; for the advice.")
@@ -96,7 +94,7 @@ def probe(
     similarity: Annotated[
         str | None, typer.Option(help="To photos of things: near, middle or far; for the advice.")
     ] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable pictures out, and list them.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out, and list them.")] = False,
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep features, and use those kept.")] = True,
     page: Annotated[Path, typer.Option("--report", help="Where to write the HTML report.")] = Path(
         "frozenkit-report.html"
@@ -104,8 +102,8 @@ def probe(
     show: Annotated[bool, typer.Option("--open/--no-open", help="Open the report in a browser.")] = False,
     debug: Debug = False,
 ) -> None:
-    """How good are frozen features on these pictures? A table of layers, controls, and one HTML report."""
-    from frozenkit.app.report import is_folder, probe_report, read_pictures
+    """How good are frozen features on these images? A table of layers, controls, and one HTML report."""
+    from frozenkit.app.report import probe_report, read_images
     from frozenkit.app.report_page import to_html
     from frozenkit.comparison.advice import check_advice
     from frozenkit.extraction.cache import FeatureCache
@@ -116,19 +114,18 @@ def probe(
     if page.is_dir() or not os.access(page.parent, os.W_OK):
         raise InputError(f"`--report` must be a file that can be written, got {page}.")
     check_advice(similarity=similarity, target_accuracy=goal)  # before the work, not after it
-    pictures = read_pictures(target, limit=limit, seed=seed, skip_bad=skip_bad)
-    size = image_size or (None if is_folder(target) else 96)
-    frozen = load_backbone(backbone, image_size=size)
+    images = read_images(target, limit=limit, seed=seed, skip_bad=skip_bad)
+    frozen = load_backbone(backbone, image_size=image_size or images.image_size)
     report = probe_report(
-        pictures.train,
-        pictures.test,
+        images.train,
+        images.test,
         frozen,
         layers=[name.strip() for name in layers.split(",")] if layers else None,
         cache=FeatureCache() if cache else None,
         seed=seed,
         target_accuracy=goal,
         similarity=similarity,
-        copies=pictures.copies,
+        copies=images.copies,
     )
     given = {
         "backbone": None if backbone == "efficientnet-lite0" else backbone,
@@ -180,8 +177,8 @@ def _print_report(report: Any) -> None:
 
     console = _console()
     name, kind = report.train.name, "cross-validated" if report.folds else "test"
-    parts = f"{len(report.train):,} pictures to learn from, {len(report.test):,} to report on"
-    console.print(Text(printable(f"{name}: {f'{report.n_train:,} pictures' if report.folds else parts}")))
+    parts = f"{len(report.train):,} images to learn from, {len(report.test):,} to report on"
+    console.print(Text(printable(f"{name}: {f'{report.n_train:,} images' if report.folds else parts}")))
     layers = Table("layer", "features", "leave-one-out", kind, "95 % interval", box=None, pad_edge=False)
     for name, fitted in report.layers.probes.items():
         score, chosen = report.layer_scores[name], name == report.layers.chosen
@@ -315,21 +312,19 @@ def cache_clear(
 
 @stored.command("why")
 def cache_why(
-    target: Annotated[
-        str, typer.Argument(help="A data set's name, or a folder of pictures per class.")
-    ] = "emoji-google",
+    target: Annotated[str, typer.Argument(help="A data set's name, or a folder of images per class.")] = "emoji-google",
     backbone: Annotated[str, typer.Option(help="Which backbone.")] = "efficientnet-lite0",
     layer: Annotated[str | None, typer.Option(help="Which layer; default the backbone's.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Pixels; default 96 for data by name, else its own.")] = None,
 ) -> None:
     """Are these features stored? If not, which ingredient differs from the nearest that are?"""
-    from frozenkit.app.report import is_folder, read_pictures
+    from frozenkit.app.report import read_images
     from frozenkit.extraction.cache import FeatureCache
     from frozenkit.extraction.extract import fingerprint_of
     from frozenkit.networks.backbone import load_backbone
 
-    train = read_pictures(target, limit=None, seed=0, skip_bad=True).train
-    frozen = load_backbone(backbone, image_size=image_size or (None if is_folder(target) else 96))
+    images = read_images(target, limit=None, seed=0, skip_bad=True)
+    train, frozen = images.train, load_backbone(backbone, image_size=image_size or images.image_size)
     store = FeatureCache()
     wanted = fingerprint_of(frozen, train, layer or frozen.default_layer, cache=store)
     if wanted.digest in store:

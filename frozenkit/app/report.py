@@ -1,4 +1,4 @@
-"""`frozenkit probe`: every stage of a backbone probed on some pictures, beside its controls, as one result."""
+"""`frozenkit probe`: every stage of a backbone probed on some images, beside its controls, as one result."""
 
 import math
 import time
@@ -28,12 +28,12 @@ from frozenkit.probes.scores import Score, confidently_wrong, score
 from frozenkit.probes.selectivity import shuffled
 from frozenkit.splits import duplicates, split
 
-# From 385 test pictures on, no 95 % interval is wider than ±5 points, whatever the accuracy (Wilson, at one half).
+# From 385 test images on, no 95 % interval is wider than ±5 points, whatever the accuracy (Wilson, at one half).
 ENOUGH_TEST = 385
-FOLDS = (10, 5)  # for folders of fewer than 400 pictures, which need most of them to learn from, and for larger ones
-# Predictions of one cross-validation are not independent: probes share nine tenths of their pictures, and the probe
-# in the end is itself a draw. Simulated with this very procedure (clothes, 60 to 600 pictures; emoji, 180), a Wilson
-# interval of n pictures covers that probe's accuracy in 85 to 88 of 100 cases, one of n/1.5 in 93 to 95.
+FOLDS = (10, 5)  # for folders of fewer than 400 images, which need most of them to learn from, and for larger ones
+# Predictions of one cross-validation are not independent: probes share nine tenths of their images, and the probe
+# in the end is itself a draw. Simulated with this very procedure (clothes, 60 to 600 images; emoji, 180), a Wilson
+# interval of n images covers that probe's accuracy in 85 to 88 of 100 cases, one of n/1.5 in 93 to 95.
 SHARED = 1.5
 
 
@@ -42,8 +42,8 @@ class ProbeReport:
     """What `frozenkit probe` found.
 
     Attributes:
-        train: The pictures fitted on.
-        test: The pictures held out.
+        train: The images fitted on.
+        test: The images held out.
         backbone: Its name.
         image_size: Pixels.
         layers: One probe a layer, the best by leave-one-out chosen: fitted on train, or, cross-validated, on all.
@@ -56,12 +56,12 @@ class ProbeReport:
         probabilities: (m, k) behind `score`: of test, or of train and then test.
         folds: Number of folds; 0 where `score` is on test.
         held_out: Where `score` is cross-validated: what fitting on train and reporting on test would have said.
-        copies: Groups of ids whose pictures are equal pixel by pixel, where they were looked for.
+        copies: Groups of ids whose images are equal pixel by pixel, where they were looked for.
         seconds: Seconds that getting the backbone's features took.
         from_cache: Whether they all came from the cache.
         gpu: Whether the backbone ran on one.
         target_accuracy: What would be good enough, where it was said.
-        similarity: Of the pictures to what the backbone saw, where it was said.
+        similarity: Of the images to what the backbone saw, where it was said.
     """
 
     train: ImageDataset
@@ -85,15 +85,15 @@ class ProbeReport:
 
     @property
     def n_train(self) -> int:
-        """Number of pictures that there are to learn from: all, where `score` is cross-validated."""
+        """Number of images that there are to learn from: all, where `score` is cross-validated."""
         return len(self.train) + (len(self.test) if self.folds else 0)
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """Of the pictures behind `score`, in the order of `probabilities`."""
+        """Of the images behind `score`, in the order of `probabilities`."""
         return (*self.train.ids, *self.test.ids) if self.folds else self.test.ids
 
-    def picture(self, row: int) -> tuple[Any, int]:
+    def image(self, row: int) -> tuple[Any, int]:
         """PIL image and label of one of them."""
         if not self.folds:
             return self.test[row]
@@ -113,20 +113,20 @@ class ProbeReport:
         """How `score` was measured, and why so."""
         if not self.folds:
             words = (
-                f"Fitted on {len(self.train):,} pictures, layer and strength chosen on them by leave-one-out, and "
+                f"Fitted on {len(self.train):,} images, layer and strength chosen on them by leave-one-out, and "
                 f"reported on {len(self.test):,} others."
             )
             few = " With so few of them, the draw decides much: see the interval."
             return words + (few if len(self.test) < ENOUGH_TEST // 2 else "")
         share = {10: "tenth", 5: "fifth"}.get(self.folds, f"{self.folds}th part")
         words = (
-            f"Cross-validated over all {self.n_train:,} pictures: each is predicted by a probe that was fitted, and "
+            f"Cross-validated over all {self.n_train:,} images: each is predicted by a probe that was fitted, and "
             f"its layer and strength chosen, without the {share} that it belongs to. The interval allows for what "
             "these probes share."
         )
         if self.held_out is not None:
             words += (
-                f" A test part would hold {len(self.test):,} pictures, and the draw would decide: one draw says "
+                f" A test part would hold {len(self.test):,} images, and the draw would decide: one draw says "
                 f"{self.held_out.accuracy:.1%} ({self.held_out.low:.1%} to {self.held_out.high:.1%})."
             )
         return words
@@ -152,7 +152,7 @@ class ProbeReport:
             )
         reached = f"{self.controls[self.rival].accuracy:.1%} (by {_points(self.leads[self.rival])})"
         return (
-            f"Frozen features are ahead of every control, but not surely of {self.rival} at {reached}: more pictures "
+            f"Frozen features are ahead of every control, but not surely of {self.rival} at {reached}: more images "
             "would tell."
         )
 
@@ -189,7 +189,7 @@ class ProbeReport:
             advice,
             choice="look at the data first",
             reasons=tuple(reasons),
-            next_step=f"Frozen features are not surely ahead of {self.rival}: label more pictures before deciding.",
+            next_step=f"Frozen features are not surely ahead of {self.rival}: label more images before deciding.",
         )
 
 
@@ -198,41 +198,43 @@ def _points(lead: tuple[float, float, float]) -> str:
     return f"{difference:+.1f} points, {low:+.1f} to {high:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
-def is_folder(target: str) -> bool:
+def _is_folder(target: str) -> bool:
     """Whether `load_images` takes this for a folder: it does unless it is the name of a data set, as it stands."""
     return target not in dataset_names()
 
 
-class Pictures(NamedTuple):
-    """What `read_pictures` read.
+class Images(NamedTuple):
+    """What `read_images` read.
 
     Attributes:
-        train: Pictures to learn from.
-        test: Pictures to report on.
-        copies: Groups of ids whose pictures are equal pixel by pixel, in a folder.
+        train: Images to learn from.
+        test: Images to report on.
+        copies: Groups of ids whose images are equal pixel by pixel, in a folder.
+        image_size: Pixels that show them well: 96 where they came by name; None, the backbone's own, for a folder.
     """
 
     train: ImageDataset
     test: ImageDataset
     copies: tuple[tuple[str, ...], ...] = ()
+    image_size: int | None = None
 
 
 def load_images(target: str, *, limit: int | None, seed: int, skip_bad: bool) -> tuple[ImageDataset, ImageDataset]:
-    """Train and test pictures of a data set's name, or of a folder: the first two of `read_pictures`."""
-    return read_pictures(target, limit=limit, seed=seed, skip_bad=skip_bad)[:2]
+    """Train and test images of a data set's name, or of a folder: the first two of `read_images`."""
+    return read_images(target, limit=limit, seed=seed, skip_bad=skip_bad)[:2]
 
 
-def read_pictures(target: str, *, limit: int | None, seed: int, skip_bad: bool) -> Pictures:
-    """Train and test pictures of a data set's name, or of a folder (seeded, stratified, 70 % and 30 %).
+def read_images(target: str, *, limit: int | None, seed: int, skip_bad: bool) -> Images:
+    """Train and test images of a data set's name, or of a folder (seeded, stratified, 70 % and 30 %).
 
-    A name goes before a folder that is called the same; ``./digits`` is the folder. Pictures that are equal pixel by
+    A name goes before a folder that is called the same; ``./digits`` is the folder. Images that are equal pixel by
     pixel go into the same part.
 
     Raises:
         UnknownNameError: If it is neither.
         DataError: If the folder is not usable.
     """
-    if not is_folder(target):
+    if not _is_folder(target):
         if Path(target).is_dir():
             warnings.warn(
                 f"{target} is taken for the data set of that name, not for the folder; that one is ./{target}",
@@ -240,26 +242,26 @@ def read_pictures(target: str, *, limit: int | None, seed: int, skip_bad: bool) 
                 stacklevel=2,
             )
         train = load_dataset(target, limit=limit, seed=seed)
-        return Pictures(train, load_dataset(target, split="test"))
+        return Images(train, load_dataset(target, split="test"), image_size=96)
     if not Path(target).exists():
-        hint = "Or give a folder with one folder of pictures per class; no such folder is here."
+        hint = "Or give a folder with one folder of images per class; no such folder is here."
         raise UnknownNameError("target", target, dataset_names(), hint=hint)
-    pictures = image_folder(target, skip_bad=skip_bad)
-    copies = duplicates(pictures[i] for i in range(len(pictures)))
+    images = image_folder(target, skip_bad=skip_bad)
+    copies = duplicates(images[i] for i in range(len(images)))
     if copies:
-        shown = "; ".join(" = ".join(pictures.ids[i] for i in rows[:3]) for rows in copies[:3])
+        shown = "; ".join(" = ".join(images.ids[i] for i in rows[:3]) for rows in copies[:3])
         warnings.warn(
-            f"{sum(map(len, copies))} pictures are equal to others, pixel by pixel: {shown}"
-            f"{'; …' if len(copies) > 3 else ''}. Equal pictures stay on one side of every split; leave-one-out sees "
+            f"{sum(map(len, copies))} images are equal to others, pixel by pixel: {shown}"
+            f"{'; …' if len(copies) > 3 else ''}. Equal images stay on one side of every split; leave-one-out sees "
             "them all the same, and flatters",
             FrozenkitWarning,
             stacklevel=2,
         )
-    rows = _parts(pictures.labels, copies, fractions=(0.7, 0.3), seed=seed)
-    train, test = (pictures.subset(part) for part in rows)
+    rows = _parts(images.labels, copies, fractions=(0.7, 0.3), seed=seed)
+    train, test = (images.subset(part) for part in rows)
     if limit is not None and limit < len(train):
         train = train.subset(split(train.labels, fractions=(limit, len(train) - limit), seed=seed)[0])
-    return Pictures(train, test, tuple(tuple(pictures.ids[i] for i in group) for group in copies))
+    return Images(train, test, tuple(tuple(images.ids[i] for i in group) for group in copies))
 
 
 def probe_report(
@@ -293,17 +295,17 @@ def probe_report(
         target_accuracy: For the advice, as in `advise`.
         similarity: For the advice, as in `advise`.
         cross_validate: Default: if train and test are the two parts of one folder, with nothing left out, and test
-            holds fewer than 385 pictures. From there on no 95 % interval is wider than ±5 points.
-        copies: Groups of ids of equal pictures, which stay in one fold; by default they are looked for.
+            holds fewer than 385 images. From there on no 95 % interval is wider than ±5 points.
+        copies: Groups of ids of equal images, which stay in one fold; by default they are looked for.
 
     Raises:
-        InputError: If there are too few pictures.
+        InputError: If there are too few images.
     """
     if cross_validate is None:
         cross_validate = len(test) < ENOUGH_TEST and _is_whole_folder(train, test)
     if min(len(train), len(test)) < 2 - cross_validate:
         raise InputError(
-            f"there must be at least two pictures to fit and to report on, got {len(train)}, {len(test)}. Add some."
+            f"there must be at least two images to fit and to report on, got {len(train)}, {len(test)}. Add some."
         )
     wanted = list(layers or backbone.stages)
     before = len(list(cache.root.glob("*.safetensors"))) if cache else 0

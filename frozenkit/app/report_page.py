@@ -25,7 +25,7 @@ def to_html(report: ProbeReport, *, command: str = "frozenkit probe") -> str:
     predicted = report.probabilities.argmax(1)
     mistakes = [
         {
-            "source": _data_uri(report.picture(row)[0]),
+            "source": _data_uri(report.image(row)[0]),
             "name": f"{classes[int(report.labels[row])]}, taken for {classes[int(predicted[row])]}",
             "id": report.ids[row],
         }
@@ -109,7 +109,7 @@ def _classes(report: ProbeReport) -> Table:
         rival = report.train.classes[int(others.argmax())] if int(others.sum()) else "–"
         counts = [f"{n:,}"] if report.folds else [f"{int((report.train.labels == k).sum()):,}", f"{n:,}"]
         rows.append((name, *counts, f"{right / n:.1%}" if n else "–", rival))
-    counted = ["pictures"] if report.folds else ["to learn from", "tested"]
+    counted = ["images"] if report.folds else ["to learn from", "tested"]
     columns = ("class", *counted, "right", "most often taken for")
     return Table(columns, rows, numeric=range(1, len(columns) - 1))
 

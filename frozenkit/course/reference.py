@@ -27,7 +27,7 @@ _TRAPS = (
     ("Train mode", "Batch norm reads the batch and writes its buffers. `assert_frozen` sees it."),
     ("A stale cache", "Weights, preprocessing, size, layer, pooling, precision and data belong in the key."),
     ("No control", "Raw pixels and random weights may do as well. `control_scores` asks them."),
-    ("Overlapping intervals", "They do not show that two probes are equal. `compare` tests picture by picture."),
+    ("Overlapping intervals", "They do not show that two probes are equal. `compare` tests image by image."),
     ("A bound above one", "It is vacuous: true, and empty. Read its terms."),
     ("A gap without a budget", "Fine-tuning is a stand-in for the best representation; say what was spent on it."),
 )

@@ -180,8 +180,8 @@ def test_a_small_folder_is_cross_validated(capsys, pictures):
     assert (status, err) == (0, "")
     assert "cross-validated" in out
     said = " ".join(out.split())
-    assert "Cross-validated over all 16 pictures" in said
-    assert "A test part would hold 5 pictures, and the draw would decide" in said
+    assert "Cross-validated over all 16 images" in said
+    assert "A test part would hold 5 images, and the draw would decide" in said
 
 
 def test_a_name_goes_before_a_folder_for_data_and_size_alike(capsys, pictures):
@@ -193,8 +193,8 @@ def test_a_name_goes_before_a_folder_for_data_and_size_alike(capsys, pictures):
     assert "at 96 pixels" in (pictures.parent / "frozenkit-report.html").read_text()
     status, out, err = run(capsys, *words, "./digits", "--image-size", "64")
     assert (status, err) == (0, "")
-    assert "10 pictures" not in out
-    assert "16 pictures" in out
+    assert "10 images" not in out
+    assert "16 images" in out
     assert "digits" in run(capsys, "cache", "why", "digits")[2]
 
 
@@ -202,10 +202,10 @@ def test_copies_in_the_folder_are_warned_about(capsys, pictures):
     first = next(pictures.iterdir())
     (first / "copy.png").write_bytes((first / "0.png").read_bytes())
     _, _, err = run(capsys, "probe", str(pictures), "--image-size", "64", "--layers", "blocks.6")
-    assert "2 pictures are equal to others, pixel by pixel: " in err
+    assert "2 images are equal to others, pixel by pixel: " in err
     assert "copy.png" in err
     page = (pictures.parent / "frozenkit-report.html").read_text()
-    assert "2 pictures in 1 group, equal pixel by pixel" in " ".join(page.split())
+    assert "2 images in 1 group, equal pixel by pixel" in " ".join(page.split())
     assert "/copy.png</code>" in page
 
 

@@ -16,7 +16,7 @@ from frozenkit.app.report import (
     cross_validated_score,
     load_images,
     probe_report,
-    read_pictures,
+    read_images,
 )
 from frozenkit.app.report_page import to_html
 from frozenkit.errors import FrozenkitWarning, UnknownNameError
@@ -57,9 +57,9 @@ def test_a_small_folder_is_judged_by_all_its_images(report):
     assert report.score.low < report.score.accuracy < report.score.high
     wrong = report.wrong()
     assert len(wrong) == 120 - report.score.n_correct
-    assert all(report.picture(i)[1] == report.labels[i] for i in (0, 119))
-    assert "Cross-validated over all 120 pictures" in report.method
-    assert f"A test part would hold {len(report.test)} pictures" in report.method
+    assert all(report.image(i)[1] == report.labels[i] for i in (0, 119))
+    assert "Cross-validated over all 120 images" in report.method
+    assert f"A test part would hold {len(report.test)} images" in report.method
 
 
 def test_a_part_of_a_folder_a_data_set_and_a_large_test_stay_held_out(folder, backbone, monkeypatch):
@@ -134,8 +134,8 @@ def test_equal_images_stay_on_one_side(folder, backbone, tmp_path):
     files = sorted(root.glob("*/*.png"))
     for file in files[::3]:
         file.with_name(f"{file.stem} again.png").write_bytes(file.read_bytes())
-    with pytest.warns(FrozenkitWarning, match="80 pictures are equal to others, pixel by pixel: .* = .*; …"):
-        train, test, copies = read_pictures(str(root), limit=None, seed=0, skip_bad=False)
+    with pytest.warns(FrozenkitWarning, match="80 images are equal to others, pixel by pixel: .* = .*; …"):
+        train, test, copies, _ = read_images(str(root), limit=None, seed=0, skip_bad=False)
     assert len(copies) == 40
     assert all(len({name in train.ids for name in group}) == 1 for group in copies)
     counts = [np.bincount(part.labels, minlength=5) / len(part) for part in (train, test)]
@@ -143,7 +143,7 @@ def test_equal_images_stay_on_one_side(folder, backbone, tmp_path):
     report = probe_report(train, test, backbone, layers=LAYERS[1:])  # looks for them itself
     assert {frozenset(group) for group in report.copies} == {frozenset(group) for group in copies}
     page = to_html(report)
-    assert "80 pictures in 40 groups, equal pixel by pixel" in " ".join(page.split())
+    assert "80 images in 40 groups, equal pixel by pixel" in " ".join(page.split())
     assert all(name.replace("&", "&amp;") in page for group in copies for name in group)
 
 
@@ -196,7 +196,7 @@ def test_advice_never_contradicts_the_verdict(report):
     near = replace(report, leads=apart.leads | {"random weights": (0.08, -0.02, 0.18)})
     assert near.rival == "random weights"
     assert "ahead of every control, but not surely of random weights at " in near.verdict
-    assert "(by +8.0 points, −2.0 to +18.0): more pictures would tell." in near.verdict
+    assert "(by +8.0 points, −2.0 to +18.0): more images would tell." in near.verdict
     assert near.advice.choice == "look at the data first"
     assert near.advice.next_step.startswith("Frozen features are not surely ahead of random weights")
     found = {reason.criterion: reason.finding for reason in near.advice.reasons}
