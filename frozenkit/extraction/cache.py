@@ -418,7 +418,7 @@ def save_features(features: FeatureSet, path: str | Path) -> None:
     x, y = x.float(), features.labels.cpu().contiguous()
     signed = json.dumps({**about, "sha256": _sha256(about, x, y)})
     with written_aside(path) as part_path, part_path.open("wb") as file:
-        np.savez(file, allow_pickle=False, features=x.numpy(), labels=y.numpy(), about=np.array(signed))
+        np.savez(file, features=x.numpy(), labels=y.numpy(), about=np.array(signed))  # numbers and text: no pickle
 
 
 def load_features(path: str | Path) -> FeatureSet:
