@@ -89,13 +89,13 @@ def few_shot(labels: Tensor | np.ndarray | Sequence[int], *, shots: int, seed: i
 
 
 def duplicates(dataset: Iterable[tuple[Any, Any]]) -> list[tuple[int, ...]]:
-    """Rows whose pictures are equal pixel by pixel, as groups of two or more indices.
+    """Rows whose images are equal pixel by pixel, as groups of two or more indices.
 
     Args:
         dataset: Anything that yields (image, label), such as an `ImageDataset`.
 
     Returns:
-        Groups in order of their first row; empty when every picture is unique.
+        Groups in order of their first row; empty when every image is unique.
 
     Example:
         >>> duplicates([(np.zeros((2, 2)), 0), (np.ones((2, 2)), 1), (np.zeros((2, 2)), 0)])

@@ -117,7 +117,7 @@ def test_duplicates_are_equal_pixel_by_pixel():
 
 
 @pytest.mark.parametrize("name", ["emoji-google", "emoji-twitter", "digits"])
-def test_bundled_sets_share_no_picture_between_train_and_test(name):
+def test_bundled_sets_share_no_image_between_train_and_test(name):
     train, test = load_dataset(name), load_dataset(name, split="test")
     across = [group for group in duplicates([*train, *test]) if group[0] < len(train) <= group[-1]]
     assert across == []

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(ROOT.glob("notebooks/**/*.ipynb"))
 PAGES = [*NOTEBOOKS, *sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("notebooks/*.md"))]
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
-PICTURE = re.compile(r"!\[([^\]]*)\]\(|<img(?![^>]*\balt=)")
+IMAGE = re.compile(r"!\[([^\]]*)\]\(|<img(?![^>]*\balt=)")
 FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 
 
@@ -41,7 +41,7 @@ def test_links_lead_somewhere_and_headings_are_in_order(path):
     text = prose(path)
     assert dead_links(text, path.parent) == []
     assert jumps(text) == []
-    assert [alt for alt in PICTURE.findall(text) if not alt] == []
+    assert [alt for alt in IMAGE.findall(text) if not alt] == []
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: f"{p.parent.name}/{p.name}")
@@ -70,4 +70,4 @@ def test_what_is_wrong_would_be_seen(tmp_path):
     assert dead_links("[a](nowhere.md) and [b](https://example.org)", tmp_path) == ["nowhere.md"]
     assert jumps("# a\n\n### c") == ["level 3 after 1"]
     assert jumps("# a\n\n## b\n\n# c") == ["a second title"]
-    assert PICTURE.findall("![](x.png)") == [""]
+    assert IMAGE.findall("![](x.png)") == [""]

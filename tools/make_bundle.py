@@ -1,4 +1,4 @@
-"""Makes the bundled pictures from their original packages; kept so that anyone can make them again.
+"""Makes the bundled images from their original packages; kept so that anyone can make them again.
 
 ::
 
@@ -6,7 +6,7 @@
     apt-get install dataset-fashion-mnist
     python -m frozenkit.images.bundled.make_bundle GOOGLE_PACKAGE TWITTER_PACKAGE FASHION_FOLDER
 
-Pictures lie side by side on one lossless WebP sheet a set, 40 to a row; the JSON beside it names them in this order.
+Images lie side by side on one lossless WebP sheet a set, 40 to a row; the JSON beside it names them in this order.
 Prints the sha256 sums that `frozenkit.images.catalog` checks.
 """
 
@@ -26,29 +26,29 @@ HERE = Path(__file__).parent
 COLUMNS = 40
 CATEGORIES = ("Activities", "Animals & Nature", "Food & Drink", "Objects", "Travel & Places")
 FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
-RARE = 5  # subcategories with fewer pictures are divided together
+RARE = 5  # subcategories with fewer images are divided together
 # … and then join the nearest: a frog and two hotel things cannot be both learnt and tested.
 JOINED = {"animal-amphibian": "animal-reptile", "hotel": "place-other"}
 
 
-def sheet(pictures: list[Image.Image]) -> Image.Image:
-    """All pictures side by side, row by row."""
-    width, height = pictures[0].size
-    rows = -(-len(pictures) // COLUMNS)
-    page = Image.new(pictures[0].mode, (COLUMNS * width, rows * height), "white")
-    for i, picture in enumerate(pictures):
-        page.paste(picture, (i % COLUMNS * width, i // COLUMNS * height))
+def sheet(images: list[Image.Image]) -> Image.Image:
+    """All images side by side, row by row."""
+    width, height = images[0].size
+    rows = -(-len(images) // COLUMNS)
+    page = Image.new(images[0].mode, (COLUMNS * width, rows * height), "white")
+    for i, image in enumerate(images):
+        page.paste(image, (i % COLUMNS * width, i // COLUMNS * height))
     return page
 
 
 def on_white(path: Path) -> Image.Image:
     """RGB, transparency on white."""
-    picture = Image.open(path).convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    image = Image.open(path).convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
 def make_emoji(google: Path, twitter: Path) -> None:
-    """857 pictures that both styles have, with category, subcategory and the split into 600 and 257."""
+    """857 images that both styles have, with category, subcategory and the split into 600 and 257."""
     rows = [
         row
         for row in json.loads((google / "emoji.json").read_text())
@@ -78,13 +78,13 @@ def make_emoji(google: Path, twitter: Path) -> None:
     }
     (HERE / "emoji.json").write_text(json.dumps(about, separators=(",", ":")))
     for style, package in (("google", google), ("twitter", twitter)):
-        pictures = [on_white(package / "img" / style / "64" / row["image"]) for row in rows]
-        sheet(pictures).save(HERE / f"emoji-{style}.webp", lossless=True, quality=100, method=6)
+        images = [on_white(package / "img" / style / "64" / row["image"]) for row in rows]
+        sheet(images).save(HERE / f"emoji-{style}.webp", lossless=True, quality=100, method=6)
 
 
 def make_fashion(folder: Path) -> None:
-    """The first seeded draw of 400 training and 200 test pictures per class, class after class mixed by the draw."""
-    pictures, labels, ids = [], [], []
+    """The first seeded draw of 400 training and 200 test images per class, class after class mixed by the draw."""
+    images, labels, ids = [], [], []
     for part, stem, shots in (("train", "train", 400), ("test", "t10k", 200)):
         pixels = np.frombuffer(
             gzip.decompress((folder / f"{stem}-images-idx3-ubyte.gz").read_bytes()), np.uint8, offset=16
@@ -93,7 +93,7 @@ def make_fashion(folder: Path) -> None:
             gzip.decompress((folder / f"{stem}-labels-idx1-ubyte.gz").read_bytes()), np.uint8, offset=8
         )
         for row in few_shot(targets, shots=shots, seed=0).tolist():
-            pictures.append(Image.fromarray(pixels.reshape(-1, 28, 28)[row]))
+            images.append(Image.fromarray(pixels.reshape(-1, 28, 28)[row]))
             labels.append(int(targets[row]))
             ids.append(f"{part}/{row}")
     about = {
@@ -105,7 +105,7 @@ def make_fashion(folder: Path) -> None:
         "train": list(range(4000)),
     }
     (HERE / "fashion-mnist.json").write_text(json.dumps(about, separators=(",", ":")))
-    sheet(pictures).save(HERE / "fashion-mnist.webp", lossless=True, quality=100, method=6)
+    sheet(images).save(HERE / "fashion-mnist.webp", lossless=True, quality=100, method=6)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ QUIZZES: dict[str, tuple[Question, ...]] = {
             "A probe on frozen features gets 67 of 100 emoji right. Which number tells you whether that is good?",
             (
                 Option(
-                    "The accuracy on the very pictures that the head was fitted on",
-                    "A wide head can know its training pictures by heart.",
+                    "The accuracy on the very images that the head was fitted on",
+                    "A wide head can know its training images by heart.",
                 ),
                 Option(
                     "What raw pixels, random weights and shuffled labels get",
@@ -20,15 +20,15 @@ QUIZZES: dict[str, tuple[Question, ...]] = {
             ),
         ),
         Question(
-            "Two probes score 65.4 % [59.4, 70.9] and 63.0 % [57.0, 68.7] on the same 257 pictures. What may you say?",
+            "Two probes score 65.4 % [59.4, 70.9] and 63.0 % [57.0, 68.7] on the same 257 images. What may you say?",
             (
                 Option(
                     "The first probe is the better one, by 2.4 points",
-                    "The difference is six pictures. A coin would often do that.",
+                    "The difference is six images. A coin would often do that.",
                 ),
                 Option(
-                    "Nothing yet: compare them picture by picture",
-                    "A paired test counts the pictures on which just one of them is right.",
+                    "Nothing yet: compare them image by image",
+                    "A paired test counts the images on which just one of them is right.",
                     right=True,
                 ),
                 Option(
@@ -54,10 +54,10 @@ QUIZZES: dict[str, tuple[Question, ...]] = {
             ),
         ),
         Question(
-            "Which of these is a certificate: true with the stated probability, for pictures drawn like those at hand?",
+            "Which of these is a certificate: true with the stated probability, for images drawn like those at hand?",
             (
                 Option(
-                    "A hold-out bound on pictures used for nothing else",
+                    "A hold-out bound on images used for nothing else",
                     "The binomial tail is all it needs. Under a shift it is void, as every certificate is.",
                     right=True,
                 ),
@@ -79,11 +79,11 @@ QUIZZES: dict[str, tuple[Question, ...]] = {
                 ),
                 Option(
                     "The best by leave-one-out on train",
-                    "One pass gives them all, and the test pictures stay untouched.",
+                    "One pass gives them all, and the test images stay untouched.",
                     right=True,
                 ),
                 Option(
-                    "The one whose score on the test pictures is best",
+                    "The one whose score on the test images is best",
                     "Then the test score is flattered: it has chosen.",
                 ),
             ),
@@ -92,7 +92,7 @@ QUIZZES: dict[str, tuple[Question, ...]] = {
             "Early layers have many channels' worth of activations. Why are they still weak after average pooling?",
             (
                 Option(
-                    "Edges and colours, averaged over the picture, say little about what is shown",
+                    "Edges and colours, averaged over the image, say little about what is shown",
                     "What is left is how much of each there is. On the digits and the clothes keeping the places "
                     "brings most of it back; on the emoji early layers stay weak even so.",
                     right=True,
@@ -107,7 +107,7 @@ QUIZZES: dict[str, tuple[Question, ...]] = {
     ),
     "03": (
         Question(
-            "You have five labelled pictures of each class. Which head do you try first?",
+            "You have five labelled images of each class. Which head do you try first?",
             (
                 Option(
                     "Class means",
@@ -116,16 +116,16 @@ QUIZZES: dict[str, tuple[Question, ...]] = {
                 ),
                 Option(
                     "An MLP with 512 hidden units",
-                    "It learns 104,970 numbers from fifty pictures. Here it did about as well, for more work.",
+                    "It learns 104,970 numbers from fifty images. Here it did about as well, for more work.",
                 ),
                 Option(
                     "Attention over tokens",
-                    "Even with eighty pictures of each class it had no lead here over a linear head trained alike.",
+                    "Even with eighty images of each class it had no lead here over a linear head trained alike.",
                 ),
             ),
         ),
         Question(
-            "A probe says 0.9 for each of a hundred pictures and is right on 70. What does temperature scaling change?",
+            "A probe says 0.9 for each of a hundred images and is right on 70. What does temperature scaling change?",
             (
                 Option("The accuracy", "All logits are divided by the same number: the largest stays the largest."),
                 Option(
@@ -171,7 +171,7 @@ QUIZZES: dict[str, tuple[Question, ...]] = {
     ),
     "05": (
         Question(
-            "`requires_grad` is False everywhere, and yet the features of a picture depend on its neighbours. Why?",
+            "`requires_grad` is False everywhere, and yet the features of an image depend on its neighbours. Why?",
             (
                 Option(
                     "The backbone is in train mode",

@@ -1,4 +1,4 @@
-"""Pictures by name: bundled with the package, found in installed packages, or, if you ask for them, downloaded."""
+"""Images by name: bundled with the package, found in installed packages, or, if you ask for them, downloaded."""
 
 import gzip
 import hashlib
@@ -47,7 +47,7 @@ def load_dataset(
         name: Such as ``"emoji-google"``, ``"fashion-mnist"``, ``"digits"``. Only names listed as downloads ever use the
             network.
         split: ``"train"`` or ``"test"``; always disjoint, and the same on every machine.
-        limit: At most so many pictures, drawn by class: equally many of each where that comes out even, else in
+        limit: At most so many images, drawn by class: equally many of each where that comes out even, else in
             proportion.
         seed: For that draw.
         root: Where downloads are kept; default ``~/.cache/frozenkit/data``.
@@ -82,7 +82,7 @@ def dataset_names() -> tuple[str, ...]:
 
 
 def list_datasets() -> "pd.DataFrame":
-    """A pandas table: name, number of classes and pictures (train/test), where it comes from, available now?
+    """A pandas table: name, number of classes and images (train/test), where it comes from, available now?
 
     Example:
         >>> print(list_datasets().loc["emoji-google"].to_string())
@@ -119,7 +119,7 @@ class _Entry:
 
 
 def _emoji(name: str, split: str, root: Path) -> ImageDataset:
-    """One style, or both one after the other; the same pictures are in train for both."""
+    """One style, or both one after the other; the same images are in train for both."""
     about = _bundled_json("emoji.json")
     styles = _STYLES if name == "emoji" else (name.removeprefix("emoji-"),)
     sheets = [_bundled_sheet(f"emoji-{style}.webp", about) for style in styles]
@@ -167,7 +167,7 @@ def _bundled_json(file: str) -> dict[str, Any]:
 
 
 def _bundled_sheet(file: str, about: Mapping[str, Any]) -> np.ndarray:
-    """(n, side, side, 3) uint8 from a sheet of pictures side by side."""
+    """(n, side, side, 3) uint8 from a sheet of images side by side."""
     page = np.asarray(read_image(_bundled(file)))
     side = about["width"]
     grid = page.reshape(page.shape[0] // side, side, page.shape[1] // side, side, 3).swapaxes(1, 2)
@@ -291,7 +291,7 @@ def _root(root: str | Path | None) -> Path:
 def _stratified(labels: Tensor, limit: int, seed: int) -> Tensor:
     k = len(labels.unique())
     if limit < k:
-        raise InputError(f"`limit` must be at least one picture a class, {k} here, got {limit}.")
+        raise InputError(f"`limit` must be at least one image a class, {k} here, got {limit}.")
     counts = torch.bincount(labels)
     if limit % k == 0 and int(counts[counts > 0].min()) >= limit // k:
         return few_shot(labels, shots=limit // k, seed=seed)

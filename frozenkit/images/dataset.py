@@ -1,4 +1,4 @@
-"""`ImageDataset`: labelled pictures that are decoded when asked for, and a digest of what they are."""
+"""`ImageDataset`: labelled images that are decoded when asked for, and a digest of what they are."""
 
 import base64
 import copy
@@ -55,8 +55,8 @@ class ArraySource:
 
     def digest(self, index: int) -> bytes:
         """sha256 of shape and pixels."""
-        picture = np.ascontiguousarray(self.pixels[index])
-        return hashlib.sha256(str(picture.shape).encode() + picture.tobytes()).digest()
+        image = np.ascontiguousarray(self.pixels[index])
+        return hashlib.sha256(str(image.shape).encode() + image.tobytes()).digest()
 
 
 class FileSource:
@@ -118,16 +118,16 @@ def _stamp(status: os.stat_result) -> tuple[int, int, int, int, int]:
 
 
 class ImageDataset:
-    """n labelled pictures; ``ds[i]`` gives (PIL RGB image, int).
+    """n labelled images; ``ds[i]`` gives (PIL RGB image, int).
 
     Args:
-        source: Where the pictures come from.
+        source: Where the images come from.
         labels: (n,) class indices.
         classes: Class names.
         ids: n unique, stable names.
         name: How messages and tables call it.
-        tasks: Further label sets of the same pictures: name to (labels, class names).
-        rows: Which pictures of the source these are; default all, in order.
+        tasks: Further label sets of the same images: name to (labels, class names).
+        rows: Which images of the source these are; default all, in order.
         skipped: (file, reason) of what was left out, where that was asked for.
 
     Raises:
@@ -156,7 +156,7 @@ class ImageDataset:
         self._rows = np.arange(len(self.ids)) if rows is None else rows
         if not len(self.labels) == len(self.ids) == len(self._rows):
             raise InputError(
-                f"`labels` and `ids` must have one entry a picture, got {len(self.labels)}, {len(self.ids)}."
+                f"`labels` and `ids` must have one entry an image, got {len(self.labels)}, {len(self.ids)}."
             )
         if len(set(self.ids)) != len(self.ids):
             raise InputError("`ids` must be unique, but at least one occurs twice.")
@@ -172,14 +172,14 @@ class ImageDataset:
 
     @property
     def digest(self) -> str:
-        """Depends on every picture, every label, the ids, the class names, and their order."""
+        """Depends on every image, every label, the ids, the class names, and their order."""
         total = hashlib.sha256(repr((self.classes, self.ids, self.labels.tolist())).encode())
         for row in self._rows.tolist():
             total.update(self.source.digest(row))
         return total.hexdigest()
 
     def pinned(self) -> "ImageDataset":
-        """The same pictures, held to the digest taken here, whoever digests the original, or a subset, later."""
+        """The same images, held to the digest taken here, whoever digests the original, or a subset, later."""
         if not hasattr(self.source, "pinned"):  # a source that never takes a newer digest
             return self
         other = copy.copy(self)
@@ -187,7 +187,7 @@ class ImageDataset:
         return other
 
     def subset(self, indices: Sequence[int] | Tensor | np.ndarray) -> "ImageDataset":
-        """Those pictures, in that order; nothing is copied."""
+        """Those images, in that order; nothing is copied."""
         index = np.asarray(indices)
         if index.dtype == bool and index.shape == (len(self),):
             index = np.flatnonzero(index)
@@ -216,8 +216,8 @@ class ImageDataset:
         cells = []
         for label, (name, count) in list(enumerate(zip(self.classes, counts, strict=True)))[:12]:
             rows = (self.labels == label).nonzero().flatten()[:1].tolist()
-            picture = _thumbnail(self[rows[0]][0], self.classes[label]) if rows else ""
-            cells.append(f"<td style='text-align:center'>{picture}<br>{html.escape(name)}<br>{count}</td>")
+            image = _thumbnail(self[rows[0]][0], self.classes[label]) if rows else ""
+            cells.append(f"<td style='text-align:center'>{image}<br>{html.escape(name)}<br>{count}</td>")
         more = f"<td>and {len(self.classes) - 12} more classes</td>" if len(self.classes) > 12 else ""
         return f"<b>{html.escape(repr(self))}</b><table><tr>{''.join(cells)}{more}</tr></table>"
 
@@ -296,33 +296,33 @@ def shown(path: str | Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def to_rgb(picture: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
     """Any PIL mode as 8-bit RGB; transparency becomes white.
 
     Example:
         >>> to_rgb(Image.new("RGBA", (1, 1), (0, 0, 0, 0))).getpixel((0, 0))
         (255, 255, 255)
     """
-    if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
-        values = np.asarray(picture).reshape(-1)
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        values = np.asarray(image).reshape(-1)
         if not np.isfinite(values).all():
-            raise DataError(f"an image of mode {picture.mode} must hold finite numbers only")
+            raise DataError(f"an image of mode {image.mode} must hold finite numbers only")
         # The mode I;16 says its depth; I and F do not, so the values must: fractions, 8 bits or 16.
-        deep, top = picture.mode.startswith("I;16"), values.max(initial=0)
-        ceiling = 65535.0 if deep or top > 255 else 1.0 if picture.mode == "F" and top <= 1 else 255.0
+        deep, top = image.mode.startswith("I;16"), values.max(initial=0)
+        ceiling = 65535.0 if deep or top > 255 else 1.0 if image.mode == "F" and top <= 1 else 255.0
         grey = np.empty(values.shape, np.uint8)
         for start in range(0, len(values), 1 << 20):  # in parts: whole copies in float64 took 2 GB at 64 megapixels
             part = values[start : start + (1 << 20)].astype(np.float64)
             grey[start : start + len(part)] = (part.clip(0, ceiling) / ceiling * 255).round()
-        return Image.fromarray(grey.reshape(picture.height, picture.width)).convert("RGB")
-    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    return picture.convert("RGB")
+        return Image.fromarray(grey.reshape(image.height, image.width)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
 
 
-def _thumbnail(picture: Image.Image, alt: str) -> str:
-    small = picture.copy()
+def _thumbnail(image: Image.Image, alt: str) -> str:
+    small = image.copy()
     small.thumbnail((64, 64))
     buffer = io.BytesIO()
     small.save(buffer, "PNG")
@@ -347,14 +347,14 @@ def from_torch(dataset: Any, *, classes: Sequence[str] | None = None) -> ImageDa
         DataError: If it is empty, an image does not fit, or one changes each time it is read.
 
     Example:
-        >>> pictures = torch.utils.data.TensorDataset(torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 0, 1]))
-        >>> from_torch(pictures, classes=["cat", "dog"])
+        >>> images = torch.utils.data.TensorDataset(torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 0, 1]))
+        >>> from_torch(images, classes=["cat", "dog"])
         ImageDataset('TensorDataset', 4 images, 2 classes)
     """
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
         raise InputError(f"`dataset` must have a length and rows, (image, label) pairs, got {described(dataset)}.")
     if len(dataset) == 0:
-        raise DataError("`dataset` must hold at least one picture, got none.")
+        raise DataError("`dataset` must hold at least one image, got none.")
     source, given = _TorchSource(dataset), []
     for i in range(len(dataset)):
         item = dataset[i]
@@ -364,7 +364,7 @@ def from_torch(dataset: Any, *, classes: Sequence[str] | None = None) -> ImageDa
         source.digests.append(_digest_pixels(source.to_image(i, item[0])))
         if i < 8 and {_digest_pixels(source.read(i)) for _ in range(4)} != {source.digests[i]}:
             # Features are kept, so one image must stay one image.
-            raise DataError(f"picture {i} changes each time it is read; take random augmentation out of `dataset`.")
+            raise DataError(f"image {i} changes each time it is read; take random augmentation out of `dataset`.")
     labels = _class_indices(given)
     names = classes or getattr(dataset, "classes", None) or [str(k) for k in range(int(labels.max()) + 1)]
     name = type(dataset).__name__
@@ -392,10 +392,10 @@ class _TorchSource:
         self.digests: list[bytes] = []
 
     def open(self, index: int) -> Image.Image:
-        picture = self.read(index)
-        if self.digests[index] != _digest_pixels(picture):
+        image = self.read(index)
+        if self.digests[index] != _digest_pixels(image):
             raise DataError(f"image {index} has changed since the dataset was digested. Call from_torch again.")
-        return picture
+        return image
 
     def digest(self, index: int) -> bytes:
         return self.digests[index]
@@ -403,25 +403,23 @@ class _TorchSource:
     def read(self, index: int) -> Image.Image:
         return self.to_image(index, self.dataset[index][0])
 
-    def to_image(self, index: int, picture: Any) -> Image.Image:
-        if isinstance(picture, Image.Image):
-            return to_rgb(picture)
-        pixels = torch.as_tensor(picture)
+    def to_image(self, index: int, image: Any) -> Image.Image:
+        if isinstance(image, Image.Image):
+            return to_rgb(image)
+        pixels = torch.as_tensor(image)
         if pixels.ndim == 2:
             pixels = pixels[None]
         if pixels.ndim != 3 or pixels.shape[0] not in (1, 3):
-            raise DataError(f"picture {index} must be (1 or 3, h, w), got shape {tuple(pixels.shape)}.")
+            raise DataError(f"image {index} must be (1 or 3, h, w), got shape {tuple(pixels.shape)}.")
         if pixels.is_floating_point():
             if not (pixels.min() >= 0 and pixels.max() <= 1):
-                raise DataError(
-                    f"picture {index} must lie in [0, 1]; undo its normalisation, the backbone has its own."
-                )
+                raise DataError(f"image {index} must lie in [0, 1]; undo its normalisation, the backbone has its own.")
             pixels = (pixels * 255).round()
         elif not (pixels.min() >= 0 and pixels.max() <= 255):
-            raise DataError(f"picture {index} must lie in 0..255, got {int(pixels.min())}..{int(pixels.max())}.")
+            raise DataError(f"image {index} must lie in 0..255, got {int(pixels.min())}..{int(pixels.max())}.")
         array = pixels.expand(3, -1, -1).permute(1, 2, 0).to(torch.uint8).numpy()
         return Image.fromarray(np.ascontiguousarray(array))
 
 
-def _digest_pixels(picture: Image.Image) -> bytes:
-    return hashlib.sha256(str(picture.size).encode() + picture.tobytes()).digest()
+def _digest_pixels(image: Image.Image) -> bytes:
+    return hashlib.sha256(str(image.size).encode() + image.tobytes()).digest()

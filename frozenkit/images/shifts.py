@@ -1,4 +1,4 @@
-"""Controlled shifts: the same pictures, turned, blurred, drowned in noise, to a chosen degree."""
+"""Controlled shifts: the same images, turned, blurred, drowned in noise, to a chosen degree."""
 
 import hashlib
 from collections.abc import Callable
@@ -10,38 +10,38 @@ from frozenkit.errors import InputError, UnknownNameError
 from frozenkit.images.dataset import ImageDataset, Source
 
 
-def _rotate(picture: Image.Image, severity: int, random: np.random.RandomState) -> Image.Image:
+def _rotate(image: Image.Image, severity: int, random: np.random.RandomState) -> Image.Image:
     angle = 18 * severity * random.choice([-1, 1])
-    corner = tuple(np.asarray(picture)[[0, 0, -1, -1], [0, -1, 0, -1]].mean(0).astype(int))
-    return picture.rotate(angle, Image.Resampling.BICUBIC, fillcolor=corner)
+    corner = tuple(np.asarray(image)[[0, 0, -1, -1], [0, -1, 0, -1]].mean(0).astype(int))
+    return image.rotate(angle, Image.Resampling.BICUBIC, fillcolor=corner)
 
 
-def _blur(picture: Image.Image, severity: int, random: np.random.RandomState) -> Image.Image:
-    return picture.filter(ImageFilter.GaussianBlur(0.015 * severity * max(picture.size)))
+def _blur(image: Image.Image, severity: int, random: np.random.RandomState) -> Image.Image:
+    return image.filter(ImageFilter.GaussianBlur(0.015 * severity * max(image.size)))
 
 
-def _noise(picture: Image.Image, severity: int, random: np.random.RandomState) -> Image.Image:
-    pixels = np.asarray(picture, dtype=np.float32)
+def _noise(image: Image.Image, severity: int, random: np.random.RandomState) -> Image.Image:
+    pixels = np.asarray(image, dtype=np.float32)
     noisy = pixels + random.normal(0, 20 * severity, pixels.shape)
     return Image.fromarray(noisy.clip(0, 255).round().astype(np.uint8))
 
 
-def _invert(picture: Image.Image, severity: int, random: np.random.RandomState) -> Image.Image:
-    pixels = np.asarray(picture, dtype=np.float32)
+def _invert(image: Image.Image, severity: int, random: np.random.RandomState) -> Image.Image:
+    pixels = np.asarray(image, dtype=np.float32)
     share = severity / 5
     return Image.fromarray(((1 - share) * pixels + share * (255 - pixels)).round().astype(np.uint8))
 
 
-def _contrast(picture: Image.Image, severity: int, random: np.random.RandomState) -> Image.Image:
-    pixels = np.asarray(picture, dtype=np.float32)
+def _contrast(image: Image.Image, severity: int, random: np.random.RandomState) -> Image.Image:
+    pixels = np.asarray(image, dtype=np.float32)
     mean = pixels.mean()
     return Image.fromarray((mean + (1 - 0.18 * severity) * (pixels - mean)).clip(0, 255).round().astype(np.uint8))
 
 
-def _resolution(picture: Image.Image, severity: int, random: np.random.RandomState) -> Image.Image:
+def _resolution(image: Image.Image, severity: int, random: np.random.RandomState) -> Image.Image:
     factor = (1, 0.6, 0.4, 0.25, 0.16, 0.1)[severity]
-    small = picture.resize([max(1, round(side * factor)) for side in picture.size], Image.Resampling.BOX)
-    return small.resize(picture.size, Image.Resampling.BICUBIC)
+    small = image.resize([max(1, round(side * factor)) for side in image.size], Image.Resampling.BOX)
+    return small.resize(image.size, Image.Resampling.BICUBIC)
 
 
 KINDS: dict[str, Callable[[Image.Image, int, np.random.RandomState], Image.Image]] = {
@@ -55,11 +55,11 @@ KINDS: dict[str, Callable[[Image.Image, int, np.random.RandomState], Image.Image
 
 
 def shift(dataset: ImageDataset, kind: str, severity: int) -> ImageDataset:
-    """The same pictures and labels under a controlled shift; deterministic for each picture.
+    """The same images and labels under a controlled shift; deterministic for each image.
 
     Per step of severity: ``"rotate"`` 18° left or right; ``"blur"`` a Gaussian of 1.5 % of the longer side;
     ``"noise"`` a standard deviation of 20 (of 255); ``"invert"`` a fifth of the way to the negative, which at 5 it is;
-    ``"contrast"`` 18 % less around the picture's mean; ``"resolution"`` down to 60, 40, 25, 16, 10 % and back up.
+    ``"contrast"`` 18 % less around the image's mean; ``"resolution"`` down to 60, 40, 25, 16, 10 % and back up.
 
     Args:
         dataset: Any `ImageDataset`.
@@ -89,7 +89,7 @@ def shift(dataset: ImageDataset, kind: str, severity: int) -> ImageDataset:
 
 
 class _Shifted:
-    """Pictures of another dataset, changed as they are read."""
+    """Images of another dataset, changed as they are read."""
 
     def __init__(self, dataset: ImageDataset, kind: str, severity: int) -> None:
         self.dataset, self.kind, self.severity = dataset, kind, severity

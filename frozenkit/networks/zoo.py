@@ -46,7 +46,7 @@ class Preprocess:
         return (pixels - torch.tensor(self.mean).view(3, 1, 1)) / torch.tensor(self.std).view(3, 1, 1)
 
     def at(self, image_size: int) -> "Preprocess":
-        """The same preprocessing at another size: the crop keeps its fraction of the picture."""
+        """The same preprocessing at another size: the crop keeps its fraction of the image."""
         resize = math.floor(image_size * self.resize / self.image_size)
         return Preprocess(image_size, max(resize, image_size), self.interpolation, self.mean, self.std)
 

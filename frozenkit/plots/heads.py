@@ -65,11 +65,11 @@ def plot_reliability(reliability: Reliability, *, ax: Axes | None = None, legend
 
 
 @styled
-def plot_attention(picture: Image.Image, weights: Tensor, *, axes: Sequence[Axes] | None = None) -> list[Axes]:
-    """A picture, and beside it where each query of an attention head looks.
+def plot_attention(image: Image.Image, weights: Tensor, *, axes: Sequence[Axes] | None = None) -> list[Axes]:
+    """An image, and beside it where each query of an attention head looks.
 
     Args:
-        picture: As the backbone saw it: square and cropped alike, or the map will lie beside what it shows.
+        image: As the backbone saw it: square and cropped alike, or the map will lie beside what it shows.
         weights: (heads, t) weights of one image; t must be a square number of positions.
         axes: heads + 1 axes.
     """
@@ -80,12 +80,12 @@ def plot_attention(picture: Image.Image, weights: Tensor, *, axes: Sequence[Axes
     if axes is None:
         size = (2.6 * (len(weights) + 1), 3.0)
         axes = list(new_figure(size).subplots(1, len(weights) + 1))
-    width, height = picture.size
+    width, height = image.size
     for i, ax in enumerate(axes):
-        ax.imshow(picture)
+        ax.imshow(image)
         if i:
             grid = weights[i - 1].detach().cpu().numpy().reshape(side, side)
-            # The picture shows through where attention is strong; elsewhere it is veiled.
+            # The image shows through where attention is strong; elsewhere it is veiled.
             veil = 0.85 * (1 - grid / max(grid.max(), 1e-12))
             rgba = np.zeros((side, side, 4))
             rgba[..., 3] = veil
@@ -93,7 +93,7 @@ def plot_attention(picture: Image.Image, weights: Tensor, *, axes: Sequence[Axes
         ax.set(xticks=[], yticks=[])
         ax.grid(visible=False)
         ax.spines[:].set_visible(False)
-        ax.set_title("picture" if not i else f"query {i}", fontsize=13)
+        ax.set_title("image" if not i else f"query {i}", fontsize=13)
     return list(axes)
 
 

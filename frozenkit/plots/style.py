@@ -76,8 +76,8 @@ class Described(Figure):
     """
 
     def __repr__(self) -> str:
-        pictures = sum(bool(ax.images) and not ax.get_xlabel() for ax in self.axes)
-        said = [f"{pictures} pictures"] if pictures else []
+        images = sum(bool(ax.images) and not ax.get_xlabel() for ax in self.axes)
+        said = [f"{images} images"] if images else []
         for ax in self.axes:
             if ax.images and not ax.get_xlabel():
                 continue

@@ -18,7 +18,7 @@ from frozenkit.probes.scores import Score
 class Regions:
     """A head fitted in two dimensions, and what it says everywhere there.
 
-    It is a picture of a head's shape and not the head that one would use: most of what the features hold is not in any
+    It is an image of a head's shape and not the head that one would use: most of what the features hold is not in any
     plane.
 
     Attributes:

@@ -340,7 +340,7 @@ def confidently_wrong(probabilities: Tensor, labels: IntegerRows) -> Tensor:
         labels: (n,) class indices.
 
     Returns:
-        (m,) int64 row indices: the pictures to look at.
+        (m,) int64 row indices: the images to look at.
 
     Example:
         >>> confidently_wrong(torch.tensor([[0.6, 0.4], [0.1, 0.9], [0.2, 0.8]]), [1, 0, 1])

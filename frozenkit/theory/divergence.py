@@ -68,7 +68,7 @@ def proxy_a_distance(
     errors on either sample, so that unequal sizes do not count. A regularised linear classifier finds less than the
     supremum in the theory: the value is a lower estimate of that.
 
-    Images of source and target with the same id (one picture, shifted) fall into the same fold.
+    Images of source and target with the same id (one image, shifted) fall into the same fold.
 
     Args:
         source: (n, d) features, n ≥ 2·folds; loaded, like target, where they are not in memory.

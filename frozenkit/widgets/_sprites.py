@@ -11,9 +11,9 @@ from frozenkit.images.catalog import load_dataset
 from frozenkit.images.dataset import ImageDataset
 
 
-def make_sprite(pictures: Iterable[Image.Image], *, side: int = 48) -> tuple[bytes, dict[str, int]]:
+def make_sprite(images: Iterable[Image.Image], *, side: int = 48) -> tuple[bytes, dict[str, int]]:
     """A PNG of square thumbnails, row by row, and how to find the i-th: its side in pixels and columns of the sheet."""
-    tiles = [picture.convert("RGB") for picture in pictures]
+    tiles = [image.convert("RGB") for image in images]
     columns = max(1, math.ceil(math.sqrt(len(tiles))))
     page = Image.new("RGB", (columns * side, max(1, math.ceil(len(tiles) / columns)) * side), "white")
     for i, tile in enumerate(tiles):
@@ -26,7 +26,7 @@ def make_sprite(pictures: Iterable[Image.Image], *, side: int = 48) -> tuple[byt
 
 
 def dataset_sprite(dataset: Any, rows: Iterable[int], *, side: int = 48) -> tuple[bytes, dict[str, int]]:
-    """`make_sprite` of some pictures of a data set."""
+    """`make_sprite` of some images of a data set."""
     return make_sprite((dataset[int(i)][0] for i in rows), side=side)
 
 

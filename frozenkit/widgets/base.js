@@ -175,7 +175,7 @@ function picker(label, choices, move) {
   return { node, input, show: (value) => (input.value = value) };
 }
 
-/** Buttons that keep a picture as PNG or SVG, and its numbers as CSV. */
+/** Buttons that keep a drawing as PNG or SVG, and its numbers as CSV. */
 function keepButtons(name, svg, csv) {
   const save = (blob, suffix) => {
     const link = h("a", { href: URL.createObjectURL(blob), download: `${name}.${suffix}` });
@@ -223,7 +223,7 @@ const csvCell = (value) => {
 };
 const csvOf = (rows) => rows.map((row) => row.map(csvCell).join(",")).join("\n");
 
-/** A sheet of equally large thumbnails, sent as one picture: the `i`-th as a node, or as an SVG pattern's image. */
+/** A sheet of equally large thumbnails, sent as one image: the `i`-th as a node, or as an SVG pattern's image. */
 function thumbnails(model, name) {
   let url = null;
   const load = () => {
@@ -276,7 +276,7 @@ function dataTable(caption, columns, rows) {
   );
 }
 
-/** A button that shows and hides the numbers behind a picture. */
+/** A button that shows and hides the numbers behind a drawing. */
 function numbersToggle(draw) {
   const id = uniqueId("numbers");
   const panel = h("div", { id, class: "fk-numbers", hidden: true, tabindex: 0, role: "region", "aria-label": "Numbers" });

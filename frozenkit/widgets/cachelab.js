@@ -3,7 +3,7 @@
 function render({ model, el }) {
   const lab = openLab(model, el, "CacheLab");
   const heading = h("header", {}, h("strong", {}, "CacheLab"), h("span", { class: "fk-about" }, model.get("about")), lab.status);
-  const size = slider("Pictures", "in each epoch", (i) => lab.send({ n: model.get("n_choices")[i] }));
+  const size = slider("Images", "in each epoch", (i) => lab.send({ n: model.get("n_choices")[i] }));
   const epochs = slider("Epochs", "of each lane; the quickest counts", (i) => lab.send({ epochs: i + 1 }));
   const start = h("button", { type: "button", class: "fk-start", onclick: () => model.send({ start: true }) }, "Start the race");
   const figure = h("div", { class: "fk-figure" });
@@ -31,7 +31,7 @@ function render({ model, el }) {
     size.show(distance.indexOf(Math.min(...distance)), choices.length - 1, model.get("n").toLocaleString("en"));
     epochs.show(model.get("epochs") - 1, 9, String(model.get("epochs")));
     start.textContent = a.ratio ? "Race again" : "Start the race";
-    if (width) figure.replaceChildren(picture(a, width));
+    if (width) figure.replaceChildren(drawing(a, width));
     const words = sentence(a);
     if (result.textContent !== words) result.textContent = words;
     numbers.refresh();
@@ -70,7 +70,7 @@ function tables(a) {
   const base = a.lanes[2];
   return [
     dataTable(
-      `Seconds an epoch, ${a.n} pictures`,
+      `Seconds per epoch, ${a.n} images`,
       ["lane", "measured", "times the cached", "published"],
       a.lanes.map((l) => [
         NAMES[l.name],
@@ -83,7 +83,7 @@ function tables(a) {
 }
 
 /** Before and during the race, how far each lane is; afterwards, how long an epoch takes, on one scale. */
-function picture(a, width) {
+function drawing(a, width) {
   const font = typeScale * clamp(14, width / 60, 24);
   const left = font * 11.5;
   const right = width - font * 6;

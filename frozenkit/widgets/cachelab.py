@@ -17,14 +17,14 @@ _STEPS = ("fine-tuned", "frozen", "extraction", "frozen, cached")
 class CacheLab(Lab):
     """A race between fine-tuning, a frozen backbone, and a frozen backbone that ran once and was cached.
 
-    Nothing is simulated: `frozenkit.race` trains in all three lanes, on the same pictures and batches. The given
+    Nothing is simulated: `frozenkit.race` trains in all three lanes, on the same images and batches. The given
     backbone is left as it is.
 
     Args:
-        dataset: Pictures with class labels; by default clothes.
+        dataset: Images with class labels; by default clothes.
         backbone: By default the bundled one at 64 px.
         epochs: Epochs of each lane, from 1 to 10; the quickest one counts.
-        n: Pictures to train on, at most all of them.
+        n: Images to train on, at most all of them.
 
     Attributes:
         n: May be changed between races.
@@ -54,12 +54,12 @@ class CacheLab(Lab):
     ) -> None:
         self._data = dataset if dataset is not None else load_dataset("fashion-mnist", limit=1000)
         if not getattr(self._data, "classes", ()) or len(self._data) < 2:
-            raise InputError("`dataset` must hold two pictures or more, with class labels.")
+            raise InputError("`dataset` must hold two images or more, with class labels.")
         self._backbone = backbone or load_backbone(image_size=64)
         self._race: Race | None = None
         self._done: dict[str, float] = {}
         most = len(self._data)
-        super().__init__(about=f"{self._backbone.name}, {most:,} pictures at hand")
+        super().__init__(about=f"{self._backbone.name}, {most:,} images at hand")
         self.n_choices = [m for m in (32, 64, 120, 240, 500, 1000, 2000) if m < most] + [most] * (most <= 2000)
         self.n = min(120, most) if n is None else n
         self.epochs = epochs
@@ -103,7 +103,7 @@ class CacheLab(Lab):
     def _validate_n(self, proposal: Any) -> int:
         n: int = proposal["value"]
         if not 2 <= n <= len(self._data):
-            raise InputTraitError(f"`n` must lie in 2..{len(self._data)}, the pictures at hand; got {n}.")
+            raise InputTraitError(f"`n` must lie in 2..{len(self._data)}, the images at hand; got {n}.")
         return n
 
     @traitlets.validate("epochs")
@@ -131,9 +131,9 @@ class CacheLab(Lab):
         }
 
     def _summary(self) -> dict[str, Any]:
-        facts: dict[str, Any] = {"data": self.about, "pictures": str(self.n), "epochs": str(self.epochs)}
+        facts: dict[str, Any] = {"data": self.about, "images": str(self.n), "epochs": str(self.epochs)}
         if self._race is None:
             return facts | {"race": "not run yet"}
         return facts | {
-            f"{lane.name}, s an epoch": measured(lane.seconds_per_epoch, ".3g") for lane in self._race.lanes
+            f"{lane.name}, s per epoch": measured(lane.seconds_per_epoch, ".3g") for lane in self._race.lanes
         }

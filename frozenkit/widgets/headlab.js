@@ -72,12 +72,12 @@ function render({ model, el }) {
   const draw = () => {
     const answer = model.get("answer");
     if (!answer.strengths) return;
-    if (width) figure.replaceChildren(picture(answer, width, pick));
-    if (width) second.replaceChildren(...extraPicture(answer, width));
+    if (width) figure.replaceChildren(drawing(answer, width, pick));
+    if (width) second.replaceChildren(...extraDrawing(answer, width));
     numbers.refresh();
     note.hidden = !answer.note;
     note.textContent = answer.note ?? "";
-    // The picture moves at once; the sentence waits for the hand, so that a screen reader is not talked over.
+    // The drawing moves at once; the sentence waits for the hand, so that a screen reader is not talked over.
     clearTimeout(speak);
     speak = setTimeout(() => (result.textContent = sentence(answer)), result.textContent ? 250 : 0);
   };
@@ -168,7 +168,7 @@ function tables(a) {
 }
 
 /** Bars and path on one accuracy axis, so that heights compare across both; below each other where it is narrow. */
-function picture(a, width, pick) {
+function drawing(a, width, pick) {
   const font = typeScale * clamp(14, width / 62, 24);
   const left = font * 3.9;
   const right = width - font * 0.6;

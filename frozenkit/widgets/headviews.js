@@ -1,7 +1,7 @@
 // What HeadLab may show besides its path; loaded between base.js and headlab.js.
 
-/** The second picture: what `also` asks for, once it is there. */
-function extraPicture(a, width) {
+/** The second drawing: what `also` asks for, once it is there. */
+function extraDrawing(a, width) {
   if (a.also === "nothing" || !a.extra) return [];
   const font = typeScale * clamp(14, width / 62, 24);
   const tall = clamp(240, width * 0.34, 430);

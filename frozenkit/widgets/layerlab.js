@@ -1,8 +1,8 @@
-// LayerLab: a strip of layers, accuracy by depth, a map of held-out pictures. All numbers come from `answer`.
+// LayerLab: a strip of layers, accuracy by depth, a map of held-out images. All numbers come from `answer`.
 
 function render({ model, el }) {
   const lab = openLab(model, el, "LayerLab");
-  const thumbs = thumbnails(model, "pictures");
+  const thumbs = thumbnails(model, "images");
   const heading = h("header", {}, h("strong", {}, "LayerLab"), h("span", { class: "fk-about" }, model.get("about")), lab.status);
   const strip = h("div", { class: "fk-strip", role: "toolbar", "aria-label": "Layers, first to last" });
   const severalId = uniqueId("several");
@@ -81,7 +81,7 @@ function render({ model, el }) {
   const hover = (i) => {
     const a = model.get("answer");
     peek.replaceChildren();
-    if (i === null || !thumbs.has()) return peek.append(h("small", {}, "Point at a mark to see its picture."));
+    if (i === null || !thumbs.has()) return peek.append(h("small", {}, "Point at a mark to see its image."));
     peek.append(thumbs.tile(i, a.sheet, 64), h("span", {}, a.classes[a.labels[i]]));
   };
   const draw = () => {
@@ -99,7 +99,7 @@ function render({ model, el }) {
     view.show(model.get("view"));
     reveal.disabled = model.get("revealed");
     reveal.textContent = model.get("revealed") ? "Test score revealed" : "Reveal the test score";
-    if (width) figure.replaceChildren(picture(a, width, pick, hover));
+    if (width) figure.replaceChildren(drawing(a, width, pick, hover));
     const chosen = strip.querySelector("[aria-pressed=true]"); // in sight where the strip scrolls
     if (chosen) strip.scrollLeft = chosen.offsetLeft - strip.offsetLeft - (strip.clientWidth - chosen.offsetWidth) / 2;
     hover(null);
@@ -111,7 +111,7 @@ function render({ model, el }) {
     lab.settled();
     draw();
   });
-  lab.on("pictures", thumbs.load);
+  lab.on("images", thumbs.load);
   for (const name of ["shots", "pooling", "view"]) lab.on(name, draw);
   const stop = drawToWidth(figure, (now) => {
     width = now;
@@ -129,12 +129,12 @@ function sentence(a) {
   const what = a.chosen.length > 1 ? `${a.chosen.join(" + ")}, side by side` : a.chosen[0];
   const own = a.chosen.length === 1 && a.chosen[0] === a.best ? ", which leave-one-out chooses" : "";
   const test = a.test
-    ? ` On ${a.n_test} test pictures ${percent(a.test.value)} (95 % interval ${interval(a.test.low, a.test.high)}).` +
+    ? ` On ${a.n_test} test images ${percent(a.test.value)} (95 % interval ${interval(a.test.low, a.test.high)}).` +
       (own ? "" : " You are choosing by the test score now, so it flatters.")
     : "";
   return (
     `${what}${own}: ${a.width.toLocaleString("en")} features, leave-one-out ${percent(a.now.value)} ` +
-    `(${interval(a.now.low, a.now.high)}) on ${a.n_train} training pictures.${test}`
+    `(${interval(a.now.low, a.now.high)}) on ${a.n_train} training images.${test}`
   );
 }
 
@@ -146,11 +146,11 @@ function tables(a) {
       ["layer", "accuracy", "low", "high"],
       a.curve.map((c) => [c.name, percent(c.value), percent(c.low), percent(c.high)]),
     ),
-    dataTable("Held-out pictures in the map", ["class", "pictures"], count),
+    dataTable("Held-out images in the map", ["class", "images"], count),
   ];
 }
 
-function picture(a, width, pick, hover) {
+function drawing(a, width, pick, hover) {
   const font = typeScale * clamp(13, width / 66, 22);
   const stacked = width < 40 * font;
   const tall = clamp(230, width * 0.33, 460);
@@ -173,7 +173,7 @@ function picture(a, width, pick, hover) {
     height,
     viewBox: `0 0 ${width} ${height}`,
     role: "img",
-    "aria-label": `Accuracy by depth beside a map of held-out pictures. ${sentence(a)}`,
+    "aria-label": `Accuracy by depth beside a map of held-out images. ${sentence(a)}`,
     style: `font-size: ${font}px`,
   });
   node.append(...drawCurve(a, curve, pick), ...drawMap(a, map, hover), ...drawLegend(legend, map));
@@ -234,7 +234,7 @@ function drawMap(a, { font, left, right, top, bottom }, hover) {
   const y = (value) => bottom - font * 0.8 - value * (bottom - top - font * 1.6);
   const size = clamp(0.8, font / 14, 1.5);
   return [
-    text(left, top - font * 1.2, `Held-out pictures, ${a.view}`, { "text-anchor": "start", class: "fk-title" }),
+    text(left, top - font * 1.2, `Held-out images, ${a.view}`, { "text-anchor": "start", class: "fk-title" }),
     s("rect", { x: left, y: top, width: right - left, height: bottom - top, class: "fk-map" }),
     ...a.points.map(([px, py], i) =>
       s("path", {

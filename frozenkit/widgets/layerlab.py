@@ -1,4 +1,4 @@
-"""LayerLab: walk through a network, see what each layer makes of the pictures, and choose one without the test set."""
+"""LayerLab: walk through a network, see what each layer makes of the images, and choose one without the test set."""
 
 import warnings
 from collections.abc import Sequence
@@ -25,17 +25,17 @@ from frozenkit.widgets.base import InputTraitError, Lab, Progress, assets, offse
 
 _VECTORS = tuple(name for name in POOLINGS if name in ("mean", "max", "pyramid"))
 _SHOTS = (2, 5, 10, 20, 50, 100, 200)
-_SHOWN = 400  # test pictures in the cloud
+_SHOWN = 400  # test images in the cloud
 
 
 class LayerLab(Lab):
-    """A strip of layers to click or arrow through: accuracy by depth, a map of held-out pictures, and the choice.
+    """A strip of layers to click or arrow through: accuracy by depth, a map of held-out images, and the choice.
 
-    The choice is made by leave-one-out on the training pictures. The test score stays hidden until it is revealed.
+    The choice is made by leave-one-out on the training images. The test score stays hidden until it is revealed.
 
     Args:
-        train: Pictures with class labels; by default Google's emoji.
-        test: Other pictures of the same classes; shown in the map, and scored when revealed.
+        train: Images with class labels; by default Google's emoji.
+        test: Other images of the same classes; shown in the map, and scored when revealed.
         backbone: By default the bundled one at 96 px.
         layers: Names in order; by default the backbone's stages.
         cache: Where features are kept; by default the user's own.
@@ -50,7 +50,7 @@ class LayerLab(Lab):
 
     Raises:
         InputError: If train and test have other classes, or a layer is unknown.
-        DataError: If there are fewer than two classes, or a class has fewer than two pictures.
+        DataError: If there are fewer than two classes, or a class has fewer than two images.
 
     Example:
         >>> lab = LayerLab(layers=["blocks.2", "blocks.5"])  # the bundled emoji
@@ -58,7 +58,7 @@ class LayerLab(Lab):
         True
         >>> lab.chosen = ["blocks.2"]
         >>> lab
-        LayerLab(data=600 train and 257 test pictures, 5 classes, shown=blocks.2, ...)
+        LayerLab(data=600 train and 257 test images, 5 classes, shown=blocks.2, ...)
     """
 
     _esm, _css = assets("layerlab")
@@ -72,7 +72,7 @@ class LayerLab(Lab):
     shots_choices: Any = traitlets.List().tag(sync=True)
     view = traitlets.Enum(("PCA", "LDA"), "LDA").tag(sync=True)
     revealed = traitlets.Bool(False).tag(sync=True)
-    pictures = traitlets.Bytes().tag(sync=True)
+    images = traitlets.Bytes().tag(sync=True)
 
     def __init__(
         self,
@@ -98,14 +98,14 @@ class LayerLab(Lab):
         self._settling = True
         self._shown = torch.as_tensor(np.sort(np.random.RandomState(0).permutation(len(test))[:_SHOWN]))
         shapes = {row.name: row for row in layer_table(self._backbone, image_size=self._backbone.image_size)}
-        picture, grid = dataset_sprite(test, self._shown)
+        image, grid = dataset_sprite(test, self._shown)
         self._fixed = {
             "labels": test.labels[self._shown].tolist(),
             "classes": list(test.classes),
             "sheet": grid,
         }
-        about = f"{len(train):,} train and {len(test):,} test pictures, {len(train.classes)} classes"
-        super().__init__(about=about, pictures=picture)
+        about = f"{len(train):,} train and {len(test):,} test images, {len(train.classes)} classes"
+        super().__init__(about=about, images=image)
         self.layers = [{"name": n, "shape": list(shapes[n].shape) if n in shapes else None} for n in self._names]
         self.shots_choices = [*(m for m in _SHOTS if m < self._smallest_class), None]
         self._extract(lambda *_: None)
@@ -192,7 +192,7 @@ class LayerLab(Lab):
         return self._probes[key]
 
     def _map(self, names: tuple[str, ...]) -> list[list[float]]:
-        """(shown, 2): held-out pictures in a plane that was fitted on train."""
+        """(shown, 2): held-out images in a plane that was fitted on train."""
         key = (self.pooling, self.view, names)
         if key not in self._maps:
             train, test = self._pair(names)
@@ -256,11 +256,11 @@ def _plane(train: FeatureSet, test: FeatureSet, view: str) -> list[list[float]]:
 
 
 def _check(train: Any, test: Any) -> int:
-    """Pictures of the smallest class of train."""
+    """Images of the smallest class of train."""
     for name, part in (("train", train), ("test", test)):
         if not hasattr(part, "digest") or not hasattr(part, "classes"):
             raise InputError(
-                f"`{name}` must be a data set of pictures, got {type(part).__name__}. "
+                f"`{name}` must be a data set of images, got {type(part).__name__}. "
                 "`image_folder`, `from_torch` and `load_dataset` make one."
             )
     if train.classes != test.classes:
@@ -269,5 +269,5 @@ def _check(train: Any, test: Any) -> int:
     if (counts > 0).sum() < 2:
         raise DataError(f"`train` must hold at least two classes, got {(counts > 0).sum()}.")
     if counts[counts > 0].min() < 2:
-        raise DataError("every class of `train` must have at least two pictures: leave-one-out leaves one of them out.")
+        raise DataError("every class of `train` must have at least two images: leave-one-out leaves one of them out.")
     return int(counts[counts > 0].min())

@@ -1,4 +1,4 @@
-// ShiftLab: pictures before and after, two clouds, and the bound's terms over the severities already seen.
+// ShiftLab: images before and after, two clouds, and the bound's terms over the severities already seen.
 
 function render({ model, el }) {
   const lab = openLab(model, el, "ShiftLab");
@@ -34,7 +34,7 @@ function render({ model, el }) {
   const draw = () => {
     const a = model.get("answer");
     if (!a.bounds) return;
-    if (width) figure.replaceChildren(picture(a, width));
+    if (width) figure.replaceChildren(drawing(a, width));
     numbers.refresh();
     clearTimeout(speak);
     speak = setTimeout(() => (result.textContent = sentence(a)), result.textContent ? 250 : 0);
@@ -72,7 +72,7 @@ function sentence(a) {
   if (!now) return `${a.kind}, severity ${a.severity}: being computed.`;
   const first = a.bounds.find((b) => b.severity === 0);
   return (
-    `${a.kind}, severity ${a.severity}: the head errs on ${percent(now.measured)} of the shifted test pictures ` +
+    `${a.kind}, severity ${a.severity}: the head errs on ${percent(now.measured)} of the shifted test images ` +
     `(${percent(first.measured)} before). The bound's sum is ${now.sum.toFixed(2)}${now.vacuous ? ", above 1 and so vacuous" : ""}: ` +
     TERMS.map((term) => `${term} ${now.terms[term].toFixed(2)}`).join(", ") + "."
   );
@@ -88,7 +88,7 @@ function tables(a) {
   ];
 }
 
-function picture(a, width) {
+function drawing(a, width) {
   const font = typeScale * clamp(13, width / 64, 22);
   const stacked = width < 40 * font;
   const tall = clamp(240, width * 0.32, 430);
@@ -113,7 +113,7 @@ function drawClouds(a, { font, left, right, top, bottom }) {
     text(x + font * 0.8, bottom + font * 1.65, words, { "text-anchor": "start" }),
   ];
   return [
-    text(left, top - font * 1.3, "Features of held-out pictures", { "text-anchor": "start", class: "fk-title" }),
+    text(left, top - font * 1.3, "Features of held-out images", { "text-anchor": "start", class: "fk-title" }),
     s("rect", { x: left, y: top, width: right - left, height: bottom - top, class: "fk-map" }),
     ...draw(a.source, MARK_PATHS[0], "fk-of-source"),
     ...draw(a.severity ? a.target : [], MARK_PATHS[2], "fk-of-target"),

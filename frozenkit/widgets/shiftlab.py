@@ -1,4 +1,4 @@
-"""ShiftLab: change the pictures, and see what the features, the bound and the real error make of it."""
+"""ShiftLab: change the images, and see what the features, the bound and the real error make of it."""
 
 from typing import Any
 
@@ -15,19 +15,19 @@ from frozenkit.theory.bounds import Bound, domain_bound
 from frozenkit.widgets._sprites import dataset_sprite, train_and_test
 from frozenkit.widgets.base import InputTraitError, Lab, Progress, assets, offset_progress
 
-_LOOK = 8  # pictures before and after
+_LOOK = 8  # images before and after
 _CLOUD = 150  # points of each domain
 
 
 class ShiftLab(Lab):
-    """Drag a shift's severity: pictures before and after, both clouds, and the domain bound beside the real error.
+    """Drag a shift's severity: images before and after, both clouds, and the domain bound beside the real error.
 
-    The head is fitted on the pictures as they are and stays. The target's features are extracted beside the kernel,
+    The head is fitted on the images as they are and stays. The target's features are extracted beside the kernel,
     once for each severity.
 
     Args:
-        train: Pictures with class labels, the source; by default clothes.
-        test: Other pictures of the same classes.
+        train: Images with class labels, the source; by default clothes.
+        test: Other images of the same classes.
         backbone: By default the bundled one at 64 px.
         layer: Read there; by default ``"blocks.5"`` where there is one, else the backbone's default.
         cache: Where features are kept; by default the user's own.
@@ -71,7 +71,7 @@ class ShiftLab(Lab):
         if train is None:
             train, test = train_and_test("fashion-mnist", 300)
         elif test is None:
-            raise InputError("`test` must come with `train`: the error is measured on pictures that fitted nothing.")
+            raise InputError("`test` must come with `train`: the error is measured on images that fitted nothing.")
         if train.classes != test.classes:
             raise InputError(f"`test` must have the classes of train, {list(train.classes)}; got {list(test.classes)}.")
         self._data = {"train": train, "test": test}
@@ -81,9 +81,7 @@ class ShiftLab(Lab):
         self._cache = cache or FeatureCache()
         self._measured: dict[tuple[str, int], tuple[Bound, list[list[float]]]] = {}
         self._settling = True
-        super().__init__(
-            about=f"{len(train):,} and {len(test):,} pictures, {len(train.classes)} classes, {self._layer}"
-        )
+        super().__init__(about=f"{len(train):,} and {len(test):,} images, {len(train.classes)} classes, {self._layer}")
         self.before, self._grid = dataset_sprite(test, range(min(_LOOK, len(test))), side=72)
         self.after = self.before
         self._source = self._features(0, lambda *_: None)
@@ -131,7 +129,7 @@ class ShiftLab(Lab):
             progress(1, 1)
             self._update_answer()
 
-        self._run_in_background("extracting the shifted pictures", job)
+        self._run_in_background("extracting the shifted images", job)
 
     @staticmethod
     def _key(kind: str, severity: int) -> tuple[str, int]:

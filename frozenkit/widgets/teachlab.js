@@ -1,9 +1,9 @@
-// TeachLab: a card for each class, pictures by file, drop, drawing, camera or sample, and live bars for a new picture.
+// TeachLab: a card for each class, images by file, drop, drawing, camera or sample, and live bars for a new image.
 
 function render({ model, el }) {
   const lab = openLab(model, el, "TeachLab");
-  const thumbs = thumbnails(model, "pictures");
-  const heading = h("header", {}, h("strong", {}, "TeachLab"), h("span", { class: "fk-about" }, "a few pictures of each class are enough to begin"), lab.status);
+  const thumbs = thumbnails(model, "images");
+  const heading = h("header", {}, h("strong", {}, "TeachLab"), h("span", { class: "fk-about" }, "a few images of each class are enough to begin"), lab.status);
   const cards = h("div", { class: "fk-cards" });
   const add = h("button", { type: "button", onclick: () => lab.send({ classes: [...model.get("classes"), freshName()] }) }, "Add a class");
   const freshName = () => {
@@ -47,12 +47,12 @@ function render({ model, el }) {
     note.textContent = a.note;
     note.hidden = !a.note;
     const words = a.loo
-      ? `Leave-one-out: ${percent(a.loo.value)} of ${a.loo.n} pictures right (95 % interval ${interval(a.loo.low, a.loo.high)}).`
+      ? `Leave-one-out: ${percent(a.loo.value)} of ${a.loo.n} images right (95 % interval ${interval(a.loo.low, a.loo.high)}).`
       : "";
     if (result.textContent !== words) result.textContent = words;
     ask.draw(thumbs);
   };
-  lab.on("pictures", () => {
+  lab.on("images", () => {
     thumbs.load();
     draw();
   });
@@ -96,13 +96,13 @@ function card(model, lab, thumbs, k) {
     lab.send({ classes });
   });
   const count = h("span", { class: "fk-soft" });
-  const pictures = h("div", { class: "fk-pictures" });
+  const images = h("div", { class: "fk-images" });
   const node = h(
     "section",
     { class: "fk-card", style: `--fk-class:${classColour(k)}` },
     title,
     count,
-    pictures,
+    images,
     h(
       "div",
       { class: "fk-foot" },
@@ -125,18 +125,18 @@ function card(model, lab, thumbs, k) {
     if (name !== named) title.value = named = name; // never over what is being typed
     node.setAttribute("aria-label", name);
     const rows = a.labels.map((label, i) => (label === k ? i : -1)).filter((i) => i >= 0);
-    count.textContent = rows.length === 1 ? "1 picture" : `${rows.length} pictures`;
-    pictures.replaceChildren(
+    count.textContent = rows.length === 1 ? "1 image" : `${rows.length} images`;
+    images.replaceChildren(
       ...rows.slice(-24).map((i) => {
         const tile = thumbs.tile(i, a.sheet, 48);
-        return h("button", { type: "button", class: "fk-picture", "aria-label": `Forget picture ${i + 1} of ${name}`, title: "click to forget", onclick: () => lab.ask({ remove: i }) }, tile);
+        return h("button", { type: "button", class: "fk-image", "aria-label": `Forget image ${i + 1} of ${name}`, title: "click to forget", onclick: () => lab.ask({ remove: i }) }, tile);
       }),
     );
   };
   return { node, draw };
 }
 
-/** One canvas to draw on or to see the camera in; it asks the probe, and gives pictures to the classes above. */
+/** One canvas to draw on or to see the camera in; it asks the probe, and gives images to the classes above. */
 function askPanel(model, lab) {
   const canvas = h("canvas", { width: 224, height: 224, class: "fk-canvas", tabindex: 0, role: "img", "aria-label": "Drawing and camera" });
   const pen = canvas.getContext("2d", { willReadFrequently: true });
@@ -211,10 +211,10 @@ function askPanel(model, lab) {
   const askFile = fileInput("Ask about a file …", "ask", async (files) => {
     if (!files.length) return;
     const buffers = await buffersOf(files);
-    const picture = await createImageBitmap(files[0]).catch(() => null);
-    if (picture) {
-      const side = Math.min(picture.width, picture.height);
-      pen.drawImage(picture, (picture.width - side) / 2, (picture.height - side) / 2, side, side, 0, 0, 224, 224);
+    const image = await createImageBitmap(files[0]).catch(() => null);
+    if (image) {
+      const side = Math.min(image.width, image.height);
+      pen.drawImage(image, (image.width - side) / 2, (image.height - side) / 2, side, side, 0, 0, 224, 224);
     }
     model.send({ look: true }, undefined, buffers.slice(0, 1));
   }, false);

@@ -1,4 +1,4 @@
-"""TeachLab: show the machine a few pictures of each class, and watch it learn."""
+"""TeachLab: show the machine a few images of each class, and watch it learn."""
 
 import warnings
 from collections.abc import Sequence
@@ -23,24 +23,24 @@ from frozenkit.widgets._sprites import make_sprite
 from frozenkit.widgets.base import InputTraitError, Lab, assets
 
 _MOST_CLASSES = 20
-_MOST_PICTURES = 2000
+_MOST_IMAGES = 2000
 _KEPT_SIDE = 64
 
 
 class TeachLab(Lab):
-    """Name two classes or more, add pictures by file, drawing, camera or from a data set; a probe is refitted at once.
+    """Name two classes or more, add images by file, drawing, camera or from a data set; a probe is refitted at once.
 
-    Each new picture is run through the frozen backbone once. Pictures stay in memory; only `save` writes anything,
-    and it writes features, not pictures.
+    Each new image is run through the frozen backbone once. Images stay in memory; only `save` writes anything,
+    and it writes features, not images.
 
     Args:
         classes: Names to begin with.
         backbone: By default the bundled one at 96 px.
 
     Attributes:
-        classes: Names; a class may be renamed at any time, and one without pictures may be removed.
+        classes: Names; a class may be renamed at any time, and one without images may be removed.
         answer: All that the widget draws, as plain numbers.
-        live: What the probe makes of the picture it was last asked about.
+        live: What the probe makes of the image it was last asked about.
 
     Raises:
         InputError: If there are no names, two alike, or more than twenty.
@@ -59,7 +59,7 @@ class TeachLab(Lab):
     _esm, _css = assets("teachlab")
 
     classes: Any = traitlets.List().tag(sync=True)
-    pictures = traitlets.Bytes().tag(sync=True)
+    images = traitlets.Bytes().tag(sync=True)
     live = traitlets.Dict().tag(sync=True)
     said = traitlets.Unicode().tag(sync=True)
 
@@ -77,51 +77,51 @@ class TeachLab(Lab):
 
     @property
     def result(self) -> Probe | None:
-        """The fitted probe, or None as long as there are not two classes with a picture each."""
+        """The fitted probe, or None as long as there are not two classes with an image each."""
         return self._probe
 
     @property
     def features(self) -> FeatureSet:
-        """What has been taught so far: a row for each picture.
+        """What has been taught so far: a row for each image.
 
         Raises:
-            DataError: If there is no picture yet.
+            DataError: If there is no image yet.
         """
         if not self._features:
-            raise DataError("there is no picture yet: add some of each class.")
+            raise DataError("there is no image yet: add some of each class.")
         x, labels = torch.stack(self._features), torch.as_tensor(self._labels)
         ids = [f"taught-{i}" for i in range(len(x))]
         return FeatureSet.from_arrays(x, labels, classes=self.classes, ids=ids, layer=self._layer)
 
-    def add(self, name: str, pictures: Sequence[Image.Image]) -> None:
-        """Teach pictures of one class.
+    def add(self, name: str, images: Sequence[Image.Image]) -> None:
+        """Teach images of one class.
 
         Raises:
-            InputError: If there is no such class, or there would be more than 2,000 pictures.
+            InputError: If there is no such class, or there would be more than 2,000 images.
         """
         if name not in self.classes:
             raise InputError(f"`name` must be one of {', '.join(self.classes)}; got {name!r}.")
-        if len(self._labels) + len(pictures) > _MOST_PICTURES:
-            raise InputError(f"TeachLab holds at most {_MOST_PICTURES:,} pictures. `frozenkit probe` takes any number.")
-        if odd := [picture for picture in pictures if not isinstance(picture, Image.Image)]:
-            raise InputError(f"`pictures` must be PIL images, got {type(odd[0]).__name__}. Open files with open_image.")
-        smalls = [to_rgb(picture) for picture in pictures]
+        if len(self._labels) + len(images) > _MOST_IMAGES:
+            raise InputError(f"TeachLab holds at most {_MOST_IMAGES:,} images. `frozenkit probe` takes any number.")
+        if odd := [image for image in images if not isinstance(image, Image.Image)]:
+            raise InputError(f"`images` must be PIL images, got {type(odd[0]).__name__}. Open files with open_image.")
+        smalls = [to_rgb(image) for image in images]
         self._features += [self._read(small) for small in smalls]  # all of them, or none
         self._labels += [self.classes.index(name)] * len(smalls)
         self._thumbnails += [ImageOps.fit(small, (_KEPT_SIDE, _KEPT_SIDE)) for small in smalls]
         self._fit()
 
     def remove(self, index: int) -> None:
-        """Forget one picture, counted in the order of teaching."""
+        """Forget one image, counted in the order of teaching."""
         if not 0 <= index < len(self._labels):
             raise InputError(f"`index` must lie in 0..{len(self._labels) - 1}, got {index}.")
         for values in (self._features, self._labels, self._thumbnails):
             del values[index]
         self._fit()
 
-    def look(self, picture: Image.Image) -> dict[str, float]:
-        """Class → probability of a picture; nothing is learned from it. Empty as long as there is no probe."""
-        x = self._read(to_rgb(picture))
+    def look(self, image: Image.Image) -> dict[str, float]:
+        """Class → probability of an image; nothing is learned from it. Empty as long as there is no probe."""
+        x = self._read(to_rgb(image))
         if self._probe is None:
             self.live = {}
             return {}
@@ -132,7 +132,7 @@ class TeachLab(Lab):
         return dict(zip(self.classes, shares))
 
     def save(self, path: str | Path) -> Path:
-        """Write the features, labels and class names to a file; the pictures are not in it.
+        """Write the features, labels and class names to a file; the images are not in it.
 
         Args:
             path: Its name; ``.safetensors`` is added unless it ends so already.
@@ -142,7 +142,7 @@ class TeachLab(Lab):
 
         Raises:
             InputError: If that names no file.
-            DataError: If there is no picture yet.
+            DataError: If there is no image yet.
             CacheError: If the file cannot be written; what it held before stays.
         """
         path = _file(path)
@@ -168,12 +168,12 @@ class TeachLab(Lab):
                 f"this file holds {found.layer} with {found.n_features} features, not {self._layer}, {width}."
             )
         classes = _class_names(found.classes)
-        if len(found) > _MOST_PICTURES:
-            raise InputError(f"TeachLab holds at most {_MOST_PICTURES:,} pictures; this file holds {len(found):,}.")
+        if len(found) > _MOST_IMAGES:
+            raise InputError(f"TeachLab holds at most {_MOST_IMAGES:,} images; this file holds {len(found):,}.")
         if not found.features.isfinite().all():
-            raise DataError("this file holds features that are not finite. Teach the pictures anew.")
+            raise DataError("this file holds features that are not finite. Teach the images anew.")
         if found.features.ndim != 2:
-            raise InputError("this file holds features token by token, and TeachLab takes one row per picture.")
+            raise InputError("this file holds features token by token, and TeachLab takes one row per image.")
         before = self._features, self._labels, self._thumbnails, list(self.classes)
         self._features = list(found.features)
         self._labels = found.labels.tolist()
@@ -207,7 +207,7 @@ class TeachLab(Lab):
                 try:
                     good.append(_decode(data))
                 except DataError as error:
-                    bad.append(f"picture {i + 1}: {error}")
+                    bad.append(f"image {i + 1}: {error}")
             if good:
                 self.add(self.classes[_index(content["add"], self.classes)], good)
             if bad:
@@ -220,17 +220,17 @@ class TeachLab(Lab):
             label = _index(content["sample"], self.classes)
             self.add(self.classes[label], _samples(label, self._labels.count(label)))
         elif "save" in content:
-            self.said = f"saved {len(self._labels)} pictures' features to {self.save(str(content['save']))}"
+            self.said = f"saved {len(self._labels)} images' features to {self.save(str(content['save']))}"
         elif "load" in content:
             self.load(str(content["load"]))
-            self.said = f"loaded {len(self._labels)} pictures' features; the pictures themselves are not in the file"
+            self.said = f"loaded {len(self._labels)} images' features; the images themselves are not in the file"
 
     @traitlets.validate("classes")
     def _validate_classes(self, proposal: Any) -> list[str]:
         names = _class_names(proposal["value"])
         used = 1 + max(self._labels, default=-1)
         if len(names) < used:
-            raise InputTraitError(f"class {used} has pictures; remove them before the class.")
+            raise InputTraitError(f"class {used} has images; remove them before the class.")
         return names
 
     @traitlets.observe("classes")
@@ -238,10 +238,10 @@ class TeachLab(Lab):
         if change["old"]:
             self._fit()
 
-    def _read(self, picture: Image.Image) -> torch.Tensor:
-        """(d,) features of one picture."""
+    def _read(self, image: Image.Image) -> torch.Tensor:
+        """(d,) features of one image."""
         backbone = self._backbone
-        x = backbone.preprocess(picture)[None].to(backbone.device)
+        x = backbone.preprocess(image)[None].to(backbone.device)
         with torch.no_grad():
             found = pooled_activations(backbone.module, x, [self._layer], "mean", backbone.trace())
         return found[self._layer][0].float().cpu()
@@ -252,10 +252,10 @@ class TeachLab(Lab):
         if sum(count > 0 for count in counts) >= 2:
             head = "ridge" if min(count for count in counts if count) >= 2 else "prototype"
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FrozenkitWarning)  # few pictures are what this lab is for
+                warnings.simplefilter("ignore", FrozenkitWarning)  # few images are what this lab is for
                 self._probe = fit_probe(self.features, head=head)
         self.live = {}
-        self.pictures, self._grid = make_sprite(self._thumbnails, side=_KEPT_SIDE)
+        self.images, self._grid = make_sprite(self._thumbnails, side=_KEPT_SIDE)
         self._update_answer()
 
     def _compute(self) -> dict[str, Any]:
@@ -287,13 +287,13 @@ class TeachLab(Lab):
 def _note(counts: list[int]) -> str:
     used = [count for count in counts if count]
     if len(used) < 2:
-        return "Two classes with a picture each, and it starts to answer."
+        return "Two classes with an image each, and it starts to answer."
     if min(used) < 2:
-        return "With one picture of a class, all it can do is compare. Two of each, and it can judge itself."
+        return "With one image of a class, all it can do is compare. Two of each, and it can judge itself."
     if max(used) > 3 * min(used):
-        return "The classes are unequal: it may favour the larger one. Add pictures of the smaller."
+        return "The classes are unequal: it may favour the larger one. Add images of the smaller."
     if min(used) < 10:
-        return "Fewer than ten pictures of a class: the interval says how little is known yet."
+        return "Fewer than ten images of a class: the interval says how little is known yet."
     return ""
 
 
@@ -318,7 +318,7 @@ def _file(path: str | Path) -> Path:
 
 
 def _decode(data: bytes) -> Image.Image:
-    """An RGB picture from an uploaded file, reduced at once: only a small copy is needed."""
+    """An RGB image from an uploaded file, reduced at once: only a small copy is needed."""
     try:
         small = read_image(data, side=512)
     except DataError as error:

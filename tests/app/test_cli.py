@@ -23,16 +23,16 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """Two classes that differ in colour, eight pictures each, one with a name that tries to be HTML."""
+def images(tmp_path):
+    """Two classes that differ in colour, eight images each, one with a name that tries to be HTML."""
     random = np.random.RandomState(0)
     for name, colour in (("<img src=x onerror=alert(1)>", (220, 30, 30)), ("[bold]blue", (30, 30, 220))):
-        folder = tmp_path / "pictures" / name
+        folder = tmp_path / "images" / name
         folder.mkdir(parents=True)
         for i in range(8):
             pixels = np.clip(np.array(colour) + random.randint(-30, 30, (40, 40, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(folder / f"{i}.png")
-    return tmp_path / "pictures"
+    return tmp_path / "images"
 
 
 def run(capsys, *words):
@@ -41,34 +41,34 @@ def run(capsys, *words):
     return status, streams.out, streams.err
 
 
-def test_probe_of_a_folder_prints_a_table_and_writes_a_page(capsys, pictures):
-    status, out, err = run(capsys, "probe", str(pictures), "--image-size", "64", "--layers", "blocks.1,blocks.6")
+def test_probe_of_a_folder_prints_a_table_and_writes_a_page(capsys, images):
+    status, out, err = run(capsys, "probe", str(images), "--image-size", "64", "--layers", "blocks.1,blocks.6")
     assert (status, err) == (0, "")
     for line in ("blocks.1", "blocks.6", "majority", "shuffled labels", "raw pixels", "random weights", "computed in"):
         assert line in out
-    page = (pictures.parent / "frozenkit-report.html").read_text()
+    page = (images.parent / "frozenkit-report.html").read_text()
     assert "&lt;img src=x onerror=alert(1)&gt;" in page
     assert "<img src=x" not in page
     assert not re.search(r"(src|href)=[\"'](?!data:)|https?://|<script|@import|url\(", page)
 
 
-def test_second_run_takes_features_from_the_cache(capsys, pictures):
-    words = ("probe", str(pictures), "--image-size", "64", "--layers", "blocks.6")
+def test_second_run_takes_features_from_the_cache(capsys, images):
+    words = ("probe", str(images), "--image-size", "64", "--layers", "blocks.6")
     assert "computed in" in run(capsys, *words)[1]
     assert "all from the cache" in run(capsys, *words)[1]
     assert "computed in" in run(capsys, *words, "--no-cache")[1]
 
 
-def test_cache_commands(capsys, pictures):
+def test_cache_commands(capsys, images):
     assert "nothing is stored" in run(capsys, "cache", "list")[1]
-    run(capsys, "probe", str(pictures), "--image-size", "64", "--layers", "blocks.6")
+    run(capsys, "probe", str(images), "--image-size", "64", "--layers", "blocks.6")
     status, out, _ = run(capsys, "cache", "list")
     assert status == 0
     assert "4 entries" in out  # train and test, of the backbone and of its random twin
     assert run(capsys, "cache", "verify")[:2] == (0, "4 sound, 0 damaged\n")
-    asked = ("cache", "why", str(pictures), "--layer", "blocks.6", "--image-size")
+    asked = ("cache", "why", str(images), "--layer", "blocks.6", "--image-size")
     assert "image_size: wanted 65, stored 64" in run(capsys, *asked, "65")[1]
-    damaged = next((pictures.parent / "home" / "cache").glob("*.safetensors"))
+    damaged = next((images.parent / "home" / "cache").glob("*.safetensors"))
     damaged.write_bytes(damaged.read_bytes()[:-100])
     status, out, _ = run(capsys, "cache", "verify")
     assert status == 1
@@ -77,54 +77,54 @@ def test_cache_commands(capsys, pictures):
     assert "removed 3 entries" in run(capsys, "cache", "clear")[1]
 
 
-def test_bad_pictures_stop_the_run_or_are_listed(capsys, pictures):
-    bad = next(pictures.iterdir()) / "bad.jpg"
-    bad.write_bytes(b"not a picture")
-    status, _, err = run(capsys, "probe", str(pictures))
+def test_bad_images_stop_the_run_or_are_listed(capsys, images):
+    bad = next(images.iterdir()) / "bad.jpg"
+    bad.write_bytes(b"not an image")
+    status, _, err = run(capsys, "probe", str(images))
     assert status == 2
     assert "bad.jpg is not a readable image" in err
     assert "With --skip-bad it is left out." in err
     assert "skip_bad" not in err
     assert err.count("\n") == 1
-    words = ("probe", str(pictures), "--skip-bad", "--image-size", "64", "--layers", "blocks.6")
+    words = ("probe", str(images), "--skip-bad", "--image-size", "64", "--layers", "blocks.6")
     status, _, err = run(capsys, *words)
     assert status == 0
     assert "warning: left out 1 unreadable image" in err
-    assert "bad.jpg" in (pictures.parent / "frozenkit-report.html").read_text()
+    assert "bad.jpg" in (images.parent / "frozenkit-report.html").read_text()
 
 
-def test_all_problems_of_a_folder_in_one_run(capsys, pictures):
-    (next(pictures.iterdir()) / "bad.jpg").write_bytes(b"not a picture")
-    (pictures / "empty").mkdir()
-    (pictures / "\x1b[2Jone").mkdir()
-    Image.new("RGB", (9, 9)).save(pictures / "\x1b[2Jone" / "1.png")
-    status, out, err = run(capsys, "probe", str(pictures))
+def test_all_problems_of_a_folder_in_one_run(capsys, images):
+    (next(images.iterdir()) / "bad.jpg").write_bytes(b"not an image")
+    (images / "empty").mkdir()
+    (images / "\x1b[2Jone").mkdir()
+    Image.new("RGB", (9, 9)).save(images / "\x1b[2Jone" / "1.png")
+    status, out, err = run(capsys, "probe", str(images))
     assert (status, out) == (2, "")
     lines = err.splitlines()
     assert "has 3 problems. With --skip-bad they are left out." in lines[0]
     assert len(lines) == 4
     assert all(any(name in line for line in lines[1:]) for name in ("bad.jpg", "empty", r"\x1b[2Jone"))
     assert "\x1b" not in err
-    words = ("probe", str(pictures), "--skip-bad", "--image-size", "64", "--layers", "blocks.6")
+    words = ("probe", str(images), "--skip-bad", "--image-size", "64", "--layers", "blocks.6")
     status, out, err = run(capsys, *words)
     assert status == 0
     assert "1 unreadable images and 2 classes with fewer than two images" in err
-    page = (pictures.parent / "frozenkit-report.html").read_text()
+    page = (images.parent / "frozenkit-report.html").read_text()
     assert all(name in page for name in ("bad.jpg", "empty", r"\x1b[2Jone"))
     assert "\x1b" not in out + err + page
 
 
-def test_escapes_and_odd_bytes_in_class_names(capsys, pictures):
-    for old, new in zip(sorted(pictures.iterdir()), (b"\x1b[31mred", b"bl\xffue")):
-        old.rename(os.fsdecode(os.path.join(os.fsencode(pictures), new)))  # noqa: PTH118
+def test_escapes_and_odd_bytes_in_class_names(capsys, images):
+    for old, new in zip(sorted(images.iterdir()), (b"\x1b[31mred", b"bl\xffue")):
+        old.rename(os.fsdecode(os.path.join(os.fsencode(images), new)))  # noqa: PTH118
     words = ("--image-size", "64", "--layers", "blocks.6")
-    status, out, err = run(capsys, "probe", str(pictures), *words)
+    status, out, err = run(capsys, "probe", str(images), *words)
     assert (status, err) == (0, "")
-    page = (pictures.parent / "frozenkit-report.html").read_text()
+    page = (images.parent / "frozenkit-report.html").read_text()
     assert r"bl\xffue" in page
     assert r"\x1b[31mred" in page
     assert "\x1b" not in out + page
-    odd = pictures.rename(pictures.with_name("\x1b]0;x\x07 & co"))
+    odd = images.rename(images.with_name("\x1b]0;x\x07 & co"))
     status, out, err = run(capsys, "probe", str(odd), *words)
     assert (status, err) == (0, "")
     listed = run(capsys, "cache", "list")[1]
@@ -135,48 +135,48 @@ def test_escapes_and_odd_bytes_in_class_names(capsys, pictures):
     assert r"\x1b]0;x\x07 & co" in out
 
 
-def test_an_old_report_is_replaced_whole_or_not_at_all(capsys, pictures, monkeypatch):
-    page = pictures.parent / "r.html"
+def test_an_old_report_is_replaced_whole_or_not_at_all(capsys, images, monkeypatch):
+    page = images.parent / "r.html"
     page.write_text("the old one")
-    words = ("probe", str(pictures), "--image-size", "64", "--layers", "blocks.6", "--report", "r.html")
+    words = ("probe", str(images), "--image-size", "64", "--layers", "blocks.6", "--report", "r.html")
     monkeypatch.setattr("frozenkit.app.report_page.to_html", lambda *_, **__: "half a page \udcff")  # cannot be encoded
     assert run(capsys, *words)[0] == 1
     assert page.read_text() == "the old one"
     monkeypatch.undo()
-    monkeypatch.chdir(pictures.parent)
-    (pictures.parent / "link.html").symlink_to(page)
+    monkeypatch.chdir(images.parent)
+    (images.parent / "link.html").symlink_to(page)
     assert run(capsys, *words[:-1], "link.html")[0] == 0
     assert "<html" in page.read_text()
-    assert (pictures.parent / "link.html").is_symlink()
+    assert (images.parent / "link.html").is_symlink()
     assert run(capsys, *words[:-1], "/dev/null")[0] == 0
     assert Path("/dev/null").is_char_device()
-    assert not list(pictures.parent.glob(".*"))
-    status, _, err = run(capsys, *words[:-1], str(pictures))
+    assert not list(images.parent.glob(".*"))
+    status, _, err = run(capsys, *words[:-1], str(images))
     assert status == 2
     assert "`--report` must be a file that can be written, got" in err
 
 
-def test_the_page_is_written_even_where_nobody_reads_the_table(capsys, pictures, monkeypatch):
+def test_the_page_is_written_even_where_nobody_reads_the_table(capsys, images, monkeypatch):
     def closed(*_, **__):
         raise BrokenPipeError
 
     monkeypatch.setattr("frozenkit.app.cli._print_report", closed)
-    assert run(capsys, "probe", str(pictures), "--image-size", "64", "--layers", "blocks.6")[0] == 1
-    assert "<html" in (pictures.parent / "frozenkit-report.html").read_text()
+    assert run(capsys, "probe", str(images), "--image-size", "64", "--layers", "blocks.6")[0] == 1
+    assert "<html" in (images.parent / "frozenkit-report.html").read_text()
 
 
-def test_the_page_says_how_it_was_made_and_not_where(capsys, pictures):
-    spaced = pictures.rename(pictures.with_name("my pictures"))
+def test_the_page_says_how_it_was_made_and_not_where(capsys, images):
+    spaced = images.rename(images.with_name("my images"))
     words = ("--image-size", "64", "--layers", "blocks.6", "--seed", "3")
     assert run(capsys, "probe", str(spaced), *words)[0] == 0
-    page = (pictures.parent / "frozenkit-report.html").read_text()
-    made = "frozenkit probe &#x27;my pictures&#x27; --layers blocks.6 --image-size 64 --seed 3"
+    page = (images.parent / "frozenkit-report.html").read_text()
+    made = "frozenkit probe &#x27;my images&#x27; --layers blocks.6 --image-size 64 --seed 3"
     assert f"Made by <code>{made}</code>" in page
-    assert str(pictures.parent) not in page
+    assert str(images.parent) not in page
 
 
-def test_a_small_folder_is_cross_validated(capsys, pictures):
-    status, out, err = run(capsys, "probe", str(pictures), "--image-size", "64", "--layers", "blocks.6")
+def test_a_small_folder_is_cross_validated(capsys, images):
+    status, out, err = run(capsys, "probe", str(images), "--image-size", "64", "--layers", "blocks.6")
     assert (status, err) == (0, "")
     assert "cross-validated" in out
     said = " ".join(out.split())
@@ -184,13 +184,13 @@ def test_a_small_folder_is_cross_validated(capsys, pictures):
     assert "A test part would hold 5 images, and the draw would decide" in said
 
 
-def test_a_name_goes_before_a_folder_for_data_and_size_alike(capsys, pictures):
-    pictures.rename(pictures.with_name("digits"))
+def test_a_name_goes_before_a_folder_for_data_and_size_alike(capsys, images):
+    images.rename(images.with_name("digits"))
     words = ("probe", "--layers", "blocks.1", "--limit", "30", "--no-cache")
     status, out, err = run(capsys, *words, "digits")
     assert status == 0
     assert "warning: digits is taken for the data set of that name, not for the folder; that one is ./digits" in err
-    assert "at 96 pixels" in (pictures.parent / "frozenkit-report.html").read_text()
+    assert "at 96 pixels" in (images.parent / "frozenkit-report.html").read_text()
     status, out, err = run(capsys, *words, "./digits", "--image-size", "64")
     assert (status, err) == (0, "")
     assert "10 images" not in out
@@ -198,13 +198,13 @@ def test_a_name_goes_before_a_folder_for_data_and_size_alike(capsys, pictures):
     assert "digits" in run(capsys, "cache", "why", "digits")[2]
 
 
-def test_copies_in_the_folder_are_warned_about(capsys, pictures):
-    first = next(pictures.iterdir())
+def test_copies_in_the_folder_are_warned_about(capsys, images):
+    first = next(images.iterdir())
     (first / "copy.png").write_bytes((first / "0.png").read_bytes())
-    _, _, err = run(capsys, "probe", str(pictures), "--image-size", "64", "--layers", "blocks.6")
+    _, _, err = run(capsys, "probe", str(images), "--image-size", "64", "--layers", "blocks.6")
     assert "2 images are equal to others, pixel by pixel: " in err
     assert "copy.png" in err
-    page = (pictures.parent / "frozenkit-report.html").read_text()
+    page = (images.parent / "frozenkit-report.html").read_text()
     assert "2 images in 1 group, equal pixel by pixel" in " ".join(page.split())
     assert "/copy.png</code>" in page
 
@@ -266,12 +266,12 @@ def test_advice_ends_the_report_and_doubts_bad_data(capsys, tmp_path):
     shuffled = np.random.RandomState(0).permutation(data.labels.numpy())
     seen = [0] * len(names)
     for i in range(len(data)):
-        picture, label = data[i]
+        image, label = data[i]
         places = [("enough", label), ("shuffled", shuffled[i])] + [("few", label)] * (seen[label] < 5)
         seen[label] += 1
         for folder, k in places:
             (tmp_path / folder / names[k]).mkdir(parents=True, exist_ok=True)
-            picture.save(tmp_path / folder / names[k] / f"{i}.png")
+            image.save(tmp_path / folder / names[k] / f"{i}.png")
 
     def advised(folder, *words):
         status, out, err = run(capsys, "probe", folder, "--image-size", "64", "--layers", "blocks.5", *words)
@@ -294,8 +294,8 @@ def test_advice_ends_the_report_and_doubts_bad_data(capsys, tmp_path):
         (["--target-accuracy", "90"], "`target_accuracy` must lie in [0, 1], got 90.0. Per cent?"),
     ],
 )
-def test_wrong_wishes_are_said_before_the_work(capsys, pictures, words, message):
-    status, out, err = run(capsys, "probe", str(pictures), *words)
+def test_wrong_wishes_are_said_before_the_work(capsys, images, words, message):
+    status, out, err = run(capsys, "probe", str(images), *words)
     assert (status, out) == (2, "")
     assert message in err
 

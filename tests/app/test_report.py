@@ -32,10 +32,10 @@ def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("emoji") / "my emoji"
     data = load_dataset("emoji-google", limit=120)
     for i in range(len(data)):
-        picture, label = data[i]
+        image, label = data[i]
         place = root / data.classes[label].replace(" & ", " and ")
         place.mkdir(parents=True, exist_ok=True)
-        picture.save(place / f"{i}.png")
+        image.save(place / f"{i}.png")
     return root
 
 

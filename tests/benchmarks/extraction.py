@@ -13,8 +13,8 @@ IMAGES, BATCH = 512, 64  # 64: what the loop's author takes
 
 
 @cache
-def pictures() -> Any:
-    """512 decoded pictures of Fashion-MNIST."""
+def some_images() -> Any:
+    """512 decoded images of Fashion-MNIST."""
     decoded = load_dataset("fashion-mnist", limit=IMAGES)
     return from_torch([decoded[i] for i in range(IMAGES)], classes=decoded.classes)
 
@@ -26,7 +26,7 @@ def backbone() -> Any:
 
 def plain_loop(layers: list[str]) -> dict[str, torch.Tensor]:
     """Hooks on the wanted layers, batch after batch, spatial means kept."""
-    module, transform, images = backbone().module, backbone().preprocess, pictures()
+    module, transform, images = backbone().module, backbone().preprocess, some_images()
     kept: dict[str, list[torch.Tensor]] = {name: [] for name in layers}
 
     def keep(name: str) -> Any:
@@ -45,7 +45,7 @@ def plain_loop(layers: list[str]) -> dict[str, torch.Tensor]:
 
 
 def ours(layers: list[str], precision: str) -> Any:
-    return extract_layers(backbone(), pictures(), layers=layers, precision=precision, progress=False)
+    return extract_layers(backbone(), some_images(), layers=layers, precision=precision, progress=False)
 
 
 def every_stage() -> list[str]:
@@ -57,7 +57,7 @@ def p1_fast() -> Figure:
     fast = median_seconds(lambda: ours(layers, "fast"))
     reference = median_seconds(lambda: plain_loop(layers))
     kind = "bfloat16" if has_native_bfloat16("cpu") else "no bfloat16 hardware here: computed as exact"
-    note = f"Lite0 at 96 px, {IMAGES} decoded pictures, {len(layers)} layers; {kind}."
+    note = f"Lite0 at 96 px, {IMAGES} decoded images, {len(layers)} layers; {kind}."
     return figure("extraction, fast", fast, reference, floor=2.5, goal=4, note=note)
 
 
@@ -80,7 +80,7 @@ def p2_third_of_the_depth() -> Figure:
 
 
 def p3_overhead() -> Figure:
-    images = pictures()
+    images = some_images()
     ready = torch.stack([backbone().preprocess(images[i][0]) for i in range(len(images))])
     ready = ready.to(memory_format=torch.channels_last)  # as extraction has it
     module = backbone().module

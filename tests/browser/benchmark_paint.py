@@ -1,4 +1,4 @@
-"""From the key to the picture: how long HeadLab's strength slider takes to answer on the screen, and TeachLab to learn.
+"""From the key to the image: how long HeadLab's strength slider takes to answer on the screen, and TeachLab to learn.
 
     pytest -s tests/browser/benchmark_paint.py
 
@@ -22,13 +22,13 @@ TEACH = """
 import time
 from frozenkit import TeachLab, load_dataset
 emoji = load_dataset("emoji-google")
-pictures = [[emoji[i][0] for i in (emoji.labels == k).nonzero().squeeze(1)[:10].tolist()] for k in (1, 2)]
+images = [[emoji[i][0] for i in (emoji.labels == k).nonzero().squeeze(1)[:10].tolist()] for k in (1, 2)]
 start = time.perf_counter()
 lab = TeachLab(["animals", "food"])
-for name, some in zip(lab.classes, pictures):
-    for picture in some:
-        lab.add(name, [picture])
-print(f"{time.perf_counter() - start:.2f} s for {lab.features.features.shape[0]} pictures, one by one")
+for name, some in zip(lab.classes, images):
+    for image in some:
+        lab.add(name, [image])
+print(f"{time.perf_counter() - start:.2f} s for {lab.features.features.shape[0]} images, one by one")
 """
 PAINT = """async (key) => {
   const slider = [...document.querySelectorAll('.fk-lab input[type=range]')].find((i) =>

@@ -26,7 +26,7 @@ CHROMIUM_OPTIONS = [
     "--disable-component-update",
     "--disable-domain-reliability",
     "--disable-sync",
-    "--use-fake-device-for-media-stream",  # a camera that shows a moving test picture, for pages that may use one
+    "--use-fake-device-for-media-stream",  # a camera that shows a moving test image, for pages that may use one
     "--no-first-run",
     "--no-default-browser-check",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
@@ -146,7 +146,7 @@ class Notebook:
 
 @pytest.fixture(scope="session")
 def screenshots():
-    """Where pictures of the widgets go, to be looked at."""
+    """Where images of the widgets go, to be looked at."""
     folder = Path(__file__).parent / "screenshots"
     folder.mkdir(exist_ok=True)
     return folder

@@ -1,4 +1,4 @@
-"""The README's moving picture: two labs under a hand on the arrow keys.
+"""The README's moving image: two labs under a hand on the arrow keys.
 
     pytest tests/browser/film_labs.py
 
@@ -15,10 +15,10 @@ SIZE = (900, 700)
 
 
 def frame(notebook):
-    picture = Image.open(io.BytesIO(notebook.page.locator(".fk-lab").screenshot())).convert("RGB")
-    picture.thumbnail(SIZE, Image.Resampling.LANCZOS)
+    image = Image.open(io.BytesIO(notebook.page.locator(".fk-lab").screenshot())).convert("RGB")
+    image.thumbnail(SIZE, Image.Resampling.LANCZOS)
     sheet = Image.new("RGB", SIZE, "white")
-    sheet.paste(picture, ((SIZE[0] - picture.width) // 2, 0))
+    sheet.paste(image, ((SIZE[0] - image.width) // 2, 0))
     return sheet
 
 
@@ -53,6 +53,6 @@ def test_film(open_notebook):
     both.paste(frames[0])
     both.paste(frames[-1], (0, SIZE[1]))
     palette = both.quantize(128)  # one for all, or the colours would jump
-    small = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in frames]
+    small = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in frames]
     small[0].save(FILM, save_all=True, append_images=small[1:], duration=times, loop=0, optimize=True)
     print(f"\n{FILM}: {len(frames)} frames, {FILM.stat().st_size / 1e6:.2f} MB")

@@ -50,7 +50,7 @@ def test_the_camera_teaches_and_asks(open_notebook):
         page.locator(".fk-bar-row").first.wait_for()
         first = notebook.ask("print(lab.live['shares'])")
         page.wait_for_timeout(1500)
-        assert notebook.ask("print(lab.live['shares'])") != first  # the picture moves, and so do the bars
+        assert notebook.ask("print(lab.live['shares'])") != first  # the image moves, and so do the bars
         page.locator("[data-key=hold-0]").press("Enter")
         notebook.until("print(lab.answer['counts'][0])", "11", 10)
         page.get_by_role("button", name="Stop the camera").press("Enter")

@@ -171,7 +171,7 @@ def test_an_exercise_by_keyboard(course, app):
             button.press("Enter")
             hints.locator("visible=true").nth(number - 1).wait_for()
             assert hints.locator("visible=true").count() == number
-        assert page.get_by_role("paragraph").filter(has_text="asks about each training picture").is_visible()
+        assert page.get_by_role("paragraph").filter(has_text="asks about each training image").is_visible()
         assert kept(notebook)["hints"] == {"02.3": 3}
 
         bar(notebook).get_by_role("button", name="Insert the solution below").press("Enter")

@@ -77,7 +77,7 @@ def test_layerlab_by_arrow_keys(labs):
     notebook.until("print(lab.result.layer)", best)
 
 
-def test_layerlab_shows_the_picture_under_the_pointer(labs):
+def test_layerlab_shows_the_image_under_the_pointer(labs):
     page = labs("layerlab").page
     peek = page.locator(".fk-peek")
     page.mouse.move(2, 2)
@@ -118,7 +118,7 @@ def test_layerlab_hides_the_test_score_until_it_is_asked_for(labs):
     notebook = labs("layerlab")
     assert notebook.ask("print(lab.answer['test'])") == "None"
     notebook.page.get_by_role("button", name="Reveal the test score").press("Enter")
-    says(notebook, "test pictures")
+    says(notebook, "test images")
     assert notebook.ask("print(lab.answer['test'] is None)") == "False"
     assert notebook.page.get_by_role("button", name="Test score revealed").is_disabled()
 
@@ -149,7 +149,7 @@ def test_shiftlab_by_slider(labs):
 def test_cachelab_by_slider(labs):
     notebook = labs("cachelab")
     n = int(notebook.ask("print(lab.n)"))
-    for name, trait, before in (("Pictures", "n", n), ("Epochs", "epochs", 2)):
+    for name, trait, before in (("Images", "n", n), ("Epochs", "epochs", 2)):
         slider = notebook.page.get_by_label(name, exact=True)
         slider.focus()
         slider.press("ArrowRight")
@@ -171,7 +171,7 @@ def test_cachelab_races_and_can_be_stopped(labs):
     assert "s" in page.locator("[data-role=lane-0]").text_content()
 
 
-def picture(color):
+def image(color):
     out = io.BytesIO()
     Image.new("RGB", (60, 40), color).save(out, "PNG")
     return out.getvalue()
@@ -184,13 +184,13 @@ def test_teachlab_learns_from_samples_files_and_drawings(labs):
         page.locator(f"[data-key=sample-{k}]").press("Enter")
         notebook.until(f"print(lab.answer['counts'][{k}])", "10")
     says(notebook, "Leave-one-out")
-    files = [{"name": "a.png", "mimeType": "image/png", "buffer": picture("red")}]
-    files.append({"name": "b.png", "mimeType": "image/png", "buffer": b"no picture"})
+    files = [{"name": "a.png", "mimeType": "image/png", "buffer": image("red")}]
+    files.append({"name": "b.png", "mimeType": "image/png", "buffer": b"no image"})
     page.locator("[data-key=files-0]").set_input_files(files)
     notebook.until("print(lab.answer['counts'][0])", "11")
     alert = page.locator(".fk-lab > [role=alert]")
     alert.wait_for(state="visible")
-    assert "picture 2: it could not be read" in alert.text_content()
+    assert "image 2: it could not be read" in alert.text_content()
     box = page.locator(".fk-canvas").bounding_box()
     page.mouse.move(box["x"] + 40, box["y"] + 40)
     page.mouse.down()
@@ -198,7 +198,7 @@ def test_teachlab_learns_from_samples_files_and_drawings(labs):
     page.mouse.up()
     page.locator(".fk-bar-row").first.wait_for()
     assert notebook.ask("print(len(lab.live['shares']))") == "2"
-    page.locator(".fk-picture").first.click()
+    page.locator(".fk-image").first.click()
     notebook.until("print(sum(lab.answer['counts']))", "20")
 
 
@@ -207,7 +207,7 @@ def test_teachlab_asks_about_a_file_takes_a_drawing_and_what_is_dropped(labs):
     page = notebook.page
     first = notebook.ask("print(lab.live.get('shares'))")
     page.locator("[data-key=ask]").set_input_files(
-        [{"name": "a.png", "mimeType": "image/png", "buffer": picture("lime")}]
+        [{"name": "a.png", "mimeType": "image/png", "buffer": image("lime")}]
     )
     notebook.until(f"print(str(lab.live.get('shares')) != {first!r})", "True")
     asked = notebook.ask("print(lab.live['shares'])")
@@ -221,11 +221,11 @@ def test_teachlab_asks_about_a_file_takes_a_drawing_and_what_is_dropped(labs):
             data.items.add(new File([Uint8Array.from(text, (c) => c.charCodeAt(0))], "a.png", { type: "image/png" }));
             document.querySelectorAll(".fk-card")[0].dispatchEvent(new DragEvent("drop", { dataTransfer: data }));
         }""",
-        picture("navy").decode("latin-1"),
+        image("navy").decode("latin-1"),
     )
     notebook.until("print(lab.answer['counts'])", "[11, 11]")
     for row in (21, 20):  # as it was before
-        page.get_by_role("button", name=f"Forget picture {row + 1} of").click()
+        page.get_by_role("button", name=f"Forget image {row + 1} of").click()
         notebook.until("print(sum(lab.answer['counts']))", str(row))
 
 
@@ -243,7 +243,7 @@ def test_teachlab_keeps_names_as_text_and_adds_classes(labs):
 
 
 def test_teachlab_keeps_a_name_that_is_being_typed(labs):
-    """Pictures that arrive before the field is left used to put the old name back."""
+    """Images that arrive before the field is left used to put the old name back."""
     notebook = labs("teachlab")
     page = notebook.page
     before = notebook.ask("print(lab.classes[1], lab.answer['counts'][1])").split()
@@ -251,7 +251,7 @@ def test_teachlab_keeps_a_name_that_is_being_typed(labs):
     name.focus()
     name.fill("meals")
     page.locator("[data-key=files-1]").set_input_files(
-        [{"name": "a.png", "mimeType": "image/png", "buffer": picture("brown")}]
+        [{"name": "a.png", "mimeType": "image/png", "buffer": image("brown")}]
     )
     notebook.until("print(lab.answer['counts'][1])", str(int(before[1]) + 1))
     assert name.input_value() == "meals"
@@ -281,7 +281,7 @@ def test_teachlab_saves_and_loads(labs):
     notebook = labs("teachlab")
     page = notebook.page
     page.get_by_role("button", name="Save", exact=True).click()
-    page.get_by_text("saved 20 pictures' features to").wait_for()
+    page.get_by_text("saved 20 images' features to").wait_for()
     notebook.ask("lab.remove(0)")
     page.get_by_role("button", name="Load", exact=True).click()
     notebook.until("print(sum(lab.answer['counts']))", "20")
@@ -307,7 +307,7 @@ def test_a_camera_that_is_refused_is_said(labs):
 
 @IN_JUPYTERLAB
 @pytest.mark.parametrize("name", ["layerlab", "shiftlab", "cachelab"])
-def test_pictures_and_numbers_can_be_kept(labs, name):
+def test_images_and_numbers_can_be_kept(labs, name):
     notebook = labs(name)
     kept = {}
     for kind in ("PNG", "SVG", "CSV"):
@@ -315,9 +315,9 @@ def test_pictures_and_numbers_can_be_kept(labs, name):
             notebook.page.get_by_role("button", name=kind, exact=True).press("Enter")
         kept[kind] = Path(waiting.value.path()).read_bytes()
         assert waiting.value.suggested_filename == f"{name}.{kind.lower()}"
-    picture = Image.open(io.BytesIO(kept["PNG"])).convert("RGB")
-    assert picture.width > 1000
-    assert len(picture.getcolors(1_000_000)) > 20  # something is drawn
+    image = Image.open(io.BytesIO(kept["PNG"])).convert("RGB")
+    assert image.width > 1000
+    assert len(image.getcolors(1_000_000)) > 20  # something is drawn
     assert ElementTree.fromstring(kept["SVG"]).tag.endswith("svg")
     lines = kept["CSV"].decode().splitlines()
     assert len(lines) >= 2

@@ -15,8 +15,8 @@ TRAIN = load_dataset("digits", limit=200)
 TEST = load_dataset("digits", split="test", limit=200)
 
 
-def prepare(picture):
-    return pil_to_tensor(picture.resize((32, 32))).float() / 255
+def prepare(image):
+    return pil_to_tensor(image.resize((32, 32))).float() / 255
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_one_permutation_alone_strays_further_than_its_interval_says(backbone):
     assert abs(sum(score.accuracy for score in found) / 20 - 0.1) < 0.03
 
 
-def test_raw_pixels_are_the_pictures_at_native_size_in_grey():
+def test_raw_pixels_are_the_images_at_native_size_in_grey():
     (pixels,) = raw_pixels(TRAIN)
     assert pixels.features.shape == (200, 64)
     expected = pil_to_tensor(TRAIN[3][0])[0].flatten().float() / 255
@@ -97,6 +97,6 @@ def test_raw_pixels_are_the_pictures_at_native_size_in_grey():
 
 
 def test_raw_pixels_of_unequal_sizes_are_made_equal():
-    pictures = [(torch.rand(3, 8 + i, 12), i % 2) for i in range(4)]
-    (pixels,) = raw_pixels(from_torch(pictures, classes=("a", "b")))
+    images = [(torch.rand(3, 8 + i, 12), i % 2) for i in range(4)]
+    (pixels,) = raw_pixels(from_torch(images, classes=("a", "b")))
     assert pixels.features.shape == (4, 3 * 8 * 12)

@@ -27,9 +27,9 @@ def backbone():
 
 @pytest.fixture(scope="module")
 def sets():
-    pictures = load_dataset("emoji-google", limit=72)
-    rows = split(pictures.labels, fractions=(0.6, 0.2, 0.2), seed=0)
-    return [pictures.subset(part) for part in rows]
+    images = load_dataset("emoji-google", limit=72)
+    rows = split(images.labels, fractions=(0.6, 0.2, 0.2), seed=0)
+    return [images.subset(part) for part in rows]
 
 
 def tuned(backbone, sets, **kw):
@@ -182,10 +182,10 @@ def test_a_probe_start_begins_at_the_probe(backbone, sets):
 
 @pytest.fixture(scope="module")
 def clothes():
-    """60 pictures of shirts and boots, 20 for val, 100 to test: every probe separates them."""
-    pictures = load_dataset("fashion-mnist", limit=1500, seed=0)
-    rows = [i for i in range(len(pictures)) if pictures.labels[i] in (0, 9)][:180]
-    both = from_torch([(pictures[i][0], int(pictures.labels[i] == 9)) for i in rows], classes=("shirt", "boot"))
+    """60 images of shirts and boots, 20 for val, 100 to test: every probe separates them."""
+    images = load_dataset("fashion-mnist", limit=1500, seed=0)
+    rows = [i for i in range(len(images)) if images.labels[i] in (0, 9)][:180]
+    both = from_torch([(images[i][0], int(images.labels[i] == 9)) for i in rows], classes=("shirt", "boot"))
     return [both.subset(range(*span)) for span in ((0, 60), (60, 80), (80, 180))]
 
 

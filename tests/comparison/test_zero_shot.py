@@ -48,7 +48,7 @@ def test_what_has_no_zero_shot_head(backbone):
         zero_shot(backbone, {"Sandal": "sandal"})
     with pytest.raises(InputError, match="must have 3 outputs, got 1000"):
         zero_shot(backbone, {"a": ["x"]}, known=["x", "y", "z"])
-    headless = Backbone(nn.Flatten(), lambda picture: torch.zeros(3, 32, 32), image_size=32, default_layer="")
+    headless = Backbone(nn.Flatten(), lambda image: torch.zeros(3, 32, 32), image_size=32, default_layer="")
     with pytest.raises(InputError, match="got no linear layer"):
         zero_shot(headless, {"a": ["sandal"]})
     features = extract(backbone, load_dataset("digits", limit=20), layer="blocks.6", progress=False)

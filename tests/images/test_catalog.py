@@ -32,8 +32,8 @@ def test_sizes_and_that_train_and_test_are_disjoint(name, train, test, k):
     assert (len(a), len(b), len(a.classes)) == (train, test, k)
     assert not set(a.ids) & set(b.ids)
     assert set(a.labels.tolist()) == set(b.labels.tolist()) == set(range(k))
-    picture, label = a[0]
-    assert (picture.mode, type(label), a.labels.dtype) == ("RGB", int, torch.int64)
+    image, label = a[0]
+    assert (image.mode, type(label), a.labels.dtype) == ("RGB", int, torch.int64)
     assert list_datasets().loc[name, "images"] == f"{train:,} / {test:,}"
     assert list_datasets().loc[name, "classes"] == k
 
@@ -58,7 +58,7 @@ def test_bundled_fashion_is_a_part_of_the_full_set(part, tmp_path):
 
 
 @pytest.mark.parametrize("part", ["train", "test"])
-def test_both_emoji_styles_hold_the_same_pictures_in_the_same_order(part):
+def test_both_emoji_styles_hold_the_same_images_in_the_same_order(part):
     google, twitter = (load_dataset(f"emoji-{style}", split=part) for style in ("google", "twitter"))
     assert [i.split("/")[1] for i in google.ids] == [i.split("/")[1] for i in twitter.ids]
     torch.testing.assert_close(google.labels, twitter.labels, rtol=0, atol=0)
@@ -142,8 +142,8 @@ def test_a_generous_limit_gives_everything(limit):
 
 
 @pytest.mark.parametrize("limit", [4, 0, -1])
-def test_a_limit_below_one_picture_a_class_is_refused(limit):
-    with pytest.raises(InputError, match=f"`limit` must be at least one picture a class, 5 here, got {limit}"):
+def test_a_limit_below_one_image_a_class_is_refused(limit):
+    with pytest.raises(InputError, match=f"`limit` must be at least one image a class, 5 here, got {limit}"):
         load_dataset("emoji-google", limit=limit)
 
 

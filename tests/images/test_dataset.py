@@ -72,7 +72,7 @@ def test_indexing_ends_where_the_data_ends():
         ({"labels": torch.tensor([0.0, 1, float("nan"), 1])}, "label 0 is 0.0"),
         ({"labels": np.zeros((4, 1), int)}, r"label 0 is \[0\]"),
         ({"ids": ["a", "b", "c", "a"]}, "`ids` must be unique"),
-        ({"ids": ["a", "b", "c"]}, "one entry a picture, got 4, 3"),
+        ({"ids": ["a", "b", "c"]}, "one entry an image, got 4, 3"),
     ],
 )
 def test_parts_must_fit_together(change, message):
@@ -135,11 +135,11 @@ def test_large_deep_images_take_little_more_than_themselves(mode, tmp_path):
     assert peak < 16  # bytes per pixel as NumPy sees them; whole copies in float64 took 24 and more
 
 
-# --- kinds of pictures ----------------------------------------------------------------------------
+# --- kinds of images ----------------------------------------------------------------------------
 
 
-def saved(path, picture, **options):
-    picture.save(path, **options)
+def saved(path, image, **options):
+    image.save(path, **options)
     return np.asarray(open_image(path))
 
 
@@ -169,7 +169,7 @@ def test_sixteen_bits_are_scaled_not_cut(tmp_path):
     np.testing.assert_array_equal(deep[0, :, 0], [0, 255])
 
 
-def test_floating_point_pictures(tmp_path):
+def test_floating_point_images(tmp_path):
     got = saved(tmp_path / "a.tif", Image.fromarray(np.array([[0, 0.5, 1]], np.float32)))
     np.testing.assert_array_equal(got[0, :, 0], [0, 128, 255])
     Image.fromarray(np.array([[0, np.nan]], np.float32)).save(tmp_path / "b.tif")
@@ -185,11 +185,11 @@ def test_cmyk_one_bit_and_grey(tmp_path):
 
 
 def test_a_photograph_is_turned_the_way_the_camera_was_held(tmp_path):
-    picture = Image.new("RGB", (16, 8))
-    picture.paste((255, 255, 255), (0, 0, 16, 4))  # white above black
+    image = Image.new("RGB", (16, 8))
+    image.paste((255, 255, 255), (0, 0, 16, 4))  # white above black
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown a quarter turn clockwise
-    got = saved(tmp_path / "a.jpg", picture, exif=exif, quality=100)
+    got = saved(tmp_path / "a.jpg", image, exif=exif, quality=100)
     assert got.shape == (16, 8, 3)
     assert got[8, 7].min() > 200 > 55 > got[8, 0].max()
 
@@ -221,8 +221,8 @@ class Pairs(torch.utils.data.Dataset):
 def test_from_torch_takes_what_datasets_give():
     grey = torch.tensor([[[0.0, 0.5], [1.0, 0.25]]])
     expected = np.array([[0, 128], [255, 64]], np.uint8)
-    for picture in (grey, grey[0], grey.double(), (grey * 255).round().to(torch.uint8), (grey * 255).round().long()):
-        ds = from_torch(Pairs((picture, 0), (Image.new("L", (2, 2)), torch.tensor(1))))
+    for image in (grey, grey[0], grey.double(), (grey * 255).round().to(torch.uint8), (grey * 255).round().long()):
+        ds = from_torch(Pairs((image, 0), (Image.new("L", (2, 2)), torch.tensor(1))))
         np.testing.assert_array_equal(pixels(ds)[..., 0], expected)
         assert ds.labels.tolist() == [0, 1]
         assert ds.classes == ("0", "1")
@@ -232,18 +232,18 @@ def test_from_torch_takes_what_datasets_give():
 
 
 @pytest.mark.parametrize(
-    ("picture", "message"),
+    ("image", "message"),
     [
-        (torch.full((3, 2, 2), 1.5), r"picture 0 must lie in \[0, 1\]; undo its normalisation"),
-        (torch.full((3, 2, 2), float("nan")), r"picture 0 must lie in \[0, 1\]"),
-        (torch.full((3, 2, 2), 256), r"picture 0 must lie in 0\.\.255, got 256\.\.256"),
+        (torch.full((3, 2, 2), 1.5), r"image 0 must lie in \[0, 1\]; undo its normalisation"),
+        (torch.full((3, 2, 2), float("nan")), r"image 0 must lie in \[0, 1\]"),
+        (torch.full((3, 2, 2), 256), r"image 0 must lie in 0\.\.255, got 256\.\.256"),
         (torch.zeros(4, 2, 2), r"must be \(1 or 3, h, w\), got shape \(4, 2, 2\)"),
         (np.zeros((2, 2, 3), np.uint8), r"got shape \(2, 2, 3\)"),
     ],
 )
-def test_from_torch_names_the_picture_that_does_not_fit(picture, message):
+def test_from_torch_names_the_image_that_does_not_fit(image, message):
     with pytest.raises(DataError, match=message):
-        from_torch(Pairs((picture, 0)))
+        from_torch(Pairs((image, 0)))
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_what_is_no_dataset_of_pairs_is_told_so(dataset, message):
 def test_from_torch_refuses_labels_that_are_no_classes_and_nothing_at_all():
     with pytest.raises(InputError, match="label 1 is 'dog'"):
         from_torch(Pairs((torch.zeros(1, 2, 2), 0), (torch.zeros(1, 2, 2), "dog")))
-    with pytest.raises(DataError, match="at least one picture, got none"):
+    with pytest.raises(DataError, match="at least one image, got none"):
         from_torch(Pairs())
     with pytest.raises(InputError, match=r"must lie in 0\.\.0 for 1 classes"):
         from_torch(Pairs((torch.zeros(1, 2, 2), 1)), classes=["cat"])
@@ -274,5 +274,5 @@ def test_random_augmentation_is_refused():
         def __getitem__(self, index):
             return torch.rand(3, 4, 4), 0
 
-    with pytest.raises(DataError, match="picture 0 changes each time it is read"):
+    with pytest.raises(DataError, match="image 0 changes each time it is read"):
         from_torch(Noisy((0, 0)))

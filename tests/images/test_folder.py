@@ -101,7 +101,7 @@ def _png(width, height):
 
 @pytest.mark.parametrize("kind", ["empty", "truncated", "text", "bomb", "huge bomb"])
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
-def test_an_unreadable_picture_is_named_or_skipped_but_never_lost_silently(kind, suffix, folder):
+def test_an_unreadable_image_is_named_or_skipped_but_never_lost_silently(kind, suffix, folder):
     good = image_folder(folder)
     bad = folder / "cat" / f"zz.{suffix}"
     noise = np.random.RandomState(0).randint(0, 255, (64, 64, 3), dtype=np.uint8)
@@ -111,7 +111,7 @@ def test_an_unreadable_picture_is_named_or_skipped_but_never_lost_silently(kind,
         {
             "empty": b"",
             "truncated": whole[: len(whole) // 2],
-            "text": b"this is no picture",
+            "text": b"this is no image",
             "bomb": _png(9_000, 9_000),
             "huge bomb": _png(60_000, 60_000),
         }[kind]
@@ -264,7 +264,7 @@ def test_the_digest_is_read_again_only_where_a_file_changed(folder, monkeypatch)
     assert read == ["1.png"]
 
 
-def test_a_picture_that_goes_bad_later_is_named(folder):
+def test_a_image_that_goes_bad_later_is_named(folder):
     ds = image_folder(folder)
     (folder / "cat" / "0.png").unlink()
     with pytest.raises(DataError, match=r"cat/0\.png"):

@@ -28,7 +28,7 @@ def test_shift_keeps_labels_grows_with_severity_and_is_deterministic(kind):
     assert len(digests) == 6
 
 
-def test_a_picture_is_shifted_alike_wherever_it_stands():
+def test_a_image_is_shifted_alike_wherever_it_stands():
     ds = load_dataset("emoji-google", limit=10)
     for kind in KINDS:
         np.testing.assert_array_equal(
@@ -52,7 +52,7 @@ def test_shift_amounts_are_those_documented():
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_tiny_pictures_can_be_shifted(kind, size):
+def test_tiny_images_can_be_shifted(kind, size):
     assert shift(tiny_images(values=np.full((4, *size, 3), 9, np.uint8)), kind, 5)[0][0].size == size[::-1]
 
 

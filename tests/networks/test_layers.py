@@ -202,19 +202,19 @@ def created(name, settings, size):
     return Backbone(module, Preprocess(size, size), name=name, device="cpu")
 
 
-def noise_pictures(n):
+def noise_images(n):
     pixels = np.random.RandomState(0).randint(0, 256, (n, 40, 40, 3), np.uint8)
-    pictures = [(Image.fromarray(rows), i % 2) for i, rows in enumerate(pixels)]
-    return from_torch(pictures, classes=("a", "b"))
+    images = [(Image.fromarray(rows), i % 2) for i, rows in enumerate(pixels)]
+    return from_torch(images, classes=("a", "b"))
 
 
 @pytest.mark.parametrize(("name", "settings", "size"), CLASSIFIERS, ids=lambda value: str(value))
 def test_default_features_are_what_the_own_classifier_reads(name, settings, size):
     backbone = created(name, settings, size)
-    pictures = noise_pictures(4)
+    images = noise_images(4)
     with torch.no_grad():
-        logits = backbone.module(torch.stack([backbone.preprocess(pictures[i][0]) for i in range(4)]))
-        features = extract(backbone, pictures, precision="exact", progress=False)
+        logits = backbone.module(torch.stack([backbone.preprocess(images[i][0]) for i in range(4)]))
+        features = extract(backbone, images, precision="exact", progress=False)
         heads = [backbone.module.get_submodule(name) for name in backbone.trace().classifiers]
         parts = features.features.chunk(len(heads), 1)
         ours = torch.stack([head(part) for head, part in zip(heads, parts, strict=True)]).mean(0)
@@ -239,10 +239,10 @@ def test_default_features_are_what_the_own_classifier_reads(name, settings, size
 )
 def test_default_features_of_a_headless_network_are_its_output(name, size):
     backbone = created(name, {"num_classes": 0} | ({"img_size": size} if size else {}), size or 64)
-    pictures = noise_pictures(2)
+    images = noise_images(2)
     with torch.no_grad():
-        output = backbone.module(torch.stack([backbone.preprocess(pictures[i][0]) for i in range(2)]))
-    features = extract(backbone, pictures, precision="exact", progress=False)
+        output = backbone.module(torch.stack([backbone.preprocess(images[i][0]) for i in range(2)]))
+    features = extract(backbone, images, precision="exact", progress=False)
     assert_close(features.features, output, rtol=1e-4, atol=1e-5)
     assert backbone.trace().classifiers == ()
 

@@ -34,7 +34,7 @@ def noise(size, count=2):
     return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
-def a_picture(width=50, height=37):
+def a_image(width=50, height=37):
     return Image.fromarray(np.random.RandomState(0).randint(0, 256, (height, width, 3), np.uint8))
 
 
@@ -111,8 +111,8 @@ def test_embedded_preprocessing_equals_timms():
 
     theirs = create_transform(**resolve_data_config({}, model=timm.create_model("tf_efficientnet_lite0")))
     ours = load_backbone("efficientnet-lite0", weights=None).preprocess
-    picture = a_picture(300, 250)
-    assert_close(ours(picture), theirs(picture), rtol=0, atol=1e-6)
+    image = a_image(300, 250)
+    assert_close(ours(image), theirs(image), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["resnet50", "vit_b_16", "convnext_tiny"])
@@ -121,13 +121,13 @@ def test_torchvision_preprocessing_equals_the_weights_enums(name):
 
     theirs = models.get_model_weights(name).DEFAULT.transforms()
     ours = load_backbone(name, weights=None).preprocess
-    picture = a_picture(300, 250)
-    assert_close(ours(picture), theirs(picture), rtol=0, atol=1e-6)
+    image = a_image(300, 250)
+    assert_close(ours(image), theirs(image), rtol=0, atol=1e-6)
 
 
 def test_image_size_keeps_the_fraction_that_is_cropped():
     assert Preprocess(224, 256).at(96) == Preprocess(96, 109)
-    assert load_backbone("efficientnet-lite0", image_size=96).preprocess(a_picture()).shape == (3, 96, 96)
+    assert load_backbone("efficientnet-lite0", image_size=96).preprocess(a_image()).shape == (3, 96, 96)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "timm/resnet10t.c3_in1k"])

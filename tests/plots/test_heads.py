@@ -23,7 +23,7 @@ def test_attention_is_brightest_where_the_weight_is():
     weights[0, 4] = 1.0  # the middle of three by three
     weights[1] = 1 / 9
     axes = plots.plot_attention(Image.new("RGB", (30, 30)), weights)
-    assert [ax.get_title(loc="left") for ax in axes] == ["picture", "query 1", "query 2"]
+    assert [ax.get_title(loc="left") for ax in axes] == ["image", "query 1", "query 2"]
     veil = np.asarray(axes[1].images[1].get_array())[..., 3]
     assert veil[1, 1] == 0
     assert veil[0, 0] == pytest.approx(0.85)

@@ -91,13 +91,13 @@ def test_the_a_distance_at_its_ends():
     far = proxy_a_distance(x, x + 100)
     assert (far.value, far.low, far.high) == (2.0, 2.0, 2.0)
     assert far.p_value == pytest.approx(1 / 101)
-    same = proxy_a_distance(feature_set(x), feature_set(x))  # one picture, twice: neither sample can be told
+    same = proxy_a_distance(feature_set(x), feature_set(x))  # one image, twice: neither sample can be told
     assert same.value == 0.0
     constant = proxy_a_distance(torch.ones(40, 3), torch.ones(40, 3))
     assert constant.value == 0.0
 
 
-def test_pictures_of_one_id_share_a_fold_and_so_cannot_give_the_domain_away():
+def test_images_of_one_id_share_a_fold_and_so_cannot_give_the_domain_away():
     # Each target row is its source row and a little: held out alone, its twin's label would be learnt by heart.
     x = gaussian(60, 200, 0)
     twins = x + 1e-3 * gaussian(60, 200, 1)

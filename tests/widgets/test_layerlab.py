@@ -39,7 +39,7 @@ def test_layerlab_puts_layers_side_by_side_in_their_order(layerlab):
 
 
 @pytest.mark.parametrize("view", ["PCA", "LDA"])
-def test_layerlab_maps_every_shown_picture(layerlab, view):
+def test_layerlab_maps_every_shown_image(layerlab, view):
     layerlab.view = view
     assert len(layerlab.answer["points"]) == len(layerlab.answer["labels"]) == 16
     points = torch.tensor(layerlab.answer["points"])
@@ -48,7 +48,7 @@ def test_layerlab_maps_every_shown_picture(layerlab, view):
 
 
 @pytest.mark.parametrize("each", [2, 3])
-def test_layerlab_maps_very_few_pictures_per_class(backbone, cache, each):
+def test_layerlab_maps_very_few_images_per_class(backbone, cache, each):
     colours = ("red", "blue", "lime")
     lab = LayerLab(
         coloured_squares(3 * each, 0, colours),
@@ -83,7 +83,7 @@ def test_layerlab_refuses_what_does_not_fit(layerlab, backbone):
         LayerLab(test=coloured_squares(4, 0), backbone=backbone)
     with pytest.raises(InputError, match="classes of train"):
         LayerLab(coloured_squares(8, 0), coloured_squares(8, 0, ("red", "green")), backbone=backbone)
-    with pytest.raises(InputError, match="data set of pictures"):
+    with pytest.raises(InputError, match="data set of images"):
         LayerLab([1], [2], backbone=backbone)
     with pytest.raises(DataError, match="two classes"):
         LayerLab(coloured_squares(8, 0, ("red",)), coloured_squares(8, 0, ("red",)), backbone=backbone)

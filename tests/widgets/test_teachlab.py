@@ -47,8 +47,8 @@ def test_teachlab_learns_from_what_the_browser_sends(teachlab):
 
 
 def test_teachlab_says_what_it_cannot_use(teachlab):
-    teachlab._on_message(teachlab, {"add": 0}, [b"no picture", encoded("red")])
-    assert "picture 1: it could not be read" in teachlab.error
+    teachlab._on_message(teachlab, {"add": 0}, [b"no image", encoded("red")])
+    assert "image 1: it could not be read" in teachlab.error
     assert teachlab.answer["counts"] == [1, 0]
     for odd in ({"add": 7}, {"add": "red"}, {"remove": 5}, {"sample": -1}, {"load": "/nowhere.safetensors"}):
         teachlab.error = ""
@@ -78,7 +78,7 @@ def test_teachlab_forgets_renames_and_keeps(teachlab, tmp_path):
     assert teachlab.answer["counts"] == [10, 10]
     teachlab.remove(0)
     teachlab.classes = ["animals", "food", "more"]
-    with pytest.raises(InputError, match="has pictures"):
+    with pytest.raises(InputError, match="has images"):
         teachlab.classes = ["animals"]
     path = teachlab.save(tmp_path / "taught")
     assert path.suffix == ".safetensors"
@@ -132,7 +132,7 @@ def test_teachlab_clears_an_old_error_when_something_succeeds(teachlab, tmp_path
     teachlab._on_message(teachlab, {"look": True}, [encoded("red")])
     assert teachlab.error  # the camera asks all the time
     teachlab._on_message(teachlab, {"save": str(tmp_path / "x")}, [])
-    assert (teachlab.error, teachlab.said) == ("", f"saved 1 pictures' features to {tmp_path / 'x.safetensors'}")
+    assert (teachlab.error, teachlab.said) == ("", f"saved 1 images' features to {tmp_path / 'x.safetensors'}")
 
 
 def _no_probe(teachlab):
@@ -147,8 +147,8 @@ def _no_probe(teachlab):
     return fit
 
 
-def test_teachlab_takes_all_pictures_or_none(teachlab):
-    with pytest.raises(InputError, match="`pictures` must be PIL images, got int. Open files with open_image"):
+def test_teachlab_takes_all_images_or_none(teachlab):
+    with pytest.raises(InputError, match="`images` must be PIL images, got int. Open files with open_image"):
         teachlab.add("red", [Image.new("RGB", (9, 9)), 5])
     assert (teachlab._features, teachlab._labels, teachlab._thumbnails) == ([], [], [])
 
@@ -167,7 +167,7 @@ def test_teachlab_says_when_a_name_is_too_long(teachlab):
         ("a nameless class", "1 to 20 different names"),
         ("regression", "1 to 20 different names"),
         ("NaN", "not finite"),
-        ("many rows", "at most 2,000 pictures"),
+        ("many rows", "at most 2,000 images"),
         ("another layer", "this file holds elsewhere"),
         ("another width", "with 7 features"),
         ("tokens", "token by token"),
@@ -207,7 +207,7 @@ def test_teachlab_keeps_what_was_taught_when_it_refuses_a_file(teachlab, tmp_pat
 
 
 def test_one_example_of_each_class_is_said_or_used(backbone, cache):
-    with pytest.raises(DataError, match="at least two pictures"):
+    with pytest.raises(DataError, match="at least two images"):
         LayerLab(coloured_squares(2, 0), coloured_squares(2, 1), backbone=backbone, cache=cache)
     lab = TeachLab(["red", "blue"], backbone=backbone)
     for k, colour in enumerate(("red", "blue")):

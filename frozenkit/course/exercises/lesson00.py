@@ -11,7 +11,7 @@ def twitter(answer: Any) -> str | None:
     """The score of a probe on Twitter's emoji."""
     score = of_kind(answer, Score, "`probe.score(test_features)` gives one.")
     if score.n != 257:
-        return f"the test set has 257 pictures, your score counts {score.n}: report on all of split='test'."
+        return f"the test set has 257 images, your score counts {score.n}: report on all of split='test'."
     if abs(score.accuracy - 0.603) > 0.03:
         return (
             f"{score.accuracy:.3f} is not what this probe scores: load 'emoji-twitter' for train "
@@ -39,8 +39,8 @@ def background(answer: Any) -> str | None:
     return choice(
         answer,
         {
-            "majority": "it looks at no picture at all, so no colour can lift it.",
-            "shuffled labels": "its labels say nothing about the picture, so neither does the colour.",
+            "majority": "it looks at no image at all, so no colour can lift it.",
+            "shuffled labels": "its labels say nothing about the image, so neither does the colour.",
             "random weights": "it would rise as well, but another control sees the colour with no network at all.",
             "raw pixels": None,
         },

@@ -16,12 +16,12 @@ def certificate(answer: Any) -> str | None:
         return "this is the bound at δ = 0.05; the exercise asks for 0.01."
     if abs(value - 30 / 400) < 1e-6:
         return "this is the share of mistakes; the bound lies above it, by what chance may hide."
-    return f"{value:g} is not it: give `holdout_bound` the mistakes, the pictures and `delta`, and take its value."
+    return f"{value:g} is not it: give `holdout_bound` the mistakes, the images and `delta`, and take its value."
 
 
 @exercise("01.2")
 def distance(answer: Any) -> str | None:
-    """The proxy A-distance of a domain classifier that errs on one picture in five."""
+    """The proxy A-distance of a domain classifier that errs on one image in five."""
     value = number(answer)
     if abs(value - 1.2) < 1e-9:
         return None

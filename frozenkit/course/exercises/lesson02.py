@@ -8,7 +8,7 @@ from frozenkit.features import FeatureSet
 
 @exercise("02.1")
 def pooled(answer: Any) -> str | None:
-    """Numbers per picture of ResNet-50's layer3, after pooling."""
+    """Numbers per image of ResNet-50's layer3, after pooling."""
     value = number(answer)
     if value == 200_704:
         return "these are the activations before pooling; afterwards there is one number for each channel."
@@ -33,7 +33,7 @@ def chosen_by(answer: Any) -> str | None:
         answer,
         {
             "the test score": "then it is a training score: the number that you report was picked for being high.",
-            "the train score": "a wide layer gets every training picture right, whatever it knows.",
+            "the train score": "a wide layer gets every training image right, whatever it knows.",
             "leave-one-out": None,
         },
     )

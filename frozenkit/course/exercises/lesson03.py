@@ -14,7 +14,7 @@ def prototypes(answer: Any) -> str | None:
     if probe.kind != "prototype":
         return f"this probe has the head {probe.kind!r}; class means are called 'prototype'."
     if probe.settings.get("normalize", True):
-        return "it still scales each picture's features to length one: switch `normalize` off."
+        return "it still scales each image's features to length one: switch `normalize` off."
     return None
 
 
@@ -37,8 +37,8 @@ def flattered(answer: Any) -> str | None:
     return choice(
         answer,
         {
-            "the best of 52 on the test set": "it was picked for its score on these pictures; part of that is luck.",
+            "the best of 52 on the test set": "it was picked for its score on these images; part of that is luck.",
             "the one that leave-one-out chose, on the test set": None,
-            "the best of 52 on the training set": "the training pictures flatter whatever can remember them.",
+            "the best of 52 on the training set": "the training images flatter whatever can remember them.",
         },
     )

@@ -42,6 +42,6 @@ def ingredient(answer: Any) -> str | None:
             "another image size": "the features change with it, so it belongs in the key.",
             "one flipped weight": "the features change with it, so it belongs in the key.",
             "another batch size": None,  # it changes a last digit at most
-            "another order of the pictures": "rows are stored in that order, so it belongs in the key.",
+            "another order of the images": "rows are stored in that order, so it belongs in the key.",
         },
     )

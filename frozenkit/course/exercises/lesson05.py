@@ -19,14 +19,14 @@ def signed(answer: Any) -> str | None:
 
 @exercise("05.2")
 def blurred(answer: Any) -> str | None:
-    """Points that the same head loses on pictures blurred as far as the dial goes."""
+    """Points that the same head loses on images blurred as far as the dial goes."""
     points = number(answer, "a number of points")
     if -1 < points < 1:
         return f"{points:g} looks like a share of 1: in points it is a hundred times as much."
     if points < 0:
-        return "the score falls; take the score before less the score on blurred pictures."
+        return "the score falls; take the score before less the score on blurred images."
     if not 35 <= points <= 75:
-        return f"{points:.1f} is not it: shift the *test* pictures alone, kind 'blur', severity 5, and keep the head."
+        return f"{points:.1f} is not it: shift the *test* images alone, kind 'blur', severity 5, and keep the head."
     return None
 
 
@@ -38,6 +38,6 @@ def still_changing(answer: Any) -> str | None:
         {
             "the weights": "without an optimiser's step no weight changes.",
             "batch norm's buffers": None,
-            "nothing": "the features of one picture then depended on its neighbours: something was written down.",
+            "nothing": "the features of one image then depended on its neighbours: something was written down.",
         },
     )

@@ -1,4 +1,4 @@
-"""Pictures in a grid."""
+"""Images in a grid."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,26 +19,26 @@ def plot_images(
     columns: int = 8,
     figure: Figure | None = None,
 ) -> Figure:
-    """A grid of pictures, each titled with its class or with what is given.
+    """A grid of images, each titled with its class or with what is given.
 
     Args:
         images: An `ImageDataset`, or any sequence of (PIL image, class index) with ``.classes``.
         rows: Which ones, in order; default the first two lines.
-        titles: One a picture; default the class names.
-        columns: Pictures a line.
+        titles: One an image; default the class names.
+        columns: Images a line.
         figure: Where to draw; default a new one.
     """
     chosen = [int(i) for i in (range(min(len(images), 2 * columns)) if rows is None else rows)]
     if not chosen:
-        raise InputError("`rows` must name at least one picture, got none.")
+        raise InputError("`rows` must name at least one image, got none.")
     columns = min(columns, len(chosen))
     lines = -(-len(chosen) // columns)
     if figure is None:
         figure = new_figure((1.6 * columns, 1.95 * lines))
     for place, row in enumerate(chosen):
-        picture, label = images[row]
+        image, label = images[row]
         ax = figure.add_subplot(lines, columns, place + 1)
-        ax.imshow(np.asarray(picture), interpolation="nearest" if max(picture.size) < 64 else "antialiased")
+        ax.imshow(np.asarray(image), interpolation="nearest" if max(image.size) < 64 else "antialiased")
         ax.set_axis_off()
         name = titles[place] if titles is not None else images.classes[label]
         ax.set_title(name, fontsize=12, loc="center", pad=4)

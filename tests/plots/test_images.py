@@ -7,7 +7,7 @@ from frozenkit import plots
 from frozenkit.errors import InputError
 
 
-class Pictures:
+class Images:
     classes = ("dark", "light")
 
     def __len__(self):
@@ -17,18 +17,18 @@ class Pictures:
         return Image.new("RGB", (8, 8), (50 * i,) * 3), i % 2
 
 
-def test_pictures_are_drawn_with_their_names():
-    figure = plots.plot_images(Pictures(), rows=[4, 1, 2], columns=2)
+def test_images_are_drawn_with_their_names():
+    figure = plots.plot_images(Images(), rows=[4, 1, 2], columns=2)
     assert [ax.get_title() for ax in figure.axes] == ["dark", "light", "dark"]
-    titled = plots.plot_images(Pictures(), rows=[0], titles=["cat for dog"])
+    titled = plots.plot_images(Images(), rows=[0], titles=["cat for dog"])
     assert titled.axes[0].get_title() == "cat for dog"
-    assert len(plots.plot_images(Pictures()).axes) == 5
+    assert len(plots.plot_images(Images()).axes) == 5
 
 
 def test_nothing_to_draw_is_said():
-    with pytest.raises(InputError, match="at least one picture"):
-        plots.plot_images(Pictures(), rows=[])
+    with pytest.raises(InputError, match="at least one image"):
+        plots.plot_images(Images(), rows=[])
 
 
 def test_a_figure_of_images_says_how_many():
-    assert repr(plots.plot_images(Pictures(), columns=5)) == "<Figure: 5 pictures>"
+    assert repr(plots.plot_images(Images(), columns=5)) == "<Figure: 5 images>"
