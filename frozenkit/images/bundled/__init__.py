@@ -1,1 +1,1 @@
-"""Images that travel with the package, and the script that made them."""
+"""Pictures that travel with the package, and the script that made them."""
