@@ -93,8 +93,8 @@ QUIZZES: dict[str, tuple[Question, ...]] = {
             (
                 Option(
                     "Edges and colours, averaged over the image, say little about what is shown",
-                    "What is left is how much of each there is. On the digits and the clothes keeping the places "
-                    "brings most of it back; on the emoji early layers stay weak even so.",
+                    "What is left is how much of each there is. On the digits and the clothes, several cells instead "
+                    "of one average bring most of it back; on the emoji early layers stay weak even so.",
                     right=True,
                 ),
                 Option("They were trained less", "All layers were trained together, by the same loss."),
@@ -120,7 +120,7 @@ QUIZZES: dict[str, tuple[Question, ...]] = {
                 ),
                 Option(
                     "Attention over tokens",
-                    "Even with eighty images of each class it had no lead here over a linear head trained alike.",
+                    "Even with 400 images of five classes it had no lead here over a linear head trained alike.",
                 ),
             ),
         ),
