@@ -4,7 +4,7 @@
 
     npm pack emoji-datasource-google@16.0.0 emoji-datasource-twitter@16.0.0    # and unpack each
     apt-get install dataset-fashion-mnist
-    python -m frozenkit.images.bundled.make_bundle GOOGLE_PACKAGE TWITTER_PACKAGE FASHION_FOLDER
+    python tools/make_bundle.py GOOGLE_PACKAGE TWITTER_PACKAGE FASHION_FOLDER
 
 Images lie side by side on one lossless WebP sheet a set, 40 to a row; the JSON beside it names them in this order.
 Prints the sha256 sums that `frozenkit.images.catalog` checks.
@@ -22,7 +22,7 @@ from PIL import Image
 
 from frozenkit.splits import few_shot, split
 
-HERE = Path(__file__).parent
+BUNDLED = Path(__file__).parents[1] / "frozenkit" / "images" / "bundled"
 COLUMNS = 40
 CATEGORIES = ("Activities", "Animals & Nature", "Food & Drink", "Objects", "Travel & Places")
 FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
@@ -76,10 +76,10 @@ def make_emoji(google: Path, twitter: Path) -> None:
         "subcategory": [names.index(kind) for kind in kinds],
         "train": train.tolist(),
     }
-    (HERE / "emoji.json").write_text(json.dumps(about, separators=(",", ":")))
+    (BUNDLED / "emoji.json").write_text(json.dumps(about, separators=(",", ":")))
     for style, package in (("google", google), ("twitter", twitter)):
         images = [on_white(package / "img" / style / "64" / row["image"]) for row in rows]
-        sheet(images).save(HERE / f"emoji-{style}.webp", lossless=True, quality=100, method=6)
+        sheet(images).save(BUNDLED / f"emoji-{style}.webp", lossless=True, quality=100, method=6)
 
 
 def make_fashion(folder: Path) -> None:
@@ -104,12 +104,12 @@ def make_fashion(folder: Path) -> None:
         "ids": ids,
         "train": list(range(4000)),
     }
-    (HERE / "fashion-mnist.json").write_text(json.dumps(about, separators=(",", ":")))
-    sheet(images).save(HERE / "fashion-mnist.webp", lossless=True, quality=100, method=6)
+    (BUNDLED / "fashion-mnist.json").write_text(json.dumps(about, separators=(",", ":")))
+    sheet(images).save(BUNDLED / "fashion-mnist.webp", lossless=True, quality=100, method=6)
 
 
 if __name__ == "__main__":
     make_emoji(Path(sys.argv[1]), Path(sys.argv[2]))
     make_fashion(Path(sys.argv[3]))
-    for path in sorted([*HERE.glob("*.webp"), *HERE.glob("*.json")]):
+    for path in sorted([*BUNDLED.glob("*.webp"), *BUNDLED.glob("*.json")]):
         print(f'    "{path.name}": "{hashlib.sha256(path.read_bytes()).hexdigest()}",  # {path.stat().st_size:,} bytes')

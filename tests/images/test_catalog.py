@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -186,3 +187,8 @@ def test_the_table_lists_everything():
     assert set(table.columns) == {"classes", "images", "source", "available"}
     assert set(BUNDLED) | {"digits", "cifar10", "cifar100", "flowers102", "dtd", "retinal-oct"} <= set(table.index)
     assert table.loc[list(BUNDLED), "available"].all()
+
+
+def test_what_makes_the_bundled_images_writes_where_they_are_read():
+    made = runpy.run_path(str(Path(__file__).parents[2] / "tools" / "make_bundle.py"))["BUNDLED"]
+    assert made.samefile(Path(catalog.__file__).parent / "bundled")
