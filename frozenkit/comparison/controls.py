@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from frozenkit._arrays import check_classes
-from frozenkit.errors import FrozenkitWarning, InputError
+from frozenkit.errors import FrozenkitWarning, InputError, NotAvailableError, UnknownNameError
 from frozenkit.extraction.cache import FeatureCache
 from frozenkit.extraction.extract import extract
 from frozenkit.features import FeatureSet
+from frozenkit.fingerprint import stable_repr
 from frozenkit.images.dataset import ImageDataset
 from frozenkit.networks.backbone import Backbone, load_backbone
 from frozenkit.networks.zoo import list_backbones
@@ -92,25 +93,13 @@ def control_scores(
 def randomized(backbone: Backbone, *, seed: int = 0) -> Backbone:
     """The same architecture and preprocessing with seeded random weights.
 
-    A backbone known by name is built anew; your own module is copied, and every part of it that can is reset.
+    A backbone that `load_backbone` knows is built anew; your own module, whatever it is called, is copied, and every
+    part of it that can is reset.
 
     Raises:
         InputError: If a part of your own module holds parameters that it cannot reset.
     """
-    if backbone.name in list_backbones() or backbone.name.startswith("timm/"):
-        module = load_backbone(backbone.name, weights=None, image_size=backbone.image_size, seed=seed).module
-    else:
-        module = copy.deepcopy(backbone.module)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            for name, part in module.named_modules():
-                if hasattr(part, "reset_parameters"):
-                    part.reset_parameters()
-                elif next(part.parameters(recurse=False), None) is not None:
-                    raise InputError(
-                        f"`backbone` must be one whose parts can be reset; {name!r} has parameters and no "
-                        "`reset_parameters`. Give that method, which draws new ones."
-                    )
+    module = _built_anew(backbone, seed) or _reset(backbone.module, seed)
     return Backbone(
         module,
         backbone.preprocess,
@@ -120,6 +109,32 @@ def randomized(backbone: Backbone, *, seed: int = 0) -> Backbone:
         n_prefix_tokens=backbone.n_prefix_tokens,
         device=backbone.device,
     )
+
+
+def _built_anew(backbone: Backbone, seed: int) -> nn.Module | None:
+    """The known network of that name with random weights; None if this one only bears the name."""
+    if backbone.name not in list_backbones() and not backbone.name.startswith("timm/"):
+        return None
+    try:
+        module = load_backbone(backbone.name, weights=None, seed=seed).module
+    except (UnknownNameError, NotAvailableError):
+        return None
+    return module if stable_repr(module) == stable_repr(backbone.module) else None
+
+
+def _reset(module: nn.Module, seed: int) -> nn.Module:
+    module = copy.deepcopy(module)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for name, part in module.named_modules():
+            if hasattr(part, "reset_parameters"):
+                part.reset_parameters()
+            elif next(part.parameters(recurse=False), None) is not None:
+                raise InputError(
+                    f"`backbone` must be one whose parts can be reset; {name!r} has parameters and no "
+                    "`reset_parameters`. Give that method, which draws new ones."
+                )
+    return module
 
 
 def raw_pixels(*sets: ImageDataset) -> tuple[FeatureSet, ...]:

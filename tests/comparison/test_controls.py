@@ -67,6 +67,14 @@ def test_random_weights_of_a_named_backbone_keep_preprocessing_and_layer():
     assert random.digest != named.digest
 
 
+@pytest.mark.parametrize("name", ["resnet18", "timm/nothing_like_it"])
+def test_a_module_that_only_bears_a_known_name_stays_its_own_control(backbone, name):
+    own = Backbone(backbone.module, prepare, name=name, image_size=32, default_layer="0", device="cpu")
+    random = randomized(own)
+    assert repr(random.module) == repr(own.module)
+    assert random.digest == randomized(backbone).digest != own.digest
+
+
 def test_a_part_that_cannot_be_reset_is_named():
     class Scale(nn.Module):
         def __init__(self):
