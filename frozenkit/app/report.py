@@ -308,12 +308,12 @@ def probe_report(
             f"there must be at least two images to fit and to report on, got {len(train)}, {len(test)}. Add some."
         )
     wanted = list(layers or backbone.stages)
-    before = len(list(cache.root.glob("*.safetensors"))) if cache else 0
+    before = cache.state() if cache else None
     started = time.perf_counter()
     parts = (train, test)
     sets = [extract_layers(backbone, part, layers=wanted, cache=cache, progress=progress) for part in parts]
     seconds = time.perf_counter() - started
-    from_cache = cache is not None and len(list(cache.root.glob("*.safetensors"))) == before
+    from_cache = cache is not None and cache.state() == before
     about: dict[str, Any] = {
         "train": train,
         "test": test,

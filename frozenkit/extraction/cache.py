@@ -207,6 +207,10 @@ class FeatureCache:
             }
         return pd.DataFrame(rows, columns=_COLUMNS)
 
+    def state(self) -> set[tuple[str, int, int]]:
+        """What tells whether anything was written between two calls: name, inode and time of each own entry."""
+        return {(path.name, status.st_ino, status.st_mtime_ns) for path, status in self._files()}
+
     def verify(self) -> dict[str, str]:
         """Reads every byte that would ever be returned: fingerprint to ``"ok"`` or to what is wrong."""
         states = {path: self._verify_entry(path.stem) for path, _ in self._files()}

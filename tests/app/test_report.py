@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from frozenkit import FeatureSet, fit_probe, load_dataset, score, split
+from frozenkit import FeatureCache, FeatureSet, fit_probe, load_dataset, score, split
 from frozenkit.app.report import (
     ENOUGH_TEST,
     cross_validated,
@@ -72,6 +72,18 @@ def test_a_part_of_a_folder_a_data_set_and_a_large_test_stay_held_out(folder, ba
     monkeypatch.setattr("frozenkit.app.report.ENOUGH_TEST", len(test) + 1)
     assert probe_report(train, test, backbone, layers=LAYERS[1:]).folds == 10
     assert probe_report(train, test, backbone, layers=LAYERS[1:], cross_validate=False).folds == 0
+
+
+def test_from_the_cache_is_what_was_not_computed(backbone, tmp_path):
+    train, test = (load_dataset("digits", split=part, limit=40) for part in ("train", "test"))
+    cache = FeatureCache(tmp_path)
+    probed = partial(probe_report, train, test, backbone, layers=LAYERS[:1], cache=cache)
+    assert [probed().from_cache for _ in range(2)] == [False, True]
+    for entry in tmp_path.glob("*.safetensors"):
+        entry.write_bytes(entry.read_bytes()[:-8] + b"damaged!")
+    with pytest.warns(FrozenkitWarning, match="Extracting it again"):
+        assert not probed().from_cache
+    assert probed().from_cache
 
 
 def test_enough_images_hold_every_interval_within_five_points():
