@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
 from pathlib import Path
 
@@ -41,14 +42,14 @@ MAY_IMPORT["app"] = MAY_IMPORT["course"] | {"course"}
 
 
 def imported(source: str) -> set[tuple[str, ...]]:
-    """Modules of the package that a source imports, anywhere in it: at the top, in functions, in `if TYPE_CHECKING`."""
+    """What a source imports from the package, anywhere in it: at the top, in functions, in `if TYPE_CHECKING`."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
-            names = [node.module or ""]
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
             if node.module == "frozenkit":  # from frozenkit import x: a room, or a public name that lives in one
                 names = [f"frozenkit.{frozenkit._HOMES.get(a.name, a.name)}" for a in node.names]
         else:
@@ -58,7 +59,7 @@ def imported(source: str) -> set[tuple[str, ...]]:
 
 
 def wrong_way(room: str, source: str) -> set[tuple[str, ...]]:
-    """What a file of this room imports from a room that it must not know, or from another's private files."""
+    """What a file of this room imports from a room that it must not know, or from another's private files or names."""
     return {
         path
         for path in imported(source)
@@ -87,14 +88,31 @@ def test_imports_point_one_way(path: Path):
     ids=["from", "import", "public-name", "in-a-function", "type-checking"],
 )
 def test_an_import_from_below_is_noticed(source: str):
-    assert wrong_way("features", source) == {("probes", "probe")}
+    assert {path[:2] for path in wrong_way("features", source)} == {("probes", "probe")}
     assert wrong_way("comparison", source) == set()
 
 
 def test_what_this_test_would_notice():
     assert wrong_way("heads", "from frozenkit.networks.backbone import Backbone")
     assert wrong_way("probes", "from frozenkit.heads._design import Rows")
+    assert wrong_way("probes", "from frozenkit.heads import _design, ridge") == {("heads", "_design")}
+    assert wrong_way("probes", "from frozenkit.heads.ridge import _solve")
     assert wrong_way("images", "from frozenkit._files import written_aside") == set()
+
+
+def reading_order(sources: dict[tuple[str, ...], str]) -> list[tuple[str, ...]]:
+    """The files so that each comes after those which it imports."""
+    found = {file: {path[:n] for path in imported(text) for n in range(1, 4)} for file, text in sources.items()}
+    return list(TopologicalSorter({file: paths & sources.keys() for file, paths in found.items()}).static_order())
+
+
+def test_no_files_import_each_other_in_a_circle():
+    files = {path.relative_to(PACKAGE).with_suffix("").parts: path.read_text() for path in SOURCES}
+    assert len(reading_order(files)) == len(SOURCES)
+    one, other = "from frozenkit import errors", "def late():\n    from frozenkit.images.folder import image_folder"
+    assert reading_order({("images", "folder"): one, ("errors",): ""}) == [("errors",), ("images", "folder")]
+    with pytest.raises(CycleError):
+        reading_order({("images", "folder"): one, ("errors",): other})
 
 
 def test_at_first_glance_the_house_has_few_rooms():
