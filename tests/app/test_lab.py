@@ -17,7 +17,6 @@ import urllib.request
 import venv
 import zipfile
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -52,10 +51,12 @@ def started(records, port, folder=ROOT):
     """The command in a process of its own; what it started is ended by its process id."""
     environment = {**os.environ, "JUPYTER_RUNTIME_DIR": str(records), "JUPYTER_CONFIG_DIR": str(records)}
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    hears_all = partial(
-        signal.signal, signal.SIGHUP, signal.SIG_DFL
-    )  # under nohup the tests ignore it, and so would it
-    with subprocess.Popen([*COMMAND, str(port)], cwd=folder, env=environment, preexec_fn=hears_all, **pipes) as command:
+    ours = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup the tests ignore it, and so would the command
+    try:
+        command = subprocess.Popen([*COMMAND, str(port)], cwd=folder, env=environment, **pipes)
+    finally:
+        signal.signal(signal.SIGHUP, ours)
+    with command:
         try:
             yield command
         finally:
