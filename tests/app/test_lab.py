@@ -17,6 +17,7 @@ import urllib.request
 import venv
 import zipfile
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
