@@ -195,8 +195,8 @@ QUIZZES: dict[str, tuple[Question, ...]] = {
                 Option(
                     "Little yet: find out why before you change anything",
                     "Wrong preprocessing, train mode, a stale cache, the average over positions, too few labels for so "
-                    "many features, the scaling of rare ones, or training that taught the network to ignore it: a "
-                    "control tells them apart.",
+                    "many features, the scaling of rare ones, or training that taught the network to ignore it: "
+                    "controls tell some of them apart.",
                     right=True,
                 ),
             ),

@@ -1,1 +1,1 @@
-"""Pictures that travel with the package, and the script that made them."""
+"""Images that travel with the package; `tools/make_bundle.py` made them."""
