@@ -51,6 +51,22 @@ def as_tensor(values: Any, name: str) -> Tensor:
     return torch.from_numpy(np.array(array, dtype=wide[array.dtype.kind], order="C"))
 
 
+def row_indices(indices: Any, n: int) -> Tensor:
+    """(m,) int64 in 0..n−1, of a slice, of indices (negative ones count from the end), or of a mask of n booleans.
+
+    Raises:
+        InputError: If a mask has another length, or an index is no whole number in −n..n−1.
+    """
+    index = as_tensor(range(n)[indices] if isinstance(indices, slice) else indices, "indices")
+    if index.dtype == torch.bool:
+        if index.shape != (n,):
+            raise InputError(f"`indices` as a mask must have one entry per image, {n}, got {tuple(index.shape)}.")
+        return index.nonzero().squeeze(1)
+    if index.ndim != 1 or bool(((index >= n) | (index < -n) | (index != index.floor())).any()):
+        raise InputError(f"`indices` must be whole numbers in {-n}..{n - 1}, got {described(indices)}.")
+    return torch.where(index < 0, index + n, index).long()
+
+
 def check_finite(values: Tensor, name: str, ids: Sequence[str] | None = None, start: int = 0) -> None:
     """Raise a `DataError` that names the first row with NaN or infinity; `start` is the row that `values` begin at."""
     finite = values.isfinite()

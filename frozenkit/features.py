@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frozenkit._arrays import as_tensor, check_finite, coded_labels, described, first_row, is_array, texts, whole_number
+from frozenkit._arrays import as_tensor, check_finite, coded_labels, described, first_row, is_array, row_indices, texts, whole_number
 from frozenkit._projections import discriminant_directions, principal_directions, random_directions
 from frozenkit.errors import DataError, InputError, require
 
@@ -67,11 +67,18 @@ class Features(Protocol):
     def __len__(self) -> int: ...
 
     def batches(self, size: int = 4096) -> Iterator[tuple[Tensor, Tensor]]:
-        """All rows in order, as (features, labels) chunks of `size`; labels are None where there are none."""
+        """All rows in order, as (features, labels) chunks of `size`; labels are None where there are none.
+
+        At least one, which is empty where there are no rows: it tells the width.
+        """
         ...
 
-    def rows(self, indices: Sequence[int] | Tensor) -> Tensor:
-        """Those rows, in that order: (m, d) or (m, t, d)."""
+    def rows(self, indices: Sequence[int] | np.ndarray | Tensor) -> Tensor:
+        """Those rows, in that order, by indices in −n..n−1 or a mask of n booleans: (m, d) or (m, t, d).
+
+        Raises:
+            InputError: If an index is none of these.
+        """
         ...
 
     def load(self) -> "FeatureSet":
@@ -240,7 +247,7 @@ class FeatureSet:
             raise InputError(
                 f"a set takes a slice, a mask or indices, got {index}. One image is [{index}:{index + 1}]."
             )
-        return self.subset(range(len(self))[index] if isinstance(index, slice) else index)
+        return self.subset(index)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -263,9 +270,9 @@ class FeatureSet:
             rows = slice(start, start + size)
             yield self.features[rows], self.labels if self.labels is None else self.labels[rows]
 
-    def rows(self, indices: Sequence[int] | Tensor) -> Tensor:
-        """Those rows, in that order: (m, d) or (m, t, d)."""
-        return self.features[torch.as_tensor(indices, dtype=torch.int64)]
+    def rows(self, indices: Sequence[int] | np.ndarray | Tensor) -> Tensor:
+        """Those rows, in that order, by indices or a mask: (m, d) or (m, t, d); raises like `subset`."""
+        return self.features[row_indices(indices, len(self))]
 
     def load(self) -> "FeatureSet":
         """Itself: it is in memory."""
@@ -286,22 +293,13 @@ class FeatureSet:
         """The fingerprint, or the function that makes it where nobody asked yet."""
         return self.__dict__.get("fingerprint") or self.__dict__.get("_make_fingerprint", "")
 
-    def subset(self, indices: Sequence[int] | Tensor | np.ndarray) -> "FeatureSet":
-        """Those rows, in that order, by their indices or by a mask.
+    def subset(self, indices: slice | Sequence[int] | Tensor | np.ndarray) -> "FeatureSet":
+        """Those rows, in that order, by a slice, by their indices or by a mask.
 
         Raises:
             InputError: If a mask has another length, or an index is no whole number in −n..n−1.
         """
-        index = as_tensor(indices, "indices")
-        n = len(self)
-        if index.dtype == torch.bool:
-            if index.shape != (n,):
-                raise InputError(f"`indices` as a mask must have one entry per image, {n}, got {tuple(index.shape)}.")
-            index = index.nonzero().squeeze(1)
-        odd = index.ndim != 1 or bool(((index >= n) | (index < -n) | (index != index.floor())).any())
-        if odd:
-            raise InputError(f"`indices` must be whole numbers in {-n}..{n - 1}, got {described(indices)}.")
-        index = index.long()
+        index = row_indices(indices, len(self))
         at = index.to(self.features.device)
         return self._replaced(
             features=self.features[at],

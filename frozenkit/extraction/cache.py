@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from frozenkit._arrays import row_indices
 from frozenkit._files import disk_errors, open_regular, written_aside
 from frozenkit.errors import CacheError, CacheMissError, DataError, InputError, require
 from frozenkit.extraction._file import STORAGE, FeatureFile, PartFile
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 class CachedFeatures(torch.utils.data.Dataset):
     """A `FeatureSet` that stays on disk: same attributes, but rows are read, and verified, when asked for.
 
-    Indexing gives (feature, label) float32 pairs; it may be shared with DataLoader workers, each of which opens the
-    file for itself.
+    Indexing gives (feature, label) float32 pairs, and needs labels; it may be shared with DataLoader workers, each of
+    which opens the file for itself.
 
     Args:
         path: A complete feature file.
@@ -71,18 +72,23 @@ class CachedFeatures(torch.utils.data.Dataset):
         return self.shape[0]
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        as_features(self, "features")  # with labels
         row = range(len(self))[index]
         return self.rows([row])[0], self.labels[row]
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
         """A whole batch in one go: what DataLoader calls."""
+        as_features(self, "features")  # with labels
         return list(zip(self.rows(indices), self.labels[torch.as_tensor(indices)], strict=True))
 
     def rows(self, indices: Sequence[int] | np.ndarray | Tensor) -> Tensor:
-        """Those rows, in that order, as (m, d) float32."""
-        index = np.asarray(indices, dtype=np.int64)
-        if len(index) and (index.min() < 0 or index.max() >= len(self)):
-            raise InputError(f"`indices` must lie in 0..{len(self) - 1}, got {index.min()}..{index.max()}.")
+        """Those rows, in that order, by indices or a mask: (m, d) or (m, t, d) float32.
+
+        Raises:
+            InputError: If a mask has another length, or an index is no whole number in −n..n−1.
+            CacheError: If a row is damaged, or memory does not hold them.
+        """
+        index = row_indices(indices, len(self)).numpy()
         file = self._open()
         try:
             out = torch.empty(len(index), *self.shape[1:])
@@ -96,8 +102,8 @@ class CachedFeatures(torch.utils.data.Dataset):
         return out
 
     def batches(self, size: int = 4096) -> Iterator[tuple[Tensor, Tensor]]:
-        """All rows in order, as (features, labels) chunks of `size`; memory stays flat."""
-        for start in range(0, len(self), size):
+        """All rows in order, as (features, labels) chunks of `size`, at least one; memory stays flat."""
+        for start in range(0, max(1, len(self)), size):
             stop = min(start + size, len(self))
             yield self.rows(range(start, stop)), None if self.labels is None else self.labels[start:stop]
 

@@ -71,8 +71,12 @@ def test_rows_come_in_the_order_asked_for(cache):
     index = [49, 3, 4, 5, 3, 0]
     assert_close(cached.rows(index), fs.features[index], rtol=0, atol=0)
     assert_close(cached[-1][0], fs.features[-1], rtol=0, atol=0)
-    with pytest.raises(InputError, match=r"must lie in 0\.\.49, got 50\.\.50"):
-        cached.rows([50])
+    for indices in ([50], [-51], [0.5], [True, False], [[0]], ["a"], None):
+        for features in (cached, fs):  # one behaviour
+            with pytest.raises(InputError, match="`indices` "):
+                features.rows(indices)
+    for indices in ([-1, 0], fs.labels == 1, np.array([3]), range(2), []):
+        assert_close(cached.rows(indices), fs.rows(indices), rtol=0, atol=0)
     with pytest.raises(IndexError):
         cached[50]
 
@@ -84,6 +88,23 @@ def test_batches_are_all_rows_in_order(cache, size):
     x, y = zip(*cache.open(fs.fingerprint).batches(size), strict=True)
     assert_close(torch.cat(x), fs.features, rtol=0, atol=0)
     assert_close(torch.cat(y), fs.labels, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("lazy", [True, False])
+def test_no_rows_are_one_empty_batch_which_tells_the_width(tmp_path, lazy):
+    save_features(a_set()[:0], tmp_path / "none.safetensors")
+    features = CachedFeatures(tmp_path / "none.safetensors")
+    ((x, y),) = (features if lazy else features.load()).batches()
+    assert (x.shape, y.shape) == ((0, *features.shape[1:]), (0,))
+
+
+def test_indexing_what_has_no_labels_says_so(tmp_path):
+    save_features(FeatureSet.from_arrays(torch.eye(3)), tmp_path / "unlabelled.safetensors")
+    cached = CachedFeatures(tmp_path / "unlabelled.safetensors")
+    for read in (lambda: cached[0], lambda: cached.__getitems__([0, 1])):
+        with pytest.raises(InputError, match="`features` must have labels, got CachedFeatures"):
+            read()
+    assert_close(cached.rows([1]), torch.eye(3)[1:2], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
