@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from frozenkit._arrays import described, whole_number
 from frozenkit.errors import DataError, InputError, NotAvailableError, UnknownNameError, require
 from frozenkit.images.dataset import ArraySource, FileSource, ImageDataset, read_image
 from frozenkit.splits import few_shot
@@ -53,7 +54,7 @@ def load_dataset(
         root: Where downloads are kept; default ``~/.cache/frozenkit/data``.
 
     Raises:
-        UnknownNameError: If there is no such data set.
+        InputError: If an argument does not fit (`UnknownNameError` if there is no such data set).
         NotAvailableError: If it is not on this machine; says what to install.
         DataError: If a bundled file is damaged.
 
@@ -61,14 +62,16 @@ def load_dataset(
         >>> load_dataset("emoji-google", split="test")
         ImageDataset('emoji-google', 257 images, 5 classes)
     """
+    if not isinstance(name, str):
+        raise InputError(f"`name` must be text, got {described(name)}. See list_datasets().")
     if name not in _ENTRIES:
         raise UnknownNameError("name", name, _ENTRIES, hint="See list_datasets().")
     if split not in ("train", "test"):
         raise InputError(f"`split` must be 'train' or 'test', got {split!r}.")
     dataset = _ENTRIES[name].load(name, split, _root(root))
-    if limit is None or limit >= len(dataset):
+    if limit is None or whole_number("limit", limit) >= len(dataset):
         return dataset
-    return dataset.subset(_stratified(dataset.labels, limit, seed))
+    return dataset.subset(_stratified(dataset.labels, int(limit), seed))
 
 
 def dataset_names() -> tuple[str, ...]:

@@ -11,14 +11,14 @@ import time
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from frozenkit._arrays import described
+from frozenkit._arrays import described, row_indices
 from frozenkit.errors import DataError, InputError
 
 MAX_PIXELS = 64_000_000  # a 50-megapixel photograph passes, a decompression bomb does not
@@ -118,7 +118,7 @@ def _stamp(status: os.stat_result) -> tuple[int, int, int, int, int]:
 
 
 class ImageDataset:
-    """n labelled images; ``ds[i]`` gives (PIL RGB image, int).
+    """n labelled images; ``ds[i]`` gives (PIL RGB image, int), and ``ds[10:20]``, a mask or indices a smaller set.
 
     Args:
         source: Where the images come from.
@@ -166,7 +166,14 @@ class ImageDataset:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+    @overload
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]: ...
+    @overload
+    def __getitem__(self, index: slice | Sequence[int] | Tensor | np.ndarray) -> "ImageDataset": ...
+    def __getitem__(self, index: Any) -> Any:
+        """One (image, label) by its number; those images by a slice, a mask or indices, see `subset`."""
+        if not isinstance(index, Integral) and getattr(index, "ndim", 1):
+            return self.subset(index)
         row = range(len(self))[index]
         return self.source.open(int(self._rows[row])), int(self.labels[row])
 
@@ -186,25 +193,21 @@ class ImageDataset:
         other.source = self.source.pinned()
         return other
 
-    def subset(self, indices: Sequence[int] | Tensor | np.ndarray) -> "ImageDataset":
-        """Those images, in that order; nothing is copied."""
-        index = np.asarray(indices)
-        if index.dtype == bool and index.shape == (len(self),):
-            index = np.flatnonzero(index)
-        inside = index.size == 0 or (index.dtype.kind in "iu" and -len(self) <= index.min() <= index.max() < len(self))
-        if index.ndim != 1 or not inside:
-            raise InputError(
-                f"`indices` must be whole numbers below {len(self)}, or that many booleans, got {indices!r}."
-            )
-        index = index.astype(np.int64)
+    def subset(self, indices: slice | Sequence[int] | Tensor | np.ndarray) -> "ImageDataset":
+        """Those images, in that order, by a slice, by their indices or by a mask; nothing is copied.
+
+        Raises:
+            InputError: If a mask has another length, or an index is no whole number in −n..n−1.
+        """
+        index = row_indices(indices, len(self))
         return ImageDataset(
             self.source,
-            self.labels[torch.from_numpy(index)],
+            self.labels[index],
             self.classes,
-            [self.ids[i] for i in index],
+            [self.ids[i] for i in index.tolist()],
             name=self.name,
-            tasks={task: (labels[torch.from_numpy(index)], names) for task, (labels, names) in self.tasks.items()},
-            rows=self._rows[index],
+            tasks={task: (labels[index], names) for task, (labels, names) in self.tasks.items()},
+            rows=self._rows[index.numpy()],
             skipped=self.skipped,
         )
 
@@ -351,8 +354,12 @@ def from_torch(dataset: Any, *, classes: Sequence[str] | None = None) -> ImageDa
         >>> from_torch(images, classes=["cat", "dog"])
         ImageDataset('TensorDataset', 4 images, 2 classes)
     """
-    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
-        raise InputError(f"`dataset` must have a length and rows, (image, label) pairs, got {described(dataset)}.")
+    is_dataset = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
+    if not is_dataset or isinstance(dataset, str | type | Mapping) or hasattr(dataset, "__array__"):
+        raise InputError(
+            f"`dataset` must have a length and rows, (image, label) pairs, got {described(dataset)}. "
+            "A folder is image_folder(path), arrays are TensorDataset(images, labels)."
+        )
     if len(dataset) == 0:
         raise DataError("`dataset` must hold at least one image, got none.")
     source, given = _TorchSource(dataset), []

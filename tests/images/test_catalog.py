@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import re
 import runpy
 from pathlib import Path
 
@@ -142,7 +143,19 @@ def test_a_generous_limit_gives_everything(limit):
     assert len(load_dataset("emoji-google", split="test", limit=limit)) == 257
 
 
-@pytest.mark.parametrize("limit", [4, 0, -1])
+@pytest.mark.parametrize("limit", ["20", 2.5, True, 0, -1, [20]])
+def test_a_limit_that_is_no_number_of_images_is_refused(limit):
+    with pytest.raises(InputError, match=f"`limit` must be a whole number of at least 1, got {re.escape(repr(limit))}"):
+        load_dataset("emoji-google", limit=limit)
+
+
+@pytest.mark.parametrize("name", [None, ["digits"], 3])
+def test_a_name_that_is_no_text_is_refused(name):
+    with pytest.raises(InputError, match="`name` must be text, got .* See list_datasets"):
+        load_dataset(name)
+
+
+@pytest.mark.parametrize("limit", [2, 4])
 def test_a_limit_below_one_image_a_class_is_refused(limit):
     with pytest.raises(InputError, match=f"`limit` must be at least one image a class, 5 here, got {limit}"):
         load_dataset("emoji-google", limit=limit)

@@ -48,10 +48,33 @@ def test_subset_takes_rows_in_the_order_given():
     assert len(ds.subset([])) == 0
 
 
-@pytest.mark.parametrize("indices", [[4], [-5], [0.5], [True, False], [[0], [1]], ["a"]])
-def test_subset_refuses_what_is_no_row(indices):
-    with pytest.raises(InputError, match="`indices` must be whole numbers below 4, or that many booleans"):
-        tiny_images().subset(indices)
+@pytest.mark.parametrize(
+    ("indices", "message"),
+    [
+        ([4], r"must be whole numbers in -4\.\.3, got list of length 1"),
+        ([-5], r"whole numbers in -4\.\.3"),
+        ([0.5], r"whole numbers in -4\.\.3"),
+        ([True, False], r"as a mask must have one entry per image, 4, got \(2,\)"),
+        ([[0], [1]], r"whole numbers in -4\.\.3"),
+        (["a"], "must be an array of numbers"),
+        ("a", "must be an array of numbers, got str 'a'"),
+        (None, "must be an array of numbers, got None"),
+    ],
+)
+def test_subset_refuses_what_is_no_row(indices, message):
+    for read in (tiny_images().subset, tiny_images().__getitem__):
+        with pytest.raises(InputError, match=f"`indices` .*{message}"):
+            read(indices)
+
+
+def test_slices_masks_and_indices_take_images_and_a_number_takes_one():
+    ds = tiny_images()
+    for index in (slice(1, 4, 2), [1, 3], np.array([1, -1]), torch.tensor([1, 3]), ds.labels == 1, range(1, 4, 2)):
+        assert ds[index].ids == ("id1", "id3")
+        assert ds[index].digest == ds.subset([1, 3]).digest
+    assert (len(ds[:2]), len(ds[4:]), ds[torch.tensor([3])].ids) == (2, 0, ("id3",))
+    for number in (3, -1, np.int64(3), np.array(3), torch.tensor(3)):
+        assert ds[number][1] == 1
 
 
 def test_indexing_ends_where_the_data_ends():
@@ -252,6 +275,10 @@ def test_from_torch_names_the_image_that_does_not_fit(image, message):
         ([Image.new("RGB", (2, 2))] * 2, r"must give \(image, label\) pairs, but row 0 is Image"),
         ([{"image": 1, "label": 0}], "row 0 is dict of length 2"),
         (iter([]), r"must have a length and rows, \(image, label\) pairs, got list_iterator"),
+        ("images/", r"pairs, got str .images/.\. A folder is image_folder\(path\)"),
+        ({"late": 1}, "pairs, got dict of length 1"),
+        (torch.utils.data.TensorDataset, "pairs, got the class TensorDataset"),
+        (torch.zeros(2, 3, 8, 8), r"got Tensor of shape .* arrays are TensorDataset\(images, labels\)"),
         (None, "got None"),
     ],
 )
