@@ -13,7 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frozenkit._arrays import as_tensor, check_finite, coded_labels, described, first_row, is_array, row_indices, texts, whole_number
+from frozenkit._arrays import (
+    as_tensor,
+    check_finite,
+    coded_labels,
+    described,
+    first_row,
+    is_array,
+    row_indices,
+    texts,
+    whole_number,
+)
 from frozenkit._projections import discriminant_directions, principal_directions, random_directions
 from frozenkit.errors import DataError, InputError, require
 

@@ -27,7 +27,7 @@ from frozenkit.fingerprint import Fingerprint, digest_module
 from frozenkit.heads.modules import LinearHead, in_batches
 from frozenkit.heads.ridge import LinearMap
 from frozenkit.images.dataset import ImageDataset
-from frozenkit.networks.backbone import Backbone
+from frozenkit.networks.backbone import Backbone, check_backbone
 from frozenkit.networks.layers import pooled_shape
 from frozenkit.probes.probe import Probe, fit_probe
 from frozenkit.probes.scores import Score, score
@@ -196,8 +196,7 @@ def finetune(
     if not rates or not all(0 < rate < math.inf for rate in rates):
         raise InputError(f"`lr` must be positive numbers, got {rates}. Try {LEARNING_RATES}.")
     settings = TuningSettings(unfreeze, epochs, batch_size, batch_norm, augment, precision, patience, seed)
-    if not isinstance(backbone, Backbone):
-        raise InputError(f"`backbone` must be a Backbone, got {described(backbone)}. See load_backbone.")
+    check_backbone(backbone)
     _check_sets(train, val)
     layer = backbone.check_layer(layer or backbone.default_layer)
     head = _make_head(backbone, train, val, start, layer, seed, cache)

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from numbers import Integral
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypedDict, Unpack, overload
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from frozenkit._progress import progress_bar
 from frozenkit.errors import ActivationError, CacheError, CacheMissError, FrozenkitWarning, InputError
 from frozenkit.extraction._file import PartFile
 from frozenkit.extraction.cache import CachedFeatures, FeatureCache, round_through
-from frozenkit.features import FeatureSet
+from frozenkit.features import Features, FeatureSet
 from frozenkit.fingerprint import (
     FORMAT,
     Fingerprint,
@@ -36,7 +36,7 @@ from frozenkit.fingerprint import (
     stable_repr,
 )
 from frozenkit.images.dataset import ImageDataset, from_torch
-from frozenkit.networks.backbone import Backbone
+from frozenkit.networks.backbone import Backbone, check_backbone
 from frozenkit.networks.layers import POOLINGS, in_eval_mode, pooled_activations, pooled_shape
 
 _PIECE = 32  # images that one thread decodes at a time
@@ -59,6 +59,30 @@ class Images(Protocol):
     def __getitem__(self, index: int, /) -> tuple[Any, int]: ...
 
 
+class _Options(TypedDict, total=False):
+    """What `extract` and `extract_layers` share."""
+
+    pooling: str
+    precision: str
+    batch_size: int | None
+    workers: int | str
+    cache: FeatureCache | None
+    progress: bool | Callable[[int, int], None] | None
+
+
+@overload
+def extract(
+    backbone: Backbone,
+    dataset: Images,
+    *,
+    layer: str | None = None,
+    lazy: Literal[False] = False,
+    **options: Unpack[_Options],
+) -> FeatureSet: ...
+@overload
+def extract(
+    backbone: Backbone, dataset: Images, *, layer: str | None = None, lazy: Literal[True], **options: Unpack[_Options]
+) -> CachedFeatures: ...
 def extract(
     backbone: Backbone,
     dataset: Images,
@@ -71,7 +95,7 @@ def extract(
     cache: FeatureCache | None = None,
     lazy: bool = False,
     progress: bool | Callable[[int, int], None] | None = None,
-) -> Any:
+) -> FeatureSet | CachedFeatures:
     """The features of every image at one layer.
 
     The backbone is in eval mode and computes no gradients; its modes and hooks are given back. Rows come in the order
@@ -113,6 +137,7 @@ def extract(
         >>> extract(backbone, load_dataset("digits", limit=20), layer="blocks.6", progress=False)
         FeatureSet(20 images × 320 features, 10 classes, layer='blocks.6')
     """
+    check_backbone(backbone)
     if layer is not None and not isinstance(layer, str):
         raise InputError(
             f"`layer` must name one layer, got {described(layer)}. For several: extract_layers(backbone, dataset, "
@@ -123,6 +148,24 @@ def extract(
     return features[names[0]]
 
 
+@overload
+def extract_layers(
+    backbone: Backbone,
+    dataset: Images,
+    *,
+    layers: Sequence[str] | None = None,
+    lazy: Literal[False] = False,
+    **options: Unpack[_Options],
+) -> dict[str, FeatureSet]: ...
+@overload
+def extract_layers(
+    backbone: Backbone,
+    dataset: Images,
+    *,
+    layers: Sequence[str] | None = None,
+    lazy: Literal[True],
+    **options: Unpack[_Options],
+) -> dict[str, CachedFeatures]: ...
 def extract_layers(
     backbone: Backbone,
     dataset: Images,
@@ -135,7 +178,7 @@ def extract_layers(
     cache: FeatureCache | None = None,
     lazy: bool = False,
     progress: bool | Callable[[int, int], None] | None = None,
-) -> dict[str, Any]:
+) -> Mapping[str, FeatureSet | CachedFeatures]:
     """The features of every image at several layers, in one pass that stops after the last one wanted.
 
     Everything else is as in `extract`, which gives the same numbers one layer at a time.
@@ -166,6 +209,7 @@ def extract_layers(
         >>> extract_layers(backbone, load_dataset("digits", limit=20), layers=["blocks.2", "blocks.6"], progress=False)
         {'blocks.2': FeatureSet(20 images × 40 features, ...), 'blocks.6': FeatureSet(20 images × 320 features, ...)}
     """
+    check_backbone(backbone)
     names = backbone.check_layers(backbone.stages if layers is None else layers)
     return _extract(backbone, dataset, names, pooling, precision, batch_size, workers, cache, lazy, progress)
 
@@ -184,8 +228,8 @@ def _extract(
 ) -> dict[str, Any]:
     if pooling not in POOLINGS:
         raise InputError(f"`pooling` must be one of {', '.join(POOLINGS)}, got {pooling!r}.")
-    if not isinstance(dataset, ImageDataset) and not hasattr(dataset, "ids"):
-        dataset = from_torch(dataset)
+    _check_cache(cache)
+    dataset = _as_images(dataset)
     if len(dataset) == 0:
         raise InputError("`dataset` must hold at least one image, got none.")
     if batch_size is not None and (not isinstance(batch_size, Integral) or batch_size < 1):
@@ -194,8 +238,6 @@ def _extract(
     if lazy and cache is None:
         raise InputError("`lazy=True` leaves features on disk, so it needs `cache=FeatureCache()`.")
     resolved = resolve_precision(precision, backbone.device.type)
-    if isinstance(dataset, ImageDataset):
-        dataset = dataset.pinned()  # one digest from here on, even if another thread takes a newer one meanwhile
     default = 256 if backbone.device.type == "cuda" else 64 if resolved == "fast" else 32
     run = _Run(backbone, dataset, pooling, resolved, int(batch_size or default), threads)
     if cache is None:
@@ -235,6 +277,26 @@ def _extract(
             _into_cache(run, damaged, cache, alone, advance)
     # One's own come before a shared, damaged one.
     return {name: loaded[name] if name in loaded else cache.load(prints[name].digest) for name in names}
+
+
+def _check_cache(cache: object) -> None:
+    if cache is not None and not isinstance(cache, FeatureCache):
+        raise InputError(
+            f"`cache` must be a FeatureCache or None, got {described(cache)}. Try cache=FeatureCache(folder)."
+        )
+
+
+def _as_images(dataset: Any) -> Images:
+    """The one door for images: a dataset that says who its images are, else what `from_torch` makes of it."""
+    if isinstance(dataset, ImageDataset):
+        return dataset.pinned()  # one digest from here on, even if another thread takes a newer one meanwhile
+    if isinstance(dataset, Features):
+        raise InputError(f"`dataset` must hold images, got {dataset!r}. These features are extracted already.")
+    named = all(hasattr(dataset, name) for name in ("labels", "classes", "ids", "name"))
+    # Asked of the class where it is a property, which would read every image.
+    if named and (hasattr(type(dataset), "digest") or hasattr(dataset, "digest")):
+        return dataset
+    return from_torch(dataset)
 
 
 def _find(cache: FeatureCache, fingerprint: Fingerprint) -> CachedFeatures | CacheError:
@@ -391,8 +453,11 @@ def fingerprint_of(
     Raises:
         InputError: If preprocessing is random, or if preprocessing or network do not take the fixed images.
     """
+    check_backbone(backbone)
+    _check_cache(cache)
+    dataset = _as_images(dataset)
     resolved = resolve_precision(precision, backbone.device.type)
-    storage = cache.storage if cache else storage
+    storage = cache.storage if cache is not None else storage
     return _fingerprints(backbone, dataset, [layer], pooling, resolved, storage, cache)[layer]
 
 

@@ -172,7 +172,7 @@ class ImageDataset:
     def __getitem__(self, index: slice | Sequence[int] | Tensor | np.ndarray) -> "ImageDataset": ...
     def __getitem__(self, index: Any) -> Any:
         """One (image, label) by its number; those images by a slice, a mask or indices, see `subset`."""
-        if not isinstance(index, Integral) and getattr(index, "ndim", 1):
+        if not isinstance(index, Integral) and getattr(index, "ndim", None) != 0:
             return self.subset(index)
         row = range(len(self))[index]
         return self.source.open(int(self._rows[row])), int(self.labels[row])

@@ -1,7 +1,7 @@
 """Named backbones, each with its own preprocessing; what their layers are; the proof that they stayed frozen."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from frozenkit._devices import resolve_device
+from frozenkit._arrays import described
+from frozenkit._devices import full_float32, resolve_device
 from frozenkit.errors import FreezeError, InputError, UnknownNameError
 from frozenkit.fingerprint import digest_module, digest_tensor, named_tensors
 from frozenkit.networks.layers import Trace, module_stages, prefix_tokens, trace_layers
@@ -133,7 +134,10 @@ class Backbone:
         Raises:
             InputError: If none is named, or one twice; else as `check_layer` does.
         """
-        names = [self.default_layer] if layers is None else [layers] if isinstance(layers, str) else list(layers)
+        given = [self.default_layer] if layers is None else [layers] if isinstance(layers, str) else layers
+        names = list(given) if isinstance(given, Iterable) else []
+        if not all(isinstance(name, str) for name in names) or (given and not names):
+            raise InputError(f"`layers` must be names of layers, got {described(layers)}. List them: backbone.layers.")
         if not names or len(set(names)) != len(names):
             raise InputError(f"`layers` must name at least one layer, each once, got {names}.")
         return [self.check_layer(name) for name in names]
@@ -141,6 +145,17 @@ class Backbone:
     def __repr__(self) -> str:
         count = sum(p.numel() for p in self.module.parameters())
         return f"Backbone({self.name!r}, {count / 1e6:.1f} M parameters, {self.image_size} px)"
+
+
+def check_backbone(backbone: object) -> None:
+    """Raise an `InputError` unless this is a `Backbone`; the message says how to get one."""
+    if isinstance(backbone, Backbone):
+        return
+    if isinstance(backbone, nn.Module):
+        came, hint = f"the module {type(backbone).__name__}", "Wrap it: Backbone(module, preprocess, image_size=…)."
+    else:
+        came, hint = described(backbone), "Load one: load_backbone(name)."
+    raise InputError(f"`backbone` must be a Backbone, got {came}. {hint}")
 
 
 def load_backbone(

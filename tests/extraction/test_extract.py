@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 import gc
 import math
 import resource
@@ -19,7 +20,8 @@ from torch.testing import assert_close
 from frozenkit import from_torch
 from frozenkit.errors import ActivationError, CacheError, FreezeError, FrozenkitWarning, InputError, UnknownNameError
 from frozenkit.extraction.cache import CachedFeatures, FeatureCache
-from frozenkit.extraction.extract import extract, extract_layers
+from frozenkit.extraction.extract import extract, extract_layers, fingerprint_of
+from frozenkit.features import FeatureSet
 from frozenkit.networks.backbone import Backbone, assert_frozen, load_backbone
 from frozenkit.networks.layers import PRE_LOGITS, pooled_activations
 from frozenkit.networks.zoo import Preprocess
@@ -197,7 +199,44 @@ def test_arguments_that_do_not_fit(lite0, changes, error, message):
 
 
 @pytest.mark.parametrize(
-    ("layers", "message"), [([], "`layers` must name at least one"), (["blocks.1", "blocks.1"], "each once")]
+    ("wrong", "message"),
+    [
+        ({"backbone": "efficientnet-lite0"}, "`backbone` must be a Backbone, got str 'efficientnet-lite0'. Load one: "),
+        ({"backbone": nn.Flatten()}, r"got the module Flatten. Wrap it: Backbone\(module, preprocess, image_size=…\)"),
+        ({"backbone": None}, "`backbone` must be a Backbone, got None"),
+        ({"backbone": Noise(3)}, "`backbone` must be a Backbone, got Noise"),
+        ({"dataset": None}, "`dataset` must have a length and rows"),
+        ({"dataset": FeatureSet.from_arrays(torch.eye(3))}, "`dataset` must hold images, got FeatureSet.* already"),
+        ({"cache": "/tmp/x"}, r"`cache` must be a FeatureCache or None, got str '/tmp/x'. Try cache=FeatureCache\("),
+        ({"cache": True}, "`cache` must be a FeatureCache or None, got bool True"),
+    ],
+)
+def test_a_wrong_kind_is_told_the_way(lite0, wrong, message):
+    given = {"backbone": lite0, "dataset": Noise(3)} | wrong
+    for call in (extract, extract_layers, functools.partial(fingerprint_of, layer="blocks.1")):
+        with pytest.raises(InputError, match=message):
+            call(**given)
+
+
+def test_anothers_dataset_with_ids_of_its_own_goes_through_from_torch(lite0):
+    class Coco(list):
+        ids, name, classes = (7, 9, 11), "coco", ("a", "b")
+
+    images = [(Noise(3)[i][0], i % 2) for i in range(3)]
+    settings = {"layer": "blocks.1", "precision": "exact", "progress": False}
+    found, wanted = extract(lite0, Coco(images), **settings), extract(lite0, from_torch(images), **settings)
+    assert_close(found.features, wanted.features, rtol=0, atol=0)
+    assert (found.ids[0], found.classes) == ("Coco/0", ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ([], "`layers` must name at least one"),
+        (["blocks.1", "blocks.1"], "each once"),
+        (5, "`layers` must be names of layers, got int 5. List them: backbone.layers"),
+        ([["blocks.1"]], "`layers` must be names of layers, got list of length 1"),
+    ],
 )
 def test_several_layers_are_named_once_each(lite0, layers, message):
     with pytest.raises(InputError, match=message):
