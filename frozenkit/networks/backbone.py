@@ -13,7 +13,14 @@ from frozenkit._arrays import described
 from frozenkit._devices import full_float32, resolve_device
 from frozenkit.errors import FreezeError, InputError, UnknownNameError
 from frozenkit.fingerprint import digest_module, digest_tensor, named_tensors
-from frozenkit.networks.layers import Trace, module_stages, prefix_tokens, trace_layers
+from frozenkit.networks.layers import (
+    Trace,
+    in_eval_mode,
+    module_stages,
+    pooled_activations,
+    prefix_tokens,
+    trace_layers,
+)
 from frozenkit.networks.zoo import load_module
 
 _SIZES = range(32, 1025)
@@ -40,7 +47,8 @@ class Backbone:
     """A frozen network together with the preprocessing that it was trained with.
 
     Bring your own: ``Backbone(module, preprocess, image_size=224)`` takes any `nn.Module` and any function from a PIL
-    image to a (3, h, w) tensor. The module is put in eval mode and its parameters no longer require gradients.
+    image to a (3, h, w) tensor. The module is put in eval mode and its parameters no longer require gradients. Called
+    with images it gives their features, see `__call__`.
 
     Args:
         module: The network φ (its classifier may stay on; features are read before it).
@@ -112,6 +120,44 @@ class Backbone:
         What the code does with them is not part of it; `fingerprint_of` adds that.
         """
         return digest_module(self.module)
+
+    def __call__(self, images: Tensor | Sequence[Image.Image]) -> Tensor:
+        """Features of a few images at the default layer, averaged over positions, without gradients: one pass.
+
+        The same numbers as `extract` gives with its defaults and ``precision="exact"``, which is the way for a whole
+        dataset: it decodes ahead, goes batch by batch and keeps what it has.
+
+        Args:
+            images: (b, 3, h, w) of images that went through ``backbone.preprocess``, or a list of b PIL
+                images, RGB or grey.
+
+        Returns:
+            (b, d) float32 on the CPU.
+
+        Raises:
+            InputError: If it is something else, or no image.
+
+        Example:
+            >>> backbone = load_backbone(image_size=64, device="cpu")
+            >>> backbone([Image.new("RGB", (40, 30)), Image.new("RGB", (28, 28))]).shape
+            torch.Size([2, 1280])
+        """
+        is_list = isinstance(images, list | tuple) and all(isinstance(image, Image.Image) for image in images)
+        if is_list and images:
+            if odd := [image.mode for image in images if image.mode not in ("RGB", "L")]:
+                raise InputError(f"`images` must be RGB or grey (L), got the mode {odd[0]}. Try image.convert('RGB').")
+            images = torch.stack([self.preprocess(image.convert("RGB")) for image in images])
+        is_batch = isinstance(images, Tensor) and images.ndim == 4 and images.shape[1] == 3
+        if not isinstance(images, Tensor) or not is_batch or not len(images) or not images.is_floating_point():
+            raise InputError(
+                "`images` must be a float tensor (b, 3, h, w) of preprocessed images, or a list of PIL images, at "
+                f"least one, got {described(images)}. A single one is images[None], or [image]. "
+                "For datasets use extract(backbone, dataset)."
+            )
+        with in_eval_mode(self.module), torch.no_grad(), full_float32():
+            batch = images.to(self.device, torch.float32)
+            layer, trace = self.default_layer, self.trace()
+            return pooled_activations(self.module, batch, [layer], "mean", trace)[layer].cpu()
 
     def check_layer(self, layer: str) -> str:
         """The name itself, if features can be read there.

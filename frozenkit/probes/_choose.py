@@ -71,7 +71,7 @@ def fit_ridge(
             f"{path.self_scaled} of {len(train[1])} images make up most of the scale of some feature, so leave-one-out "
             "flatters: a new image of their kind would come out far larger. Use scale='unit', or more images.",
             FrozenkitWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
     temperature = 1.0
     if not train[1].is_floating_point():
@@ -103,7 +103,7 @@ def fit_softmax(
             f"softmax regression did not converge at strengths {', '.join(stuck)}. "
             "Leave out the smallest strengths, or scale the features.",
             FrozenkitWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
     best = best_of(scores)
     warn_at_edge(grid, scores, best)

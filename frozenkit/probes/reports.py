@@ -102,8 +102,8 @@ def layer_report(
     """Fit a probe to each layer, choose a layer without test, and report all of them on test.
 
     Args:
-        train: Layer to train features, all of the same images in the same order: what `extract` returns. Sets may stay
-            on disk: see `fit_probe`.
+        train: Layer to train features, all of the same images in the same order: what `extract_layers`
+            returns. Sets may stay on disk: see `fit_probe`.
         test: The same layers of the test images. Only reported on.
         head: As in `fit_probe`, and so are `strengths`, `scale`, `sample_weight` and `seed`.
         val: The same layers of images to choose on.

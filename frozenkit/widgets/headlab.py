@@ -182,7 +182,7 @@ class HeadLab(Lab):
     def _scaled(self, features: FeatureSet) -> FeatureSet:
         if not self.normalize:
             return features
-        return replace(features, features=torch.nn.functional.normalize(features.features, dim=1))
+        return features.with_features(torch.nn.functional.normalize(features.features, dim=1))
 
     def _fitted(self, shots: int | None) -> tuple[Probe, FeatureSet, str]:
         """Probe, its training images and its warnings for a number of labels, fitted once."""

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.testing import assert_close
 
@@ -11,8 +12,10 @@ from frozenkit.errors import (
     InputError,
     UnknownNameError,
 )
+from frozenkit.extraction.extract import extract
 from frozenkit.networks.backbone import Backbone, assert_frozen, layer_table, load_backbone
 from frozenkit.networks.zoo import Preprocess
+from tests.toy import Noise, stacked
 
 
 def noise(size, count=2):
@@ -116,6 +119,48 @@ def test_train_mode_moves_buffers_although_no_parameter_trains():
     message = "the buffer 'bn1.running_mean' did. Was it in train mode"
     with pytest.raises(FreezeError, match=message), assert_frozen(backbone), torch.no_grad():
         backbone.module.train()(noise(64))
+
+
+@pytest.mark.parametrize(
+    "name", ["efficientnet-lite0", "timm/vit_tiny_patch16_224", "timm/swin_tiny_patch4_window7_224"]
+)
+def test_a_backbone_is_called_as_extract_calls_it(name):
+    backbone = load_backbone(name, weights=None, image_size=None if "timm" in name else 64, device="cpu")
+    dataset = Noise(3)
+    expected = extract(backbone, dataset, precision="exact", progress=False).features
+    backbone.module.train()
+    with assert_frozen(backbone):
+        of_images = backbone([dataset[i][0] for i in range(3)])
+    assert backbone.module.training  # given back
+    batch = stacked(backbone, dataset).double().requires_grad_()
+    for found in (of_images, backbone(batch), torch.cat([backbone(batch[:1]), backbone(batch[1:])])):
+        assert (found.dtype, found.device.type, found.requires_grad) == (torch.float32, "cpu", False)
+        assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_grey_images_are_called_as_extract_reads_them(backbone):
+    grey = [Image.fromarray(pixels[..., 0]) for pixels in Noise(8).pixels]
+    expected = extract(backbone, [(image, 0) for image in grey], precision="exact", progress=False).features
+    assert_close(backbone(grey), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (Image.new("RGB", (40, 40)), r"a list of PIL images, at least one, got Image.* A single one is images\[None\]"),
+        (torch.zeros(3, 64, 64), r"must be a float tensor \(b, 3, h, w\).*got Tensor of shape \(3, 64, 64\)"),
+        (torch.zeros(0, 3, 64, 64), r"got Tensor of shape \(0, 3, 64, 64\)"),
+        (torch.zeros(2, 64, 64, 3), r"got Tensor of shape \(2, 64, 64, 3\)"),
+        (torch.zeros(2, 3, 64, 64, dtype=torch.uint8), "must be a float tensor"),
+        ([], "at least one, got list of length 0"),
+        (["a.png"], "got list of length 1"),
+        (Noise(3), r"got Noise.* For datasets use extract\(backbone, dataset\)"),
+        ([Image.new("RGBA", (40, 40))], r"must be RGB or grey \(L\), got the mode RGBA. Try image.convert\('RGB'\)"),
+    ],
+)
+def test_what_is_no_batch_of_images_is_refused(backbone, images, message):
+    with pytest.raises(InputError, match=message):
+        backbone(images)
 
 
 def test_unknown_names_suggest_the_nearest():

@@ -1,12 +1,14 @@
 """Choosing a strength: the edge of the grid, and too few images to choose by."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 from frozenkit.errors import DataError, FrozenkitWarning, InputError
+from frozenkit.probes import _choose
 from frozenkit.probes._choose import warn_at_edge
 from frozenkit.probes.probe import fit_probe
 from tests.toy import blobs
@@ -31,6 +33,21 @@ def test_images_that_decide_their_own_scale_are_said():
         fit_probe(wide, scale="standard")
     fit_probe(wide, scale="unit")
     fit_probe(TRAIN)
+
+
+def test_warnings_point_at_the_line_that_fits(monkeypatch):
+    rare = torch.zeros(200, 80)
+    rare[torch.arange(80) * 2, torch.arange(80)] = 100.0
+    wide = TRAIN.with_features(torch.cat([TRAIN.features, rare], 1))
+    with pytest.warns(FrozenkitWarning, match="make up most of the scale") as scaled:
+        fit_probe(wide, scale="standard")
+    monkeypatch.setattr(_choose, "softmax_path", partial(_choose.softmax_path, max_iterations=1))
+    with pytest.warns(FrozenkitWarning, match="did not converge") as stuck:
+        fit_probe(TRAIN, head="softmax", val=VAL, strengths=[1e-5, 1e-3, 10.0])
+    with pytest.warns(FrozenkitWarning, match="largest") as edge:
+        fit_probe(blobs(60, d=200, noise=4), strengths=[1e-6, 1e-5, 3.0])
+    for caught in (scaled, stuck, edge):
+        assert {warning.filename for warning in caught} == {__file__}
 
 
 def test_an_inner_or_tied_best_does_not_warn():

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import traitlets
+from torch.testing import assert_close
 
 from frozenkit import FeatureSet, FrozenkitError, FrozenkitWarning, HeadLab, few_shot, fit_probe, ridge_path
 from frozenkit.errors import DataError, InputError
@@ -213,6 +214,13 @@ def test_names_from_data_stay_text():
 
 
 # --- other heads, and what is shown besides ---
+
+
+def test_normalised_features_do_not_pass_for_the_original_ones(lab):
+    lab.normalize = True
+    probed = lab._fitted(None)[1]
+    assert_close(probed.features.norm(dim=1), torch.ones(len(probed)))
+    assert probed.fingerprint != lab._train.fingerprint
 
 
 def test_each_head_is_the_probe_fitted_by_hand(lab):
