@@ -52,12 +52,12 @@ def as_tensor(values: Any, name: str) -> Tensor:
 
 
 def row_indices(indices: Any, n: int) -> Tensor:
-    """(m,) int64 in 0..n−1, of a slice, of indices (negative ones count from the end), or of a mask of n booleans.
+    """(m,) int64 in 0..n−1, of indices (negative ones count from the end) or of a mask of n booleans.
 
     Raises:
         InputError: If a mask has another length, or an index is no whole number in −n..n−1.
     """
-    index = as_tensor(range(n)[indices] if isinstance(indices, slice) else indices, "indices")
+    index = as_tensor(indices, "indices")
     if index.dtype == torch.bool:
         if index.shape != (n,):
             raise InputError(f"`indices` as a mask must have one entry per image, {n}, got {tuple(index.shape)}.")

@@ -257,7 +257,7 @@ class FeatureSet:
             raise InputError(
                 f"a set takes a slice, a mask or indices, got {index}. One image is [{index}:{index + 1}]."
             )
-        return self.subset(index)
+        return self.subset(range(len(self))[index] if isinstance(index, slice) else index)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -303,8 +303,8 @@ class FeatureSet:
         """The fingerprint, or the function that makes it where nobody asked yet."""
         return self.__dict__.get("fingerprint") or self.__dict__.get("_make_fingerprint", "")
 
-    def subset(self, indices: slice | Sequence[int] | Tensor | np.ndarray) -> "FeatureSet":
-        """Those rows, in that order, by a slice, by their indices or by a mask.
+    def subset(self, indices: Sequence[int] | Tensor | np.ndarray) -> "FeatureSet":
+        """Those rows, in that order, by their indices or by a mask.
 
         Raises:
             InputError: If a mask has another length, or an index is no whole number in −n..n−1.

@@ -172,6 +172,8 @@ class ImageDataset:
     def __getitem__(self, index: slice | Sequence[int] | Tensor | np.ndarray) -> "ImageDataset": ...
     def __getitem__(self, index: Any) -> Any:
         """One (image, label) by its number; those images by a slice, a mask or indices, see `subset`."""
+        if isinstance(index, slice):
+            return self.subset(range(len(self))[index])
         if not isinstance(index, Integral) and getattr(index, "ndim", None) != 0:
             return self.subset(index)
         row = range(len(self))[index]
@@ -193,8 +195,8 @@ class ImageDataset:
         other.source = self.source.pinned()
         return other
 
-    def subset(self, indices: slice | Sequence[int] | Tensor | np.ndarray) -> "ImageDataset":
-        """Those images, in that order, by a slice, by their indices or by a mask; nothing is copied.
+    def subset(self, indices: Sequence[int] | Tensor | np.ndarray) -> "ImageDataset":
+        """Those images, in that order, by their indices or by a mask; nothing is copied.
 
         Raises:
             InputError: If a mask has another length, or an index is no whole number in −n..n−1.
