@@ -355,8 +355,7 @@ def test_arrays_give_what_a_set_gives(head):
 
 def test_predictions_are_the_labels_that_were_given():
     x, y = TRAIN.numpy()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FrozenkitWarning)  # classes 0, 2, 4 and 6 have no image
+    with warnings.catch_warnings(action="ignore", category=FrozenkitWarning):  # classes 0, 2, 4 and 6 have no image
         probe = fit_probe(x, 2 * y + 1)
     assert set(probe.predict(x).tolist()) == {1, 3, 5}
     assert probe.score(x, 2 * y + 1).accuracy > 0.9
@@ -588,8 +587,7 @@ def fits(train, test, val=None):
     """(head, probe or the error raised on purpose) for every head."""
     for head in heads_for(train):
         name = head if isinstance(head, str) else type(head).__name__
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FrozenkitWarning)
+        with warnings.catch_warnings(action="ignore", category=FrozenkitWarning):
             try:
                 # Two strengths: the whole grid of softmax takes seconds.
                 probe = fit_probe(train, head=head, val=val, strengths=[1e-3, 1e-1] if head == "softmax" else None)

@@ -352,8 +352,7 @@ def probe_report(
     folds = [fold for fold in _parts(labels, equal, fractions=fractions, seed=seed) if len(fold)]
     whole, by_layer = cross_validated(every, folds)
     final = layer_report(every)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FrozenkitWarning)  # of what is said in passing only
+    with warnings.catch_warnings(action="ignore", category=FrozenkitWarning):  # of what is said in passing only
         once = layer_report(*sets)
     blind = randomized(backbone, seed=seed)
     random = [extract(blind, part, layer=final.chosen, cache=cache, progress=progress) for part in parts]
@@ -444,8 +443,7 @@ def _out_of_fold(
 ) -> Tensor:
     """(n,) predictions, each by a probe that was fitted without the fold."""
     found = torch.zeros(len(features), dtype=torch.int64)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FrozenkitWarning)  # of a path's edge, in every fold
+    with warnings.catch_warnings(action="ignore", category=FrozenkitWarning):  # of a path's edge, in every fold
         for fold in folds:
             rest = features.subset(_outside(fold, len(features)))
             predict = fit(rest) if fit is not None else fit_probe(rest).predict
@@ -454,8 +452,7 @@ def _out_of_fold(
 
 
 def _fitted(train: FeatureSet) -> Probe:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FrozenkitWarning)
+    with warnings.catch_warnings(action="ignore", category=FrozenkitWarning):
         return fit_probe(train)
 
 

@@ -175,7 +175,6 @@ def _load_pixels(images: ImageDataset, size: Any) -> Tensor:
 
 
 def _score_ridge(train: FeatureSet, test: FeatureSet) -> Score:
-    with warnings.catch_warnings():
-        # On noise the best strength is an accident, and so is its place in the grid.
-        warnings.simplefilter("ignore", FrozenkitWarning)
+    # On noise the best strength is an accident, and so is its place in the grid.
+    with warnings.catch_warnings(action="ignore", category=FrozenkitWarning):
         return fit_probe(train).score(test)

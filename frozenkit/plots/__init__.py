@@ -6,9 +6,9 @@ require("matplotlib", "course")  # before the files below import it
 
 from frozenkit.plots.heads import plot_attention, plot_regions, plot_reliability, plot_width_curve
 from frozenkit.plots.images import plot_images
-from frozenkit.plots.races import plot_race
+from frozenkit.plots.race import plot_race
+from frozenkit.plots.reports import plot_depths, plot_layer_report, plot_learning_curve, plot_ridge_path
 from frozenkit.plots.scores import plot_confusion, plot_score, plot_scores
-from frozenkit.plots.studies import plot_depths, plot_layer_report, plot_learning_curve, plot_ridge_path
 from frozenkit.plots.style import panels
 from frozenkit.plots.theory import (
     plot_bounds,

@@ -173,8 +173,7 @@ def _report(
     test, val = (None if s is None else _as_sets(name, s, train, kind) for name, s in (("test", test), ("val", val)))
     probes = {}
     for name, features in train.items():
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", FrozenkitWarning)
+        with warnings.catch_warnings(record=True, action="always", category=FrozenkitWarning) as caught:
             try:
                 probes[name] = fit(features, val=None if val is None else val[name])
             except FrozenkitError as error:
@@ -345,8 +344,7 @@ def learning_curve(
         for repeat, rows in enumerate(_draws(train, shots, repeats, seed)):
             few = train.subset(rows)
             for head in heads:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", FrozenkitWarning)
+                with warnings.catch_warnings(action="ignore", category=FrozenkitWarning):
                     probe = fit(few, head=head, seed=seed + repeat)
                 runs.append(Run(probe.kind, shots, len(few), repeat, probe.score(test), probe.strength))
     return LearningCurve(tuple(runs))

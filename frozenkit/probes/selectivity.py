@@ -128,9 +128,8 @@ def selectivity(
     found, memorised = [], []
     for i in range(permutations):
         mixed = shuffled(fit_on, seed=seed + i)
-        with warnings.catch_warnings():
-            # On noise the best strength is an accident, and so is its place in the grid.
-            warnings.simplefilter("ignore", FrozenkitWarning)
+        # On noise the best strength is an accident, and so is its place in the grid.
+        with warnings.catch_warnings(action="ignore", category=FrozenkitWarning):
             probe = fit(mixed)
             found.append(probe.score(test))
         memorised.append(float((probe.predict(mixed) == mixed.labels).float().mean()))

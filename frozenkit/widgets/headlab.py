@@ -192,8 +192,7 @@ class HeadLab(Lab):
             train = self._scaled(self._train)
             if shots is not None:
                 train = train.subset(few_shot(train.labels, shots=shots, seed=self._seed))
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", FrozenkitWarning)
+            with warnings.catch_warnings(record=True, action="always", category=FrozenkitWarning) as caught:
                 head = head_of(name, train.n_features, train.n_classes)
                 strengths = self._strengths if name == "ridge" else None
                 probe = fit_probe(train, head=head, strengths=strengths)

@@ -186,8 +186,8 @@ class LayerLab(Lab):
             train, _ = self._pair(names)
             if self.shots is not None:
                 train = train.subset(few_shot(train.labels, shots=self.shots, seed=0))
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FrozenkitWarning)  # of a path's edge, at every layer
+            with warnings.catch_warnings(action="ignore", category=FrozenkitWarning):
+                # of a path's edge, at every layer
                 self._probes[key] = fit_probe(train)
         return self._probes[key]
 

@@ -251,8 +251,8 @@ class TeachLab(Lab):
         self._probe = None
         if sum(count > 0 for count in counts) >= 2:
             head = "ridge" if min(count for count in counts if count) >= 2 else "prototype"
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FrozenkitWarning)  # few images are what this lab is for
+            with warnings.catch_warnings(action="ignore", category=FrozenkitWarning):
+                # few images are what this lab is for
                 self._probe = fit_probe(self.features, head=head)
         self.live = {}
         self.images, self._grid = make_sprite(self._thumbnails, side=_KEPT_SIDE)

@@ -101,15 +101,13 @@ def test_no_image_is_predicted_by_what_has_seen_it():
     whole, by_layer = cross_validated(sets, folds)
     assert set(by_layer) == set(sets)
     torch.testing.assert_close(whole.sum(1), torch.ones(60))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FrozenkitWarning)
+    with warnings.catch_warnings(action="ignore", category=FrozenkitWarning):
         best = max(fit_probe(part).choice_score for part in sets.values())
     assert best > 0.6
     assert score(whole.argmax(1), labels, n_classes=2).accuracy < 0.6
     # By hand, for one fold: the layer and the strength that the other nine choose.
     rest = torch.cat(folds[1:]).sort().values
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FrozenkitWarning)
+    with warnings.catch_warnings(action="ignore", category=FrozenkitWarning):
         probes = {name: fit_probe(part.subset(rest)) for name, part in sets.items()}
     chosen = max(probes, key=lambda name: probes[name].choice_score)
     expected = probes[chosen].predict_proba(sets[chosen].subset(folds[0]))
@@ -126,8 +124,7 @@ def test_the_interval_of_a_cross_validation_covers():
         x = centres[labels] + torch.randn(60, 8, generator=generator)
         train = FeatureSet.from_arrays(x, labels)
         many = torch.arange(2_000) % 3
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FrozenkitWarning)
+        with warnings.catch_warnings(action="ignore", category=FrozenkitWarning):
             probe = fit_probe(train)
         unseen = centres[many] + torch.randn(2_000, 8, generator=generator)
         truth = float((probe.predict(unseen) == many).double().mean())
@@ -191,8 +188,7 @@ def test_the_smallest_folders(backbone, folder, tmp_path, each):
         (tmp_path / place.name).mkdir()
         for file in sorted(place.iterdir())[:each]:
             (tmp_path / place.name / file.name).write_bytes(file.read_bytes())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FrozenkitWarning)
+    with warnings.catch_warnings(action="ignore", category=FrozenkitWarning):
         found = probe_report(
             *load_images(str(tmp_path), limit=None, seed=0, skip_bad=False), backbone, layers=LAYERS[1:]
         )

@@ -89,8 +89,7 @@ def tune(backbone: Any, train: Any, val: Any, layers: list[str], **settings: Any
 
     def run(layer: str, lr: float) -> None:
         start = time.process_time()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             found = finetune(backbone, train, val, layer=layer, lr=lr, **settings)
         runs[layer, lr] = found
         row = {"layer": layer, "lr": lr, "val_score": found.val_score, "val_loss": -merit(found)[1]}
@@ -123,8 +122,7 @@ def scaled_softly(name: str, n: int) -> dict[str, Any]:
         extract_layers(backbone, part, layers=list(backbone.stages), precision="exact", progress=False)
         for part in images_of(name, n)
     ]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the edge of a grid, at sizes as small as these
+    with warnings.catch_warnings(action="ignore"):  # the edge of a grid, at sizes as small as these
         report = layer_report(*sets)
     layers = {"frozen, best layer": report.chosen, "frozen, last layer": backbone.default_layer}
     scores = {arm: report.scores[layer] for arm, layer in layers.items()}
@@ -151,8 +149,7 @@ def measure(name: str, n: int, old: dict[str, Any] | None = None) -> dict[str, A
         print(f"  {arm:22} {found!r}  {seconds:.1f} s  {details}", flush=True)
 
     print(f"{name}, {n} labelled images, {len(test)} test images", flush=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the edge of a grid, at sizes as small as these
+    with warnings.catch_warnings(action="ignore"):  # the edge of a grid, at sizes as small as these
         start = time.process_time()
         sets = [
             extract_layers(backbone, part, layers=list(backbone.stages), precision="exact", progress=False)

@@ -128,8 +128,8 @@ def _fit(
     accuracies, start, reason = [], time.perf_counter(), ""
     for i, draw in enumerate(draws):
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FrozenkitWarning)  # the edge of a grid, at sizes as small as these
+            with warnings.catch_warnings(action="ignore", category=FrozenkitWarning):
+                # the edge of a grid, at sizes as small as these
                 found = _module(what, few.subset(draw), held, i) if isinstance(what, nn.Module) else None
                 if found is None:
                     found = fit_probe(few.subset(draw), seed=i, **what).predict(held)

@@ -78,8 +78,7 @@ def main() -> None:
                 for layer in train:
                     few = train[layer].subset(chosen)
                     for scale in SCALES:
-                        with warnings.catch_warnings():
-                            warnings.simplefilter("ignore")
+                        with warnings.catch_warnings(action="ignore"):
                             found = measure(few, test[layer], scale, seed)
                         rows.append({"dataset": name, "layer": layer, "n": n, "seed": seed, "scale": scale, **found})
             print(name, n, flush=True)

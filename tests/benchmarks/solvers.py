@@ -81,8 +81,7 @@ def p5_softmax_path() -> Figure:
     for i in reversed(range(25)):  # weaker strengths need more iterations: go on from where the last one stopped
         while True:
             solver = LogisticRegression(C=1 / (strengths[i] * n), tol=1e-12, max_iter=iterations)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # it says that it was stopped; that is the point
+            with warnings.catch_warnings(action="ignore"):  # it says that it was stopped; that is the point
                 start = time.perf_counter()
                 solver.fit(z.numpy(), y.numpy())
                 took = time.perf_counter() - start

@@ -29,8 +29,7 @@ def test_the_ridge_estimator_passes_the_checks_of_scikit_learn():
 
 
 def test_the_softmax_estimator_passes_the_checks_of_scikit_learn():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FrozenkitWarning)
+    with warnings.catch_warnings(action="ignore", category=FrozenkitWarning):
         results = check_estimator(
             SoftmaxProbe(strengths=[0.01, 0.1]), on_fail=None, on_skip=None, expected_failed_checks=LEAVES_ROWS_OUT
         )

@@ -81,8 +81,8 @@ def test_units_do_not_matter():
 @pytest.mark.parametrize("scale", ["soft", "unit", "none", "standard"])
 @pytest.mark.parametrize("head", ["ridge", "softmax", LinearHead(TRAIN.n_features, TRAIN.n_classes)])
 def test_every_scale_fits_every_linear_head(head, scale):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FrozenkitWarning)  # the edge of a grid that suits other units
+    with warnings.catch_warnings(action="ignore", category=FrozenkitWarning):
+        # the edge of a grid that suits other units
         assert fit_probe(TRAIN, head=head, scale=scale).score(TEST).low > 0.8
 
 

@@ -70,8 +70,7 @@ def test_choosing_on_test_flatters_and_leave_one_out_does_not():
         base, g = blobs(200, seed=seed), torch.Generator().manual_seed(seed)
         return {str(i): replace(base, features=torch.randn(200, 5, generator=g)) for i in range(30)}
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FrozenkitWarning)
+    with warnings.catch_warnings(action="ignore", category=FrozenkitWarning):
         report = layer_report(noise(1), noise(2))
     assert max(s.accuracy for s in report.scores.values()) > 0.3
     assert report.score.low < 0.25 < report.score.high

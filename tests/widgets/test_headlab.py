@@ -31,8 +31,7 @@ def test_the_answer_is_that_of_a_probe_fitted_by_hand(lab):
     train = overlapping().subset(few_shot(overlapping().labels, shots=10, seed=0))
     test = overlapping(90, seed=1)
     strength = lab.strength
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FrozenkitWarning)
+    with warnings.catch_warnings(action="ignore", category=FrozenkitWarning):
         probe = fit_probe(train, strengths=[strength])
     score = probe.score(test)
     assert lab.answer["test"] == {"accuracy": score.accuracy, "low": score.low, "high": score.high, "n": 90}

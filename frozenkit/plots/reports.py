@@ -1,4 +1,4 @@
-"""Studies as plots: a ridge path, a layer report, a learning curve."""
+"""Reports as plots: a ridge path, a layer report, a learning curve."""
 
 from collections.abc import Mapping
 from typing import Any
