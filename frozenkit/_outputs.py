@@ -239,8 +239,6 @@ def _text(value: Any, fmt: str | None) -> str:
         return f"{value.accuracy:{fmt}} [{value.low:{fmt}}, {value.high:{fmt}}]"
     if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:  # NumPy and torch scalars
         value = value.item()
-    if fmt is not None:
-        return format(value, fmt)
     if isinstance(value, float):
-        return "–" if math.isnan(value) else f"{value:.3f}"
-    return str(value)
+        return "–" if math.isnan(value) else format(value, fmt or ".3f")
+    return format(value, fmt or "")

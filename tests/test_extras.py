@@ -30,7 +30,6 @@ DOORS = {
     "doctor.to_frame": ("pandas", "course", "frozenkit.doctor().to_frame()"),
     "vitals": ("psutil", "course", "from frozenkit.app.doctor import vitals; vitals()"),
     "lab": ("jupyterlab", "course", "from frozenkit.app.cli import main; main(['lab', '--dir', HOME + '/course'])"),
-    "cache list": ("pandas", "course", "from frozenkit.app.cli import main; main(['cache', 'list'])"),
     "build": ("nbformat", "course", "from frozenkit.course.pages import _read; _read(LESSON)"),
     "markdown": ("nbconvert", "course", "from frozenkit.course.pages import _markdown; _markdown('text')"),
     "formula": ("latex2mathml", "course", "from frozenkit.course.pages import _formula; _formula('x', 'inline')"),
@@ -60,7 +59,10 @@ for door, code in doors.items():
             said[door] = err.getvalue()
         except Exception as error:
             said[door] = f"{type(error).__name__}: {error}"
-for command in (["probe", "digits", "--limit", "40"], ["doctor"]):
+pair = {"layer": FEATURES}, {"layer": FEATURES}
+said["reprs"] = [repr(frozenkit.layer_report(*pair)), repr(frozenkit.learning_curve(FEATURES, FEATURES, sizes=[3]))]
+said["reprs"] += [repr(frozenkit.width_curve(FEATURES, FEATURES, widths=[2]))]
+for command in (["probe", "digits", "--limit", "40"], ["doctor"], ["cache", "list"]):
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(out):
         said[command[0]] = [main(command), out.getvalue()]
 print(json.dumps(said))
@@ -85,15 +87,23 @@ def test_a_missing_package_names_the_command_that_brings_it(without_extras, door
     package, extra, _ = DOORS[door]
     assert f"this needs the package {package}, which is not installed" in without_extras[door]
     assert f'pip install "frozenkit[{extra}]"' in without_extras[door]
-    if door not in ("lab", "cache list"):  # whose commands print it
+    if door != "lab":  # whose command prints it
         assert without_extras[door].startswith("NotAvailableError: ")
 
 
-@pytest.mark.parametrize("command", ["probe", "doctor"])
+@pytest.mark.parametrize("command", ["probe", "doctor", "cache"])
 def test_the_base_install_runs_its_commands(without_extras, command: str):
     status, printed = without_extras[command]
     assert status == 0, printed
     assert "Error" not in printed
+
+
+def test_results_of_many_rows_show_themselves_without_pandas(without_extras):
+    report, curve, widths = (text.splitlines() for text in without_extras["reprs"])
+    assert report[1].split()[:3] == ["layer", "features", "strength"]
+    assert curve[1].split()[:3] == ["head", "shots", "n"]
+    assert widths[1].split()[:3] == ["how", "features", "share"]
+    assert {len(lines) for lines in (report, curve, widths)} >= {3}
 
 
 def test_the_doctor_of_a_base_install_names_the_extra(without_extras):

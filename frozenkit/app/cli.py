@@ -265,17 +265,18 @@ app.add_typer(stored, name="cache")
 @stored.command("list")
 def cache_list() -> None:
     """One line per stored layer, newest first."""
+    from frozenkit._outputs import table
     from frozenkit.extraction.cache import FeatureCache
 
     store = FeatureCache()
-    entries = store.entries()
-    entries["fingerprint"] = entries["fingerprint"].str[:12]
-    if not len(entries):
+    entries = store.records()
+    if not entries:
         print(f"nothing is stored in {printable(store.root)}")
         return
-    for column in entries.select_dtypes(exclude="number"):
-        entries[column] = entries[column].fillna("").map(printable)
-    print(entries.fillna("").to_string(index=False))
+    for row in entries:
+        row["fingerprint"] = row["fingerprint"][:12]
+        row |= {name: printable(value) for name, value in row.items() if isinstance(value, str)}
+    print(table(entries, formats={"MB": ".2f", "written": "%Y-%m-%d %H:%M:%S"}))
     print(f"\n{len(entries)} entries, {store.size / 1e6:.1f} MB in {printable(store.root)}")
 
 

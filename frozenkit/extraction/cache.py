@@ -10,6 +10,7 @@ import time
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -193,25 +194,23 @@ class FeatureCache:
 
     def entries(self) -> "pd.DataFrame":
         """A pandas table, newest first: what is stored, how large, and from which ingredients."""
-        pd = require("pandas", "course")
+        return require("pandas", "course").DataFrame(self.records(), columns=_COLUMNS)
 
-        rows: list[dict[str, Any]] = []
+    def records(self) -> list[dict[str, Any]]:
+        """The rows of `entries` without pandas; None where a file cannot be read."""
+        rows = []
         for path, status in self._files():
+            row: dict[str, Any] = dict.fromkeys(_COLUMNS) | {"fingerprint": path.stem}
             try:
                 file = CachedFeatures(path)
+                row |= {key: file.ingredients.get(key) for key in _INGREDIENTS}
+                row |= {"layer": file.layer, "rows": len(file), "width": file.n_features, "storage": file.storage}
+                written = datetime.fromtimestamp(status.st_mtime, UTC).replace(tzinfo=None)
+                row |= {"MB": round(status.st_size / 1e6, 2), "written": written, "state": "ok"}
             except CacheError as error:
-                rows.append({"fingerprint": path.stem, "state": str(error)})
-                continue
-            named = {
-                key: file.ingredients.get(key) for key in ("dataset", "backbone", "image_size", "pooling", "precision")
-            }
-            shape = {"layer": file.layer, "rows": len(file), "width": file.n_features, "storage": file.storage}
-            rows.append({"fingerprint": path.stem, **named, **shape, "state": "ok"})
-            rows[-1] |= {
-                "MB": round(status.st_size / 1e6, 2),
-                "written": pd.Timestamp(status.st_mtime, unit="s"),
-            }
-        return pd.DataFrame(rows, columns=_COLUMNS)
+                row["state"] = str(error)
+            rows.append(row)
+        return rows
 
     def state(self) -> set[tuple[str, int, int]]:
         """What tells whether anything was written between two calls: name, inode and time of each own entry."""
@@ -371,6 +370,7 @@ class FeatureCache:
         return f"FeatureCache({count} {'entry' if count == 1 else 'entries'}, {self.size / 1e6:.1f} MB, {self.storage})"
 
 
+_INGREDIENTS = ("dataset", "backbone", "image_size", "pooling", "precision")
 _COLUMNS = ["dataset", "backbone", "layer", "pooling", "image_size", "precision", "storage"]
 _COLUMNS += ["rows", "width", "MB", "written", "state", "fingerprint"]
 

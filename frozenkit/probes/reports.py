@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from frozenkit._arrays import described, whole_number
+from frozenkit._outputs import table
 from frozenkit.errors import FrozenkitError, FrozenkitWarning, InputError, require
 from frozenkit.features import Features, as_features, is_pair, load_set, reduce, same_labels
-from frozenkit.probes.intervals import holm
+from frozenkit.probes.intervals import holm, wilson_interval
 from frozenkit.probes.probe import Probe, fit_probe
 from frozenkit.probes.scores import PairedTest, Score, compare
 from frozenkit.splits import few_shot
@@ -58,8 +59,9 @@ class LayerReport:
 
     def to_frame(self) -> "pd.DataFrame":
         """A pandas table, one row a layer: width, strength, choice score; with test also score, interval, p-value."""
-        pd = require("pandas", "course")
+        return require("pandas", "course").DataFrame(self._rows()).set_index(self.kind)
 
+    def _rows(self) -> list[dict[str, Any]]:
         rows = []
         for name, probe in self.probes.items():
             row: dict[str, Any] = {
@@ -74,14 +76,14 @@ class LayerReport:
                 row |= {"test": found.accuracy, "low": found.low, "high": found.high}
                 row["p against chosen"] = self.p_values.get(name, float("nan"))
             rows.append(row)
-        return pd.DataFrame(rows).set_index(self.kind)
+        return rows
 
     def __repr__(self) -> str:
         end = f"; on test {self.score!r}" if self.score else ""
         how = f"{self.probe.chosen_on} {self.probe.choice_score:.3f}"
         return (
             f"{self.kind.capitalize()}Report: {self.chosen!r} of {len(self.probes)}, {how}{end}\n"
-            f"{self.to_frame().to_string(float_format='{:.3g}'.format)}"
+            f"{table(self._rows(), formats={'strength': '.3g'})}"
         )
 
     def _repr_html_(self) -> str:
@@ -263,10 +265,9 @@ class LearningCurve:
         matters. ``low`` and ``high`` are the Wilson interval of the mean accuracy on n test images: they say how well
         the test set measures.
         """
-        pd = require("pandas", "course")
+        return require("pandas", "course").DataFrame(self._rows()).set_index(["head", "shots"])
 
-        from frozenkit.probes.intervals import wilson_interval
-
+    def _rows(self) -> list[dict[str, Any]]:
         rows = []
         for head in self.heads:
             for shots in dict.fromkeys(r.shots for r in self.runs if r.head == head):
@@ -286,10 +287,10 @@ class LearningCurve:
                         "high": float(high),
                     }
                 )
-        return pd.DataFrame(rows).set_index(["head", "shots"])
+        return rows
 
     def __repr__(self) -> str:
-        return f"LearningCurve\n{self.to_frame().to_string(float_format='{:.3f}'.format)}"
+        return f"LearningCurve\n{table(self._rows())}"
 
     def _repr_html_(self) -> str:
         return self.to_frame().to_html(float_format="{:.3f}".format, border=0)
@@ -410,9 +411,10 @@ class WidthCurve:
 
     def to_frame(self) -> "pd.DataFrame":
         """A pandas table, one row a way and width: accuracy, interval, and the share of numbers kept."""
-        pd = require("pandas", "course")
+        return require("pandas", "course").DataFrame(self._rows()).set_index(["how", "features"])
 
-        rows = [
+    def _rows(self) -> list[dict[str, Any]]:
+        return [
             {
                 "how": p.how,
                 "features": p.n_features,
@@ -423,11 +425,9 @@ class WidthCurve:
             }
             for p in self.points
         ]
-        return pd.DataFrame(rows).set_index(["how", "features"])
 
     def __repr__(self) -> str:
-        table = self.to_frame().to_string(float_format="{:.3f}".format)
-        return f"WidthCurve: {self.full!r} with all {self.n_features} features\n{table}"
+        return f"WidthCurve: {self.full!r} with all {self.n_features} features\n{table(self._rows())}"
 
     def _repr_html_(self) -> str:
         return self.to_frame().to_html(float_format="{:.3f}".format, border=0)
