@@ -75,24 +75,23 @@ def written_aside(path: Path) -> Iterator[Path]:
     """Another file, empty, that takes the place of `path` as a whole when it is on the disk; or goes.
 
     Raises:
-        CacheError: If the disk is full or the folder refuses.
+        OSError: If the disk is full or the folder refuses; as a `CacheError` inside of `disk_errors`.
     """
     part = unique_part(path)
-    with disk_errors(path):
-        part.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    part.parent.mkdir(parents=True, exist_ok=True)
+    os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    try:
+        yield part
+        descriptor = os.open(part, os.O_RDWR)
         try:
-            yield part
-            descriptor = os.open(part, os.O_RDWR)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            part.replace(path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-        sync_folder(path.parent)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -12,13 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from frozenkit._arrays import r_squared
-from frozenkit.errors import DataError
+from frozenkit.errors import DivergedError
 
 Losses = Iterable[tuple[Tensor, int]]  # per batch its mean loss and its rows; the next is computed after the step
-
-
-class DivergedError(DataError):
-    """The loss is no longer finite."""
 
 
 @dataclass

@@ -7,13 +7,14 @@ A notebook's test compares them: whatever differs between machines is marked.
 import html
 import math
 import re
+import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from frozenkit.errors import InputError, UnknownNameError, printable, require
+from frozenkit.errors import InputError, UnknownNameError, require
 
 _OPEN, _CLOSE = "⟦", "⟧"  # rare enough that no lesson writes them by hand
 
@@ -242,3 +243,29 @@ def _text(value: Any, fmt: str | None) -> str:
     if isinstance(value, float):
         return "–" if math.isnan(value) else format(value, fmt or ".3f")
     return format(value, fmt or "")
+
+
+def printable(text: object) -> str:
+    """Text as a terminal may show it: whatever would steer the terminal, or cannot be encoded, is written out.
+
+    Names come from folders and files, and may hold anything: escape sequences, line breaks, marks that turn the
+    direction of writing, and bytes that are no UTF-8 (which Python keeps as lone surrogates).
+
+    Example:
+        >>> print(printable(f"café {chr(27)}[31mred"))
+        café \\x1b[31mred
+    """
+    return "".join(_written_out(c) if _steers(c) else c for c in str(text))
+
+
+def _steers(character: str) -> bool:
+    # Of the format characters (Cf), the two joiners stay: emoji and several scripts need them.
+    kind = unicodedata.category(character)
+    return kind in ("Cc", "Cs", "Zl", "Zp") or (kind == "Cf" and character not in "\u200c\u200d")
+
+
+def _written_out(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that was no UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")

@@ -1,4 +1,5 @@
-"""Everything that frozenkit raises on purpose, as one family.
+"""Everything that frozenkit raises on purpose, as one family. (A lab's `InputTraitError`, which is an `InputError` and
+a `TraitError`, lives with the labs, since the base install has no traitlets.)
 
 ::
 
@@ -6,6 +7,7 @@
     ├── InputError            an argument does not fit (also a ValueError)
     │   └── UnknownNameError  a name is not known; the nearest one is suggested
     ├── DataError             an image, a label or a folder is not usable (also a ValueError)
+    │   └── DivergedError     a training's loss is no longer finite
     ├── NotAvailableError     weights, data or a package are not on this machine
     ├── FreezeError           a frozen backbone changed
     ├── ActivationError       a layer gave no usable activations
@@ -17,7 +19,6 @@
 Each message says what must hold, what came instead, and what to do next.
 """
 
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -80,6 +81,10 @@ class DataError(FrozenkitError, ValueError):
         self.problems = tuple(problems)
 
 
+class DivergedError(DataError):
+    """A training's loss is no longer finite."""
+
+
 class NotAvailableError(FrozenkitError):
     """Weights, data or an optional package are not on this machine."""
 
@@ -133,29 +138,3 @@ def require(module: str, extra: str) -> Any:
             f"this needs the package {package}, which is not installed. It comes with the extra {extra!r}: "
             f'pip install "frozenkit[{extra}]"'
         ) from error
-
-
-def printable(text: object) -> str:
-    """Text as a terminal may show it: whatever would steer the terminal, or cannot be encoded, is written out.
-
-    Names come from folders and files, and may hold anything: escape sequences, line breaks, marks that turn the
-    direction of writing, and bytes that are no UTF-8 (which Python keeps as lone surrogates).
-
-    Example:
-        >>> print(printable(f"café {chr(27)}[31mred"))
-        café \\x1b[31mred
-    """
-    return "".join(_written_out(c) if _steers(c) else c for c in str(text))
-
-
-def _steers(character: str) -> bool:
-    # Of the format characters (Cf), the two joiners stay: emoji and several scripts need them.
-    kind = unicodedata.category(character)
-    return kind in ("Cc", "Cs", "Zl", "Zp") or (kind == "Cf" and character not in "\u200c\u200d")
-
-
-def _written_out(character: str) -> str:
-    code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte that was no UTF-8
-        return f"\\x{code - 0xDC00:02x}"
-    return character.encode("unicode_escape", "surrogatepass").decode("ascii")

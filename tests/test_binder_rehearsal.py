@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 LIMIT = 2 * 1024**3
 HEAVIEST = "05_limitations.ipynb"
 
-pytestmark = [pytest.mark.rehearsal, pytest.mark.skipif(os.name == "nt", reason="Binder's scripts are for bash")]
+pytestmark = pytest.mark.rehearsal
 
 
 def limiting_cgroup() -> Path | None:

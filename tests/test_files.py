@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from frozenkit._files import open_regular, read_exactly, write_all, written_aside
+from frozenkit._files import disk_errors, open_regular, read_exactly, write_all, written_aside
 from frozenkit.errors import CacheError
 
 
@@ -35,6 +35,7 @@ def test_after_a_refusal_the_old_file_is_there_and_nothing_else(tmp_path, monkey
     monkeypatch.setattr(os, call, refuse(errno.ENOSPC))
     with (
         pytest.raises(CacheError, match="cannot write .*x.npz: No space left on device. Free some space. Choose"),
+        disk_errors(path),
         written_aside(path),
     ):
         pass
@@ -54,6 +55,7 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(CacheError, match="cannot write .*: (File exists|Not a directory)"),
+        disk_errors(tmp_path / "file" / "x.npz"),
         written_aside(tmp_path / "file" / "x.npz"),
     ):
         pass

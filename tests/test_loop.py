@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from frozenkit._loop import DivergedError, Run, adamw, copy_state, cosine, judge, mean_loss, run_epoch, train_module
-from frozenkit.errors import DataError
+from frozenkit._loop import Run, adamw, copy_state, cosine, judge, mean_loss, run_epoch, train_module
+from frozenkit.errors import DataError, DivergedError
 
 X = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
 Y = (X[:, 0] > 0).long() + (X[:, 1] > 0).long()

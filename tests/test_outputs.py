@@ -2,6 +2,8 @@
 
 import math
 import re
+import sys
+import unicodedata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +15,7 @@ from jinja2 import UndefinedError
 from nbval.plugin import get_sanitize_patterns
 
 from frozenkit import course
-from frozenkit._outputs import Line, Shown, Table, render, with_code
+from frozenkit._outputs import Line, Shown, Table, printable, render, with_code
 from frozenkit.errors import InputError, UnknownNameError
 
 PATTERNS = get_sanitize_patterns((Path(__file__).parent / "nbval_sanitize.cfg").read_text())
@@ -150,3 +152,26 @@ def test_what_goes_into_a_template_is_text_unless_it_says_otherwise():
 def test_a_template_that_lacks_a_value_says_so():
     with pytest.raises(UndefinedError, match="'title' is undefined"):
         render("course/glossary.html", names=())
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b]0;title\x07", r"\x1b]0;title\x07"),
+        ("a\nb\tc\r", r"a\nb\tc\r"),
+        ("\x9b2J", r"\x9b2J"),  # one byte that starts a sequence as well
+        ("\u202etxt.exe", r"\u202etxt.exe"),  # turns what follows around
+        ("\udcff\udc80", r"\xff\x80"),
+        ("\ud800", r"\ud800"),
+        ("Äpfel 👩‍🚀 日本 é", "Äpfel 👩‍🚀 日本 é"),
+        (3, "3"),
+    ],
+)
+def test_what_steers_a_terminal_is_written_out(text, shown):
+    assert printable(text) == shown
+
+
+def test_nothing_that_is_left_steers_a_terminal_or_fails_to_encode():
+    made = printable("".join(map(chr, range(sys.maxunicode + 1))))
+    made.encode("utf-8")
+    assert {unicodedata.category(c) for c in made} & {"Cc", "Cs", "Zl", "Zp"} == set()

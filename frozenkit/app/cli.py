@@ -13,7 +13,9 @@ from typing import Annotated, Any
 import typer
 
 from frozenkit import __version__
-from frozenkit.errors import DataError, FrozenkitError, FrozenkitWarning, InputError, printable, require
+from frozenkit._files import written_aside
+from frozenkit._outputs import printable, table
+from frozenkit.errors import DataError, FrozenkitError, FrozenkitWarning, InputError, require
 
 app = typer.Typer(
     help="Frozen feature transfer: keep a pretrained network fixed, fit a light head, know how good the result is.",
@@ -103,7 +105,7 @@ def probe(
     debug: Debug = False,
 ) -> None:
     """How good are frozen features on these images? A table of layers, controls, and one HTML report."""
-    from frozenkit.app.report import probe_report, read_images
+    from frozenkit.app.report import load_target, probe_report
     from frozenkit.app.report_page import to_html
     from frozenkit.comparison.advice import check_advice
     from frozenkit.extraction.cache import FeatureCache
@@ -114,7 +116,7 @@ def probe(
     if page.is_dir() or not os.access(page.parent, os.W_OK):
         raise InputError(f"`--report` must be a file that can be written, got {page}.")
     check_advice(similarity=similarity, target_accuracy=goal)  # before the work, not after it
-    images = read_images(target, limit=limit, seed=seed, skip_bad=skip_bad)
+    images = load_target(target, limit=limit, seed=seed, skip_bad=skip_bad)
     frozen = load_backbone(backbone, image_size=image_size or images.image_size)
     report = probe_report(
         images.train,
@@ -146,7 +148,7 @@ def probe(
     ]
     words += [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
     try:
-        _write_aside(page, to_html(report, command=shlex.join(words)))
+        _write_page(page, to_html(report, command=shlex.join(words)))
     finally:  # after the page, which is whole even where nobody reads on, as in `| head`; and even without one
         _print_report(report)
     print(f"\nreport: {printable(page)}")
@@ -154,19 +156,14 @@ def probe(
         typer.launch(str(page))
 
 
-def _write_aside(path: Path, text: str) -> None:
+def _write_page(path: Path, text: str) -> None:
     """Write a file beside its place, and move it there when it is whole: what was there before is never cut short."""
     try:
         if path.exists() and not path.is_file():  # such as /dev/null, which must not be replaced
             path.write_text(text, encoding="utf-8")
             return
-        path = path.resolve()  # a link stays a link
-        aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
+        with written_aside(path.resolve()) as aside:  # a link stays a link
             aside.write_text(text, encoding="utf-8")
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"`--report` must be a file that can be written, got {path}: {error.strerror}.") from error
 
@@ -189,11 +186,11 @@ def _print_report(report: Any) -> None:
     controls.add_row(*map(Text, ["frozen features", *_with_interval(report.score)]), style="bold")
     for name, score in report.controls.items():
         controls.add_row(*map(Text, [name, *_with_interval(score)]))
-    for table in (layers, controls):
-        for column in table.columns[1:]:
+    for shown in (layers, controls):
+        for column in shown.columns[1:]:
             column.justify = "right"
         console.print()
-        console.print(table)
+        console.print(shown)
     source = "all from the cache" if report.from_cache else "computed"
     console.print(Text(f"\nfeatures {source} in {report.seconds:.2f} s; ← chosen by leave-one-out"))
     console.print(Text(report.method))
@@ -265,7 +262,6 @@ app.add_typer(stored, name="cache")
 @stored.command("list")
 def cache_list() -> None:
     """One line per stored layer, newest first."""
-    from frozenkit._outputs import table
     from frozenkit.extraction.cache import FeatureCache
 
     store = FeatureCache()
@@ -319,12 +315,12 @@ def cache_why(
     image_size: Annotated[int | None, typer.Option(help="Pixels; default 96 for data by name, else its own.")] = None,
 ) -> None:
     """Are these features stored? If not, which ingredient differs from the nearest that are?"""
-    from frozenkit.app.report import read_images
+    from frozenkit.app.report import load_target
     from frozenkit.extraction.cache import FeatureCache
     from frozenkit.extraction.extract import fingerprint_of
     from frozenkit.networks.backbone import load_backbone
 
-    images = read_images(target, limit=None, seed=0, skip_bad=True)
+    images = load_target(target, limit=None, seed=0, skip_bad=True)
     train, frozen = images.train, load_backbone(backbone, image_size=image_size or images.image_size)
     store = FeatureCache()
     wanted = fingerprint_of(frozen, train, layer or frozen.default_layer, cache=store)

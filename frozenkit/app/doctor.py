@@ -119,8 +119,6 @@ def vitals() -> str:
 
 def _peak(now: Any) -> int:
     """Bytes this process has held at most."""
-    if sys.platform == "win32":
-        return int(now.peak_wset)
     import resource
 
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

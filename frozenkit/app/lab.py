@@ -143,7 +143,6 @@ def _fill(root: Path, brought: Path) -> bool:
         if path.is_file() and not os.path.lexists(target := notebooks / path.relative_to(brought))
     ]
     for path, target in missing:
-        target.parent.mkdir(parents=True, exist_ok=True)
         write_whole(target, path.read_bytes())
     if not os.path.lexists(root / "README.md"):  # every lesson says that the map is there
         write_whole(root / "README.md", _MAP.format(lessons=course_table(brought)).encode())

@@ -198,13 +198,8 @@ def _points(lead: tuple[float, float, float]) -> str:
     return f"{difference:+.1f} points, {low:+.1f} to {high:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
-def _is_folder(target: str) -> bool:
-    """Whether `load_images` takes this for a folder: it does unless it is the name of a data set, as it stands."""
-    return target not in dataset_names()
-
-
-class Images(NamedTuple):
-    """What `read_images` read.
+class Target(NamedTuple):
+    """What `load_target` loads.
 
     Attributes:
         train: Images to learn from.
@@ -220,11 +215,11 @@ class Images(NamedTuple):
 
 
 def load_images(target: str, *, limit: int | None, seed: int, skip_bad: bool) -> tuple[ImageDataset, ImageDataset]:
-    """Train and test images of a data set's name, or of a folder: the first two of `read_images`."""
-    return read_images(target, limit=limit, seed=seed, skip_bad=skip_bad)[:2]
+    """Train and test images of a data set's name, or of a folder: the first two of `load_target`."""
+    return load_target(target, limit=limit, seed=seed, skip_bad=skip_bad)[:2]
 
 
-def read_images(target: str, *, limit: int | None, seed: int, skip_bad: bool) -> Images:
+def load_target(target: str, *, limit: int | None, seed: int, skip_bad: bool) -> Target:
     """Train and test images of a data set's name, or of a folder (seeded, stratified, 70 % and 30 %).
 
     A name goes before a folder that is called the same; ``./digits`` is the folder. Images that are equal pixel by
@@ -234,7 +229,7 @@ def read_images(target: str, *, limit: int | None, seed: int, skip_bad: bool) ->
         UnknownNameError: If it is neither.
         DataError: If the folder is not usable.
     """
-    if not _is_folder(target):
+    if target in dataset_names():
         if Path(target).is_dir():
             warnings.warn(
                 f"{target} is taken for the data set of that name, not for the folder; that one is ./{target}",
@@ -242,7 +237,7 @@ def read_images(target: str, *, limit: int | None, seed: int, skip_bad: bool) ->
                 stacklevel=2,
             )
         train = load_dataset(target, limit=limit, seed=seed)
-        return Images(train, load_dataset(target, split="test"), image_size=96)
+        return Target(train, load_dataset(target, split="test"), image_size=96)
     if not Path(target).exists():
         hint = "Or give a folder with one folder of images per class; no such folder is here."
         raise UnknownNameError("target", target, dataset_names(), hint=hint)
@@ -261,7 +256,7 @@ def read_images(target: str, *, limit: int | None, seed: int, skip_bad: bool) ->
     train, test = (images.subset(part) for part in rows)
     if limit is not None and limit < len(train):
         train = train.subset(split(train.labels, fractions=(limit, len(train) - limit), seed=seed)[0])
-    return Images(train, test, tuple(tuple(images.ids[i] for i in group) for group in copies))
+    return Target(train, test, tuple(tuple(images.ids[i] for i in group) for group in copies))
 
 
 def probe_report(

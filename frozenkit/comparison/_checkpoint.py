@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from frozenkit._files import open_regular, written_aside
+from frozenkit._files import disk_errors, open_regular, written_aside
 from frozenkit.errors import CacheError
 
 # What torch.save wrote is followed by this and its sha256: torch itself would load most flipped bits as other weights.
@@ -57,7 +57,7 @@ class Checkpoint:
         """
         if self.path is None:
             return
-        with written_aside(self.path) as part, part.open("w+b") as file:
+        with disk_errors(self.path), written_aside(self.path) as part, part.open("w+b") as file:
             try:
                 torch.save(content | {"key": self.key}, file)
                 file.write(_SEAL + _sha256(file, file.tell()))

@@ -14,19 +14,19 @@ from torch import Tensor, nn
 
 from frozenkit._arrays import as_tensor, check_classes, described, real_number
 from frozenkit._devices import full_float32
-from frozenkit._loop import DivergedError, Run, copy_state, train_module
+from frozenkit._loop import Run, copy_state, train_module
 from frozenkit._outputs import Shown
 from frozenkit._progress import progress_bar
 from frozenkit.comparison._checkpoint import Checkpoint
 from frozenkit.comparison._tuning import Tuning, TuningSettings
-from frozenkit.errors import DataError, InputError, UnknownNameError, require
+from frozenkit.errors import DataError, DivergedError, InputError, UnknownNameError, require
 from frozenkit.extraction.cache import FeatureCache
 from frozenkit.extraction.extract import extract, fingerprint_of
 from frozenkit.features import FeatureSet
 from frozenkit.fingerprint import Fingerprint, digest_module
 from frozenkit.heads.modules import LinearHead, in_batches
 from frozenkit.heads.ridge import LinearMap
-from frozenkit.images.dataset import ImageDataset
+from frozenkit.images.dataset import ImageDataset, check_images
 from frozenkit.networks.backbone import Backbone, check_backbone
 from frozenkit.networks.layers import pooled_shape
 from frozenkit.probes.probe import Probe, fit_probe
@@ -368,8 +368,7 @@ def softening(logits: Tensor, labels: Tensor, least: float = LEAST_LOSS) -> floa
 
 def _check_sets(train: ImageDataset, val: ImageDataset) -> None:
     for name, images in (("train", train), ("val", val)):
-        if not hasattr(images, "digest") or not hasattr(images, "classes"):
-            raise InputError(f"`{name}` must be an ImageDataset, got {described(images)}. See image_folder.")
+        check_images(name, images)
     if len(train) < 2 or not len(val):
         raise DataError(f"`train` and `val` must hold images, at least two and one, got {len(train)} and {len(val)}.")
     check_classes("val", val.classes, train.classes)

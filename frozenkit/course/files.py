@@ -8,13 +8,13 @@ import base64
 import json
 import os
 import re
-import secrets
 import zipfile
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from frozenkit._files import written_aside
 from frozenkit.errors import DataError, InputError
 
 _SIGNATURE = re.compile(rb"<!-- made by frozenkit, sha256 ([0-9a-f]{64}) -->\n\Z")
@@ -162,7 +162,6 @@ def write_made(files: Mapping[Path, bytes]) -> list[Path]:
         )
     for path, content in files.items():
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, content)
         except OSError as error:
             raise InputError(f"{path} could not be written: {error.strerror or error}.") from error
@@ -171,10 +170,5 @@ def write_made(files: Mapping[Path, bytes]) -> list[Path]:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file aside and put it into its place at once: it is never half there."""
-    aside = path.with_name(f".frozenkit-{secrets.token_hex(4)}.part")
-    try:
-        with aside.open("xb") as file:
-            file.write(content)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with written_aside(path) as aside:
+        aside.write_bytes(content)

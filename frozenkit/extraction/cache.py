@@ -427,7 +427,7 @@ def save_features(features: FeatureSet, path: str | Path) -> None:
     about = {name: getattr(features, name) for name in ("classes", "ids", "layer", "fingerprint")}
     x, y = x.float(), features.labels.cpu().contiguous()
     signed = json.dumps({**about, "sha256": _sha256(about, x, y)})
-    with written_aside(path) as part_path, part_path.open("wb") as file:
+    with disk_errors(path), written_aside(path) as part_path, part_path.open("wb") as file:
         np.savez(file, features=x.numpy(), labels=y.numpy(), about=np.array(signed))  # numbers and text: no pickle
 
 

@@ -432,3 +432,16 @@ class _TorchSource:
 
 def _digest_pixels(image: Image.Image) -> bytes:
     return hashlib.sha256(str(image.size).encode() + image.tobytes()).digest()
+
+
+def check_images(name: str, images: Any) -> None:
+    """Refuses what is no set of images.
+
+    Raises:
+        InputError: If it has no digest or no classes, as features or a list have not.
+    """
+    if not hasattr(images, "digest") or not hasattr(images, "classes"):
+        raise InputError(
+            f"`{name}` must be an ImageDataset, got {described(images)}. See `image_folder`, `from_torch` and "
+            "`load_dataset`, which make one."
+        )

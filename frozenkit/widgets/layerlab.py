@@ -258,11 +258,7 @@ def _plane(train: FeatureSet, test: FeatureSet, view: str) -> list[list[float]]:
 def _check(train: Any, test: Any) -> int:
     """Images of the smallest class of train."""
     for name, part in (("train", train), ("test", test)):
-        if not hasattr(part, "digest") or not hasattr(part, "classes"):
-            raise InputError(
-                f"`{name}` must be a data set of images, got {type(part).__name__}. "
-                "`image_folder`, `from_torch` and `load_dataset` make one."
-            )
+        check_images(name, part)
     if train.classes != test.classes:
         raise InputError(f"`test` must have the classes of train, {list(train.classes)}; got {list(test.classes)}.")
     counts = np.bincount(train.labels.numpy(), minlength=len(train.classes))

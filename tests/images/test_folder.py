@@ -193,7 +193,6 @@ def test_class_names_that_read_alike_are_named(folder):
         image_folder(folder, skip_bad=True)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="names are Unicode on Windows")
 def test_names_that_are_not_utf8_can_be_printed_and_written(folder):
     os.rename(folder / "dog", os.fsencode(folder) + b"/d\xf6g")  # noqa: PTH104
     os.rename(folder / "cat" / "0.png", os.fsencode(folder) + b"/cat/\xff.png")  # noqa: PTH104
@@ -274,7 +273,6 @@ def test_a_image_that_goes_bad_later_is_named(folder):
     assert ds[1][1] == 0  # one bad image does not cost the others
 
 
-@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
 class TestLinks:
     @pytest.mark.parametrize("what", ["file", "folder inside a class", "class folder", "dangling"])
     def test_out_of_the_folder_are_refused(self, what, folder, tmp_path):
