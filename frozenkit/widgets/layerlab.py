@@ -15,6 +15,7 @@ from frozenkit.extraction.cache import FeatureCache
 from frozenkit.extraction.extract import extract_layers
 from frozenkit.features import FeatureSet, combine, reduce
 from frozenkit.heads.scaling import Scaler
+from frozenkit.images.dataset import check_images
 from frozenkit.networks.backbone import Backbone, layer_table, load_backbone
 from frozenkit.networks.layers import POOLINGS
 from frozenkit.probes.intervals import wilson_interval

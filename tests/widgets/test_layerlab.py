@@ -83,7 +83,7 @@ def test_layerlab_refuses_what_does_not_fit(layerlab, backbone):
         LayerLab(test=coloured_squares(4, 0), backbone=backbone)
     with pytest.raises(InputError, match="classes of train"):
         LayerLab(coloured_squares(8, 0), coloured_squares(8, 0, ("red", "green")), backbone=backbone)
-    with pytest.raises(InputError, match="data set of images"):
+    with pytest.raises(InputError, match="`train` must be an ImageDataset, got"):
         LayerLab([1], [2], backbone=backbone)
     with pytest.raises(DataError, match="two classes"):
         LayerLab(coloured_squares(8, 0, ("red",)), coloured_squares(8, 0, ("red",)), backbone=backbone)
