@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from frozenkit._arrays import as_tensor, check_classes, described, real_number
+from frozenkit._arrays import as_tensor, check_classes, real_number
 from frozenkit._devices import full_float32
 from frozenkit._loop import Run, copy_state, train_module
 from frozenkit._outputs import Shown
