@@ -280,18 +280,24 @@ def cache_list() -> None:
 def cache_verify(
     remove: Annotated[bool, typer.Option("--remove", help="Forget what is damaged.")] = False,
 ) -> None:
-    """Read every byte that would ever be returned; ends with 1 if something is damaged and was not removed."""
+    """Read every byte that would ever be returned; ends with 1 if something is damaged or unread, and still there."""
     from frozenkit.extraction.cache import FeatureCache
 
     store = FeatureCache()
     found = store.verify()
     damaged = {fingerprint: state for fingerprint, state in found.items() if state != "ok"}
+    # A disk that fails, or a permission, says nothing about what is stored.
+    unread = {fingerprint for fingerprint, state in damaged.items() if state.startswith("cannot read")}
+    removed = damaged.keys() - unread if remove else set()
     for fingerprint, state in damaged.items():
         print(f"{fingerprint[:12]}  {_one_line(state)}")
-        if remove:
+        if fingerprint in removed:
             store.remove(fingerprint)
-    print(f"{len(found) - len(damaged)} sound, {len(damaged)} damaged{' and removed' if damaged and remove else ''}")
-    raise typer.Exit(1 if damaged and not remove else 0)
+    print(
+        f"{len(found) - len(damaged)} sound, {len(damaged) - len(unread)} damaged{' and removed' if removed else ''}"
+        + (f", {len(unread)} could not be read and stay" if unread else "")
+    )
+    raise typer.Exit(1 if damaged.keys() - removed else 0)
 
 
 @stored.command("clear")

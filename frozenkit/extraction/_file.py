@@ -182,7 +182,8 @@ class FeatureFile:
                 if checksum != self._checksums[start + row]:
                     raise CacheError(
                         f"{self.path} is damaged: row {start + row} does not match its checksum. "
-                        "Remove the entry (frozenkit cache verify --remove) and extract again."
+                        "Remove the entry (frozenkit cache verify --remove) and extract again; of a shared cache, "
+                        "extract it once without lazy=True, which stores a sound one of your own."
                     )
         return out
 

@@ -182,11 +182,11 @@ class FeatureCache:
 
         Raises:
             CacheMissError: If there are none.
-            CacheError: If they are damaged, or of another version.
+            CacheError: If they are damaged, of another version, or those of another fingerprint under this name.
         """
         if fingerprint not in self:
             raise CacheMissError(f"nothing is stored under {fingerprint[:12]}… in {self.root}. Extract it first.")
-        return CachedFeatures(self._found(fingerprint))
+        return _open_entry(self._found(fingerprint))
 
     def load(self, fingerprint: str) -> FeatureSet:
         """The stored features, in memory; raises like `open`."""
@@ -202,7 +202,7 @@ class FeatureCache:
         for path, status in self._files():
             row: dict[str, Any] = dict.fromkeys(_COLUMNS) | {"fingerprint": path.stem}
             try:
-                file = CachedFeatures(path)
+                file = _open_entry(path)
                 row |= {key: file.ingredients.get(key) for key in _INGREDIENTS}
                 row |= {"layer": file.layer, "rows": len(file), "width": file.n_features, "storage": file.storage}
                 written = datetime.fromtimestamp(status.st_mtime, UTC).replace(tzinfo=None)
@@ -295,7 +295,7 @@ class FeatureCache:
         nearest: dict[str, tuple[Any, Any]] | None = None
         for path, _ in self._files():
             try:
-                stored = Fingerprint(CachedFeatures(path).ingredients)
+                stored = Fingerprint(_open_entry(path).ingredients)
             except CacheError:
                 continue
             differs = fingerprint.differences(stored)
@@ -373,6 +373,17 @@ class FeatureCache:
 _INGREDIENTS = ("dataset", "backbone", "image_size", "pooling", "precision")
 _COLUMNS = ["dataset", "backbone", "layer", "pooling", "image_size", "precision", "storage"]
 _COLUMNS += ["rows", "width", "MB", "written", "state", "fingerprint"]
+
+
+def _open_entry(path: Path) -> CachedFeatures:
+    """An entry of a cache. Its rows match the fingerprint in the file, so that must be the one it is named after."""
+    entry = CachedFeatures(path)
+    if entry.fingerprint != path.stem:
+        raise CacheError(
+            f"{path} holds the features of {entry.fingerprint[:12]}…, not those that it is named after. "
+            "Extract them again."
+        )
+    return entry
 
 
 def _is_digest(name: str) -> bool:

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import itertools
 import os
+import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -117,7 +118,8 @@ def extract(
         batch_size: Images at a time; default on a CPU 32, or 64 in bfloat16, on a GPU 256. Rows keep their order.
         workers: Threads that decode and preprocess ahead of the network; ``"auto"`` takes two on a CPU, which is busy
             with the network, and on a GPU as many as there are cores, up to 16. Features do not depend on it.
-        cache: Where to look first and to store; None stores nothing. An interrupted extraction is carried on.
+        cache: Where to look first and to store; None stores nothing. An interrupted extraction is carried on
+            in its own batches, unless smaller ones are asked for now, which begins anew.
         lazy: Leave the features on disk: the result is `CachedFeatures`, and memory stays flat in n. Needs `cache`.
         progress: True for a bar with rate and time left, False for none, None for a bar where someone watches (a
             terminal or a notebook), or a function called with (images done, images in all).
@@ -239,7 +241,7 @@ def _extract(
         raise InputError("`lazy=True` leaves features on disk, so it needs `cache=FeatureCache()`.")
     resolved = resolve_precision(precision, backbone.device.type)
     default = 256 if backbone.device.type == "cuda" else 64 if resolved == "fast" else 32
-    run = _Run(backbone, dataset, pooling, resolved, int(batch_size or default), threads)
+    run = _Run(backbone, dataset, pooling, resolved, int(batch_size or default), threads, batch_size or sys.maxsize)
     if cache is None:
         with progress_bar(progress, len(dataset), backbone.name) as advance:
             return _in_memory(run, names, advance)
@@ -317,6 +319,7 @@ class _Run:
     precision: str
     batch_size: int
     workers: int
+    largest_batch: int
 
     def batches(self, layers: Sequence[str], starts: Sequence[int]) -> Iterator[tuple[int, dict[str, Tensor]]]:
         """(first row, layer → pooled features on the CPU) for each start; images are decoded ahead of the computing."""
@@ -394,7 +397,8 @@ def _into_cache(
 ) -> None:
     """Computes what no finished or interrupted run has left, batch by batch, straight into the files."""
     n = len(run.dataset)
-    size = cache._unfinished_batch_size(key.digest for key in missing.values()) or run.batch_size
+    unfinished = cache._unfinished_batch_size(key.digest for key in missing.values())
+    size = min(unfinished or run.batch_size, run.largest_batch)  # whoever ran out of memory asks for smaller ones
     run = replace(run, batch_size=size)
     starts = range(0, n, size)
     trace = run.backbone.trace()

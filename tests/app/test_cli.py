@@ -1,11 +1,13 @@
 """The command line, as typed: exit codes, one readable line for every error, and reports that can be opened."""
 
+import errno
 import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -66,6 +68,11 @@ def test_cache_commands(capsys, images):
     assert status == 0
     assert "4 entries" in out  # train and test, of the backbone and of its random twin
     assert run(capsys, "cache", "verify")[:2] == (0, "4 sound, 0 damaged\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("frozenkit._files.os.preadv", Mock(side_effect=OSError(errno.EIO, "Input/output error")))
+        status, out, _ = run(capsys, "cache", "verify", "--remove")
+        assert (status, out.splitlines()[-1]) == (1, "0 sound, 0 damaged, 4 could not be read and stay")
+    assert run(capsys, "cache", "verify")[1] == "4 sound, 0 damaged\n"
     asked = ("cache", "why", str(images), "--layer", "blocks.6", "--image-size")
     assert "image_size: wanted 65, stored 64" in run(capsys, *asked, "65")[1]
     damaged = next((images.parent / "home" / "cache").glob("*.safetensors"))

@@ -356,7 +356,7 @@ def test_sets_that_do_not_fit(backbone, sets):
         finetune(backbone, sets[0], sets[0], progress=False)
     with pytest.raises(InputError, match="`val` must be an ImageDataset, got list of length 1. See `image_folder"):
         finetune(backbone, sets[0], [1], progress=False)
-    with pytest.raises(InputError, match="`backbone` must be a Backbone, got str 'efficientnet-lite0'. Load one: load_backb"):
+    with pytest.raises(InputError, match="`backbone` must be a Backbone, got str 'efficientnet-lite0'. Load one: loa"):
         finetune("efficientnet-lite0", *sets[:2], progress=False)
     with pytest.raises(DataError, match="must hold images, at least two and one"):
         finetune(backbone, sets[0].subset([0]), sets[1], progress=False)

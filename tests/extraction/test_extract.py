@@ -6,6 +6,7 @@ import functools
 import gc
 import math
 import resource
+import shutil
 import weakref
 from pathlib import Path
 from typing import Any
@@ -503,3 +504,37 @@ def test_a_cold_call_needs_two_open_files_per_layer(tmp_path, extra, enough):
         assert (2 in told) is enough
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_an_interrupted_run_goes_on_in_smaller_batches_if_they_are_asked_for(tmp_path, lite0, monkeypatch):
+    from frozenkit.extraction import extract as module
+
+    settings, cache = {"precision": "exact", "progress": False}, FeatureCache(tmp_path)
+    real, sizes = module.pooled_activations, []
+
+    def out_of_memory(net, images, *rest):
+        sizes.append(len(images))
+        if len(images) > 2 and len(sizes) > 3:  # the fixed images of the fingerprint come before
+            raise MemoryError
+        return real(net, images, *rest)
+
+    monkeypatch.setattr(module, "pooled_activations", out_of_memory)
+    with pytest.raises(MemoryError):
+        extract(lite0, Noise(24), batch_size=4, cache=cache, **settings)
+    found = extract(lite0, Noise(24), batch_size=2, cache=cache, **settings)
+    assert max(sizes[-12:]) == 2
+    assert found.shape[0] == 24
+
+
+def test_an_entry_under_another_entrys_name_is_not_served(tmp_path, lite0):
+    cache, settings = FeatureCache(tmp_path), {"precision": "exact", "progress": False}
+    layers = ("blocks.1", "blocks.2")
+    early, late = (extract(lite0, Noise(6), layer=layer, cache=cache, **settings) for layer in layers)
+    shutil.copy(cache.path(early.fingerprint), cache.path(late.fingerprint))
+    assert cache.verify()[early.fingerprint] == "ok"
+    assert "not those that it is named after" in cache.verify()[late.fingerprint]
+    with pytest.raises(CacheError, match="not those that it is named after"):
+        cache.open(late.fingerprint)
+    with pytest.warns(FrozenkitWarning, match=r"named after\..* Extracting it again"):
+        again = extract(lite0, Noise(6), layer="blocks.2", cache=cache, **settings)
+    assert_close(again.features, late.features, rtol=0, atol=0)
