@@ -12,7 +12,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from frozenkit.errors import DataError, FrozenkitError, FrozenkitWarning, InputError, UnknownNameError
-from frozenkit.extraction.cache import CachedFeatures, save_features
+from frozenkit.extraction.cache import CachedFeatures
+from frozenkit.extraction.saved import save_features
 from frozenkit.features import FeatureSet, combine, feature_rows, reduce
 from frozenkit.heads.modules import AttentionHead, LinearHead, MLPHead
 from frozenkit.heads.nearest import NearestMean, NearestNeighbours

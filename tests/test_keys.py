@@ -19,7 +19,8 @@ from torchvision import transforms
 from frozenkit import CachedFeatures, FeatureCache, combine, extract, fit_probe, from_torch, image_folder, reduce
 from frozenkit.errors import DataError, InputError
 from frozenkit.extraction import extract as extract_module
-from frozenkit.extraction.extract import fingerprint_of
+from frozenkit.extraction import key as key_module
+from frozenkit.extraction.key import fingerprint_of
 from frozenkit.images import dataset as dataset_module
 from frozenkit.images.dataset import ArraySource, FileSource, ImageDataset
 from frozenkit.images.shifts import shift
@@ -477,8 +478,9 @@ def test_a_warm_extraction_opens_a_stored_entry_once(tmp_path, monkeypatch):
 
 def test_without_a_cache_nothing_is_digested_until_somebody_asks(monkeypatch):
     """And what is told then is what a cache would file it under."""
-    asked, fingerprints = [], extract_module._fingerprints
-    monkeypatch.setattr(extract_module, "_fingerprints", lambda *a: (asked.append(a), fingerprints(*a))[1])
+    asked, fingerprints = [], extract_module.fingerprints
+    for module in (extract_module, key_module):  # both know it by name
+        monkeypatch.setattr(module, "fingerprints", lambda *a: (asked.append(a), fingerprints(*a))[1])
     backbone, dataset = pipeline(), Counted()
     found = features(backbone, dataset=dataset)
     part, twin = found[:2].to("cpu"), found.relabel([0, 0, 1, 1], ("x", "y"))

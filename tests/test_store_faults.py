@@ -22,7 +22,8 @@ import torch
 
 from frozenkit.comparison._checkpoint import Checkpoint
 from frozenkit.errors import CacheError
-from frozenkit.extraction.cache import CachedFeatures, FeatureCache, load_features, save_features
+from frozenkit.extraction.cache import CachedFeatures, FeatureCache
+from frozenkit.extraction.saved import load_features, save_features
 from frozenkit.features import FeatureSet
 from frozenkit.fingerprint import Fingerprint
 

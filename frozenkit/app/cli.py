@@ -323,7 +323,7 @@ def cache_why(
     """Are these features stored? If not, which ingredient differs from the nearest that are?"""
     from frozenkit.app.report import load_target
     from frozenkit.extraction.cache import FeatureCache
-    from frozenkit.extraction.extract import fingerprint_of
+    from frozenkit.extraction.key import fingerprint_of
     from frozenkit.networks.backbone import load_backbone
 
     images = load_target(target, limit=None, seed=0, skip_bad=True)

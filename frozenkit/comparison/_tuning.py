@@ -12,7 +12,7 @@ from frozenkit._arrays import whole_number
 from frozenkit._devices import PRECISIONS, resolve_precision
 from frozenkit._loop import adamw, cosine, judge, mean_loss
 from frozenkit.errors import InputError, UnknownNameError
-from frozenkit.extraction.extract import decode_batches
+from frozenkit.extraction.decoding import decode_batches
 from frozenkit.heads.modules import LinearHead
 from frozenkit.images.dataset import ImageDataset
 from frozenkit.networks.backbone import Backbone

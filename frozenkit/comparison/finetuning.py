@@ -21,7 +21,8 @@ from frozenkit.comparison._checkpoint import Checkpoint
 from frozenkit.comparison._tuning import Tuning, TuningSettings
 from frozenkit.errors import DataError, DivergedError, InputError, UnknownNameError, require
 from frozenkit.extraction.cache import FeatureCache
-from frozenkit.extraction.extract import extract, fingerprint_of
+from frozenkit.extraction.extract import extract
+from frozenkit.extraction.key import fingerprint_of
 from frozenkit.features import FeatureSet
 from frozenkit.fingerprint import Fingerprint, digest_module
 from frozenkit.heads.modules import LinearHead, in_batches

@@ -15,7 +15,8 @@ from frozenkit._arrays import whole_number
 from frozenkit._loop import mean_loss, run_epoch
 from frozenkit._outputs import Shown
 from frozenkit.errors import require
-from frozenkit.extraction.extract import decode_batches, extract
+from frozenkit.extraction.decoding import decode_batches
+from frozenkit.extraction.extract import extract
 from frozenkit.heads.modules import LinearHead
 from frozenkit.images.dataset import ImageDataset
 from frozenkit.networks.backbone import Backbone

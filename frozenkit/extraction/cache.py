@@ -1,13 +1,10 @@
 """The store of features: one file per fingerprint, never stale, never half; lazy reading of what exceeds memory."""
 
-import hashlib
-import json
 import math
 import os
 import re
 import stat
 import time
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
@@ -18,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frozenkit._arrays import row_indices
-from frozenkit._files import disk_errors, open_regular, written_aside
+from frozenkit._arrays import described, row_indices
+from frozenkit._files import disk_errors
 from frozenkit.errors import CacheError, CacheMissError, DataError, InputError, require
 from frozenkit.extraction._file import STORAGE, FeatureFile, PartFile
 from frozenkit.extraction._locks import locked
@@ -412,96 +409,27 @@ def default_root() -> Path:
     return Path(platformdirs.user_cache_dir("frozenkit"))
 
 
-def save_features(features: FeatureSet, path: str | Path) -> None:
-    """Writes a `FeatureSet` to one file, by suffix: ``.safetensors`` (float32) or ``.npz``; without pickle.
-
-    The file is written aside and renamed when it is on the disk: at each moment `path` is the old file or the new one,
-    whole. What is in it is covered by checksums, which `load_features` compares.
-
-    Raises:
-        InputError: If `features` is something else, has no labels for ``.npz``, or the suffix is another one.
-        CacheError: If the file cannot be written; what was there is still there.
-    """
-    if not isinstance(features, FeatureSet):
-        raise InputError(f"`features` must be a FeatureSet, got {type(features).__name__}. Stored ones have `.load()`.")
-    path = _with_known_suffix(path)
-    x = features.features.detach().cpu()
-    if path.suffix == ".safetensors":
-        part = PartFile.create(path, features, tuple(x.shape), "float32", max(len(x), 1), "{}", alone=False)
-        try:
-            part.write(0, x)
-            part.finish()
-        finally:
-            part.close()
-        return
-    as_features(features, "features")  # with labels
-    about = {name: getattr(features, name) for name in ("classes", "ids", "layer", "fingerprint")}
-    x, y = x.float(), features.labels.cpu().contiguous()
-    signed = json.dumps({**about, "sha256": _sha256(about, x, y)})
-    with disk_errors(path), written_aside(path) as part_path, part_path.open("wb") as file:
-        np.savez(file, features=x.numpy(), labels=y.numpy(), about=np.array(signed))  # numbers and text: no pickle
-
-
-def load_features(path: str | Path) -> FeatureSet:
-    """Reads what `save_features` wrote.
-
-    Raises:
-        InputError: If the suffix is unknown.
-        CacheError: If the file is damaged or holds something else.
-    """
-    path = Path(path) if Path(path).suffix == ".h5" else _with_known_suffix(path)
-    os.close(open_regular(path))  # no pipe, no device
-    if path.suffix != ".npz":
-        return CachedFeatures(path).load()
-    try:
-        x, y, text = _read_npz(path)
-        about = json.loads(text)
-        expected = about.pop("sha256", None)
-        actual = _sha256(about, x, y)
-    except Exception as error:  # each library has its own family for "not my format"
-        raise CacheError(f"{path} is damaged or was not written by save_features: {error}") from error
-    if expected is None:
-        raise CacheError(
-            f"{path} carries no sha256: another program wrote it, or frozenkit before it wrote one. "
-            "Extract the features, and save them, again."
+def check_cache(cache: object) -> None:
+    """Raise an `InputError` unless this is a cache or None."""
+    if cache is not None and not isinstance(cache, FeatureCache):
+        raise InputError(
+            f"`cache` must be a FeatureCache or None, got {described(cache)}. Try cache=FeatureCache(folder)."
         )
-    if actual != expected:
-        raise CacheError(f"{path} is damaged: its content does not match its sha256. Extract the features again.")
-    return _feature_set(path, x, y, about, about.get("fingerprint"))
 
 
-def _with_known_suffix(path: str | Path) -> Path:
-    if Path(path).suffix not in (".safetensors", ".npz"):
-        raise InputError(f"`path` must end in .safetensors or .npz, got {Path(path).name!r}.")
-    return Path(path)
+def round_through(features: Tensor, storage: str) -> Tensor:
+    """Float32 values after a trip through the storage type, so that cold and warm calls agree.
 
-
-def _read_npz(path: Path) -> tuple[Tensor, Tensor, str]:
-    names = ["features.npy", "labels.npy", "about.npy"]
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-        if sorted(member.filename for member in members) != sorted(names):
-            raise CacheError("it must hold features, labels and about, and nothing else.")
-        if sum(member.file_size for member in members) > path.stat().st_size:
-            raise CacheError("it is compressed, or names more than the file can hold.")
-        for member in members:
-            with archive.open(member) as file:  # np.load takes the memory that an array's header asks for
-                version = np.lib.format.read_magic(file)
-                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-                shape, _, dtype = read(file)
-                if not dtype.hasobject and math.prod(shape) * dtype.itemsize != member.file_size - file.tell():
-                    raise CacheError(f"{member.filename} names more, or less, than it holds.")
-    with np.load(path, allow_pickle=False) as arrays:
-        return torch.from_numpy(arrays["features"]), torch.from_numpy(arrays["labels"]), str(arrays["about"])
-
-
-def _sha256(about: dict[str, Any], *tensors: Tensor) -> str:
-    total = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-    for tensor in tensors:
-        total.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        if tensor.numel():  # torch has no byte view of nothing
-            total.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
-    return total.hexdigest()
+    Raises:
+        CacheError: If a finite value overflows it (float16 ends at 65504).
+    """
+    stored = features.to(STORAGE[storage])
+    if not torch.isfinite(stored).all() and torch.isfinite(features).all():
+        raise CacheError(
+            f"features must fit {storage}, whose largest value is {torch.finfo(stored.dtype).max:g}, but reach "
+            f"{features.abs().max():g}. Use storage='bfloat16' or 'float32'."
+        )
+    return stored.float()
 
 
 def _feature_set(path: Path, x: Tensor, y: Any, about: Any, fingerprint: Any) -> FeatureSet:
@@ -525,18 +453,3 @@ def _names(path: Path) -> set[str]:
         return {str(ingredients.get("dataset")), str(ingredients.get("backbone"))}
     except (CacheError, KeyError, TypeError, AttributeError):
         return set()
-
-
-def round_through(features: Tensor, storage: str) -> Tensor:
-    """Float32 values after a trip through the storage type, so that cold and warm calls agree.
-
-    Raises:
-        CacheError: If a finite value overflows it (float16 ends at 65504).
-    """
-    stored = features.to(STORAGE[storage])
-    if not torch.isfinite(stored).all() and torch.isfinite(features).all():
-        raise CacheError(
-            f"features must fit {storage}, whose largest value is {torch.finfo(stored.dtype).max:g}, but reach "
-            f"{features.abs().max():g}. Use storage='bfloat16' or 'float32'."
-        )
-    return stored.float()

@@ -2,18 +2,14 @@
 
 import copy
 import functools
-import hashlib
-import itertools
-import os
 import sys
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from numbers import Integral
-from typing import Any, Literal, Protocol, TypedDict, Unpack, overload
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 import numpy as np
 import torch
@@ -24,40 +20,14 @@ from frozenkit._devices import full_float32, resolve_precision
 from frozenkit._progress import progress_bar
 from frozenkit.errors import ActivationError, CacheError, CacheMissError, FrozenkitWarning, InputError
 from frozenkit.extraction._file import PartFile
-from frozenkit.extraction.cache import CachedFeatures, FeatureCache, round_through
-from frozenkit.features import Features, FeatureSet
-from frozenkit.fingerprint import (
-    FORMAT,
-    Fingerprint,
-    behaviours,
-    digest_tensor,
-    module_state,
-    probe_images,
-    probe_preprocess,
-    stable_repr,
-)
-from frozenkit.images.dataset import ImageDataset, from_torch
+from frozenkit.extraction.cache import CachedFeatures, FeatureCache, check_cache, round_through
+from frozenkit.extraction.decoding import decode_batches, decode_threads
+from frozenkit.extraction.key import NoFingerprintError, as_images, fingerprints
+from frozenkit.features import FeatureSet
+from frozenkit.fingerprint import Fingerprint, module_state
+from frozenkit.images.dataset import Images
 from frozenkit.networks.backbone import Backbone, check_backbone
 from frozenkit.networks.layers import POOLINGS, in_eval_mode, pooled_activations, pooled_shape
-
-_PIECE = 32  # images that one thread decodes at a time
-
-
-class Images(Protocol):
-    """What `extract` asks of a dataset; every `ImageDataset` has it."""
-
-    labels: Tensor
-    classes: tuple[str, ...]
-    ids: tuple[str, ...]
-    name: str
-
-    @property
-    def digest(self) -> str:
-        """Depends on images, labels and order."""
-        ...
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> tuple[Any, int]: ...
 
 
 class _Options(TypedDict, total=False):
@@ -230,13 +200,13 @@ def _extract(
 ) -> dict[str, Any]:
     if pooling not in POOLINGS:
         raise InputError(f"`pooling` must be one of {', '.join(POOLINGS)}, got {pooling!r}.")
-    _check_cache(cache)
-    dataset = _as_images(dataset)
+    check_cache(cache)
+    dataset = as_images(dataset)
     if len(dataset) == 0:
         raise InputError("`dataset` must hold at least one image, got none.")
     if batch_size is not None and (not isinstance(batch_size, Integral) or batch_size < 1):
         raise InputError(f"`batch_size` must be at least 1 and a whole number, got {batch_size!r}.")
-    threads = _decode_threads(workers, backbone.device.type)
+    threads = decode_threads(workers, backbone.device.type)
     if lazy and cache is None:
         raise InputError("`lazy=True` leaves features on disk, so it needs `cache=FeatureCache()`.")
     resolved = resolve_precision(precision, backbone.device.type)
@@ -245,7 +215,7 @@ def _extract(
     if cache is None:
         with progress_bar(progress, len(dataset), backbone.name) as advance:
             return _in_memory(run, names, advance)
-    prints = _fingerprints(backbone, dataset, names, pooling, resolved, cache.storage, cache)
+    prints = fingerprints(backbone, dataset, names, pooling, resolved, cache.storage, cache)
     with progress_bar(progress, len(dataset), backbone.name) as advance:
         stored: dict[str, Any] = {name: _find(cache, prints[name]) for name in names}
         missing = [name for name in names if isinstance(stored[name], CacheError)]
@@ -279,26 +249,6 @@ def _extract(
             _into_cache(run, damaged, cache, alone, advance)
     # One's own come before a shared, damaged one.
     return {name: loaded[name] if name in loaded else cache.load(prints[name].digest) for name in names}
-
-
-def _check_cache(cache: object) -> None:
-    if cache is not None and not isinstance(cache, FeatureCache):
-        raise InputError(
-            f"`cache` must be a FeatureCache or None, got {described(cache)}. Try cache=FeatureCache(folder)."
-        )
-
-
-def _as_images(dataset: Any) -> Images:
-    """The one door for images: a dataset that says who its images are, else what `from_torch` makes of it."""
-    if isinstance(dataset, ImageDataset):
-        return dataset.pinned()  # one digest from here on, even if another thread takes a newer one meanwhile
-    if isinstance(dataset, Features):
-        raise InputError(f"`dataset` must hold images, got {dataset!r}. These features are extracted already.")
-    named = all(hasattr(dataset, name) for name in ("labels", "classes", "ids", "name"))
-    # Asked of the class where it is a property, which would read every image.
-    if named and (hasattr(type(dataset), "digest") or hasattr(dataset, "digest")):
-        return dataset
-    return from_torch(dataset)
 
 
 def _find(cache: FeatureCache, fingerprint: Fingerprint) -> CachedFeatures | CacheError:
@@ -380,8 +330,8 @@ def _digests_on_demand(run: _Run, layers: Sequence[str]) -> Callable[[str], str]
         if backbone is None or backbone.preprocess is not preprocess or module_state(backbone.module) != state:
             return {}
         try:
-            prints = _fingerprints(backbone, dataset, layers, pooling, precision, "float32", None)
-        except _NoFingerprintError:  # nothing is kept, so nothing can be stale
+            prints = fingerprints(backbone, dataset, layers, pooling, precision, "float32", None)
+        except NoFingerprintError:  # nothing is kept, so nothing can be stale
             return {}
         return {name: fingerprint.digest for name, fingerprint in prints.items()}
 
@@ -422,154 +372,7 @@ def _into_cache(
             part.finish()
 
 
-def fingerprint_of(
-    backbone: Backbone,
-    dataset: Images,
-    layer: str,
-    *,
-    pooling: str = "mean",
-    precision: str = "auto",
-    storage: str = "float32",
-    cache: FeatureCache | None = None,
-) -> Fingerprint:
-    """What `extract` files these features under: every ingredient that decides the numbers, defaults included.
-
-    Preprocessing and network count by what they *do*. Two fixed images are preprocessed, and every byte counts; one of
-    them goes through the network, and its pooled output at this layer counts, rounding aside (see
-    `frozenkit.fingerprint.behaviours`). Weights, buffers, the network's printed structure and its modules' plain
-    attributes count exactly. So closures, lambdas, edited forwards and hooks are told apart, and an equal pipeline
-    agrees in another process and on another machine.
-
-    Not covered: what preprocessing or network do differently on other images only; an edited forward that moves the
-    layer's output by much less than 1 %; the library that decodes the files (another Pillow may decode a JPEG
-    differently in the last bit). A network whose plain attributes change with each pass, such as a counter, never finds
-    its own entries again.
-
-    Args:
-        backbone: As in `extract`.
-        dataset: As in `extract`.
-        layer: One layer.
-        pooling: As in `extract`.
-        precision: As in `extract`; ``"auto"`` counts as what it resolves to here, ``"fast"`` with the type of device.
-        storage: The cache's storage type, unless `cache` is given.
-        cache: Where to look: of two fingerprints that only rounding tells apart, the stored one is taken.
-
-    Raises:
-        InputError: If preprocessing is random, or if preprocessing or network do not take the fixed images.
-    """
-    check_backbone(backbone)
-    _check_cache(cache)
-    dataset = _as_images(dataset)
-    resolved = resolve_precision(precision, backbone.device.type)
-    storage = cache.storage if cache is not None else storage
-    return _fingerprints(backbone, dataset, [layer], pooling, resolved, storage, cache)[layer]
-
-
-class _NoFingerprintError(InputError):
-    """What preprocessing and network do cannot be told."""
-
-
-def _fingerprints(
-    backbone: Backbone,
-    dataset: Images,
-    layers: Sequence[str],
-    pooling: str,
-    precision: str,
-    storage: str,
-    cache: FeatureCache | None,
-) -> dict[str, Fingerprint]:
-    preprocess_digest, outputs = _probe(backbone, layers, pooling)
-    shared = {
-        "format": FORMAT,
-        "dataset": dataset.name,  # names are for the reader; digests decide
-        "dataset_digest": dataset.digest,
-        "n": len(dataset),
-        "backbone": backbone.name,
-        "weights_digest": backbone.digest,  # after the pass, which may set plain attributes
-        "preprocess": stable_repr(backbone.preprocess),
-        "preprocess_digest": preprocess_digest,
-        "image_size": backbone.image_size,
-        "pooling": pooling,
-        "precision": f"fast on {backbone.device.type}" if precision == "fast" else precision,
-        "storage": storage,
-    }
-    prints = {}
-    for layer in layers:
-        # The prefix: tokens that are no patches, left out by "mean" and its like.
-        own = {**shared, "layer": layer, "prefix_tokens": backbone.trace().prefix(layer)}
-        each = [Fingerprint({**own, "output_digest": digest}) for digest in behaviours(outputs[layer])]
-        stored = [fingerprint for fingerprint in each if cache is not None and fingerprint.digest in cache]
-        prints[layer] = (stored or each)[0]
-    return prints
-
-
-def _probe(backbone: Backbone, layers: Sequence[str], pooling: str) -> tuple[str, dict[str, Tensor]]:
-    """A digest of what preprocessing makes of fixed images, and what the layers give for the first, in float32."""
-    # Preprocessing that keeps an image's size needs one that fits the network.
-    square = (backbone.image_size, backbone.image_size)
-    for images in (probe_images(), probe_images([square])):
-        try:
-            tensors = probe_preprocess(backbone.preprocess, images)
-            with in_eval_mode(backbone.module), torch.no_grad(), full_float32():
-                batch = tensors[0][None].to(backbone.device)
-                outputs = pooled_activations(backbone.module, batch, layers, pooling, backbone.trace())
-            digest = hashlib.sha256("".join(map(digest_tensor, tensors)).encode()).hexdigest()
-        except InputError as error:
-            raise _NoFingerprintError(str(error)) from error
-        except Exception as error:  # other people's preprocessing and networks raise what they like
-            reason = error
-        else:
-            return digest, outputs
-    raise _NoFingerprintError(
-        f"`preprocess` and the network must take any RGB image, but a test image of {square[0]}×{square[1]} pixels gave"
-        f" {type(reason).__name__}: {reason}. Mend that, or extract without a cache."
-    ) from reason
-
-
-def _decode_threads(workers: int | str, device_type: str) -> int:
-    """How many threads decode: a CPU is busy with the network, a GPU waits for whatever the CPU decodes."""
-    if workers == "auto":
-        return min(16, os.cpu_count() or 2) if device_type == "cuda" else 2
-    if isinstance(workers, bool) or not isinstance(workers, Integral) or workers < 1:
-        raise InputError(f"`workers` must be 'auto' or a whole number of at least 1, got {workers!r}.")
-    return int(workers)
-
-
 def _blank(dataset: Images, layer: str, fingerprint: Fingerprint) -> FeatureSet:
     """Labels, classes and ids without features: what a file is begun with."""
     empty = torch.empty(len(dataset), 0)
     return FeatureSet(empty, dataset.labels, tuple(dataset.classes), tuple(dataset.ids), layer, fingerprint.digest)
-
-
-def decode_batches(
-    preprocess: Callable[[Any], Tensor], dataset: Any, parts: Iterable[Sequence[int]], *, workers: int = 2
-) -> Iterator[Tensor]:
-    """(b, 3, h, w) for each part, in order; PIL works outside Python's lock, so decoding overlaps computing.
-
-    Args:
-        preprocess: Of a `Backbone`.
-        dataset: Whose ``dataset[i][0]`` is an image.
-        parts: Row indices of each batch.
-        workers: Threads. So much is decoded ahead that all have work, and two batches at least.
-    """
-
-    def decode(rows: Sequence[int]) -> Tensor:
-        return torch.stack([preprocess(dataset[int(i)][0]) for i in rows])
-
-    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="frozenkit-decode") as pool:
-        pending: list[list[Future[Tensor]]] = []  # batch by batch, each in pieces, which keep many threads busy
-        try:
-            for rows in parts:
-                pending.append([pool.submit(decode, rows[i : i + _PIECE]) for i in range(0, len(rows), _PIECE)])
-                if len(pending) > 2 and sum(map(len, pending)) > workers:
-                    yield _joined(pending.pop(0))
-            while pending:
-                yield _joined(pending.pop(0))
-        finally:
-            for future in itertools.chain.from_iterable(pending):
-                future.cancel()
-
-
-def _joined(pieces: Sequence[Future[Tensor]]) -> Tensor:
-    tensors = [piece.result() for piece in pieces]
-    return torch.cat(tensors) if len(tensors) > 1 else tensors[0]

@@ -445,3 +445,20 @@ def check_images(name: str, images: Any) -> None:
             f"`{name}` must be an ImageDataset, got {described(images)}. See `image_folder`, `from_torch` and "
             "`load_dataset`, which make one."
         )
+
+
+class Images(Protocol):
+    """What `extract` asks of a dataset; every `ImageDataset` has it."""
+
+    labels: Tensor
+    classes: tuple[str, ...]
+    ids: tuple[str, ...]
+    name: str
+
+    @property
+    def digest(self) -> str:
+        """Depends on images, labels and order."""
+        ...
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> tuple[Any, int]: ...

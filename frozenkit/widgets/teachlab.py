@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from frozenkit._outputs import measured
 from frozenkit.errors import DataError, FrozenkitError, FrozenkitWarning, InputError
-from frozenkit.extraction.cache import load_features, save_features
+from frozenkit.extraction.saved import load_features, save_features
 from frozenkit.features import FeatureSet
 from frozenkit.images.catalog import load_dataset
 from frozenkit.images.dataset import read_image, to_rgb

@@ -20,7 +20,8 @@ from torch.testing import assert_close
 
 from frozenkit.errors import CacheError, CacheMissError, FrozenkitWarning, InputError
 from frozenkit.extraction import _file as storage_module
-from frozenkit.extraction.cache import CachedFeatures, FeatureCache, load_features, round_through, save_features
+from frozenkit.extraction.cache import CachedFeatures, FeatureCache, round_through
+from frozenkit.extraction.saved import load_features, save_features
 from frozenkit.features import FeatureSet
 from frozenkit.fingerprint import Fingerprint
 from tests.extraction.stored import PRINT, a_set, store
@@ -464,7 +465,7 @@ def fuzzed_abouts():
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
 def test_whatever_a_file_says_about_itself_it_is_loaded_or_refused(tmp_path, monkeypatch, suffix):
     """Signed nonsense: an error of ours, never a KeyError or TypeError."""
-    from frozenkit.extraction import cache as cache_module
+    from frozenkit.extraction import saved as saved_module
 
     fs = replace(FeatureSet.from_arrays(torch.randn(6, 2), torch.arange(6) % 3), fingerprint="f")
     path, real = tmp_path / f"x{suffix}", json.dumps
@@ -486,12 +487,12 @@ def test_whatever_a_file_says_about_itself_it_is_loaded_or_refused(tmp_path, mon
                 )
             else:
                 signed = (
-                    {**about, "sha256": cache_module._sha256(about, fs.features, fs.labels)}
+                    {**about, "sha256": saved_module._sha256(about, fs.features, fs.labels)}
                     if isinstance(about, dict)
                     else about
                 )
                 patch.setattr(
-                    cache_module.json,
+                    saved_module.json,
                     "dumps",
                     lambda value, signed=signed, **more: real(signed if "sha256" in value else value, **more),
                 )

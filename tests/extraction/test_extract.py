@@ -21,7 +21,8 @@ from torch.testing import assert_close
 from frozenkit import from_torch
 from frozenkit.errors import ActivationError, CacheError, FreezeError, FrozenkitWarning, InputError, UnknownNameError
 from frozenkit.extraction.cache import CachedFeatures, FeatureCache
-from frozenkit.extraction.extract import extract, extract_layers, fingerprint_of
+from frozenkit.extraction.extract import extract, extract_layers
+from frozenkit.extraction.key import fingerprint_of
 from frozenkit.features import FeatureSet
 from frozenkit.networks.backbone import Backbone, assert_frozen, load_backbone
 from frozenkit.networks.layers import PRE_LOGITS, pooled_activations

@@ -15,7 +15,8 @@ from torch.testing import assert_close
 from frozenkit.errors import CacheError
 from frozenkit.extraction import _file as storage_module
 from frozenkit.extraction._file import PartFile
-from frozenkit.extraction.cache import CachedFeatures, FeatureCache, load_features, save_features
+from frozenkit.extraction.cache import CachedFeatures, FeatureCache
+from frozenkit.extraction.saved import load_features, save_features
 from frozenkit.features import FeatureSet
 from frozenkit.fingerprint import Fingerprint
 from tests.extraction.stored import PRINT, a_set, store

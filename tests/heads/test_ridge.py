@@ -6,7 +6,7 @@ import torch
 from torch.testing import assert_close
 
 from frozenkit.errors import DataError, InputError
-from frozenkit.extraction.cache import load_features, save_features
+from frozenkit.extraction.saved import load_features, save_features
 from frozenkit.features import FeatureSet
 from frozenkit.heads.ridge import ridge_path
 from tests.heads.reference import SHAPES, STRENGTHS, scaled, uneven

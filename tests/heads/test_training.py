@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from frozenkit.errors import DataError, InputError
-from frozenkit.extraction.cache import save_features
+from frozenkit.extraction.saved import save_features
 from frozenkit.features import FeatureSet
 from frozenkit.heads.modules import LinearHead, MLPHead
 from frozenkit.heads.softmax import softmax_path
