@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from frozenkit.errors import InputError
 from frozenkit.heads.modules import LayerMix
-from frozenkit.networks.backbone import Backbone
+from frozenkit.networks.backbone import Backbone, check_backbone
 from frozenkit.networks.layers import POOLINGS, pooled_activations, pooled_shape
 
 
@@ -39,6 +39,7 @@ class FeatureExtractor(nn.Module):
         combine: str = "concat",
     ) -> None:
         super().__init__()
+        check_backbone(backbone)
         if combine not in ("concat", "mean", "learned"):
             raise InputError(f"`combine` must be 'concat', 'mean' or 'learned', got {combine!r}.")
         if pooling not in POOLINGS:

@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.testing import assert_close
 
+from frozenkit import FeatureExtractor, control_scores, layer_table, probe_report, race, randomized, zero_shot
 from frozenkit.errors import DataError, FrozenkitError, FrozenkitWarning, InputError, UnknownNameError
 from frozenkit.extraction.cache import CachedFeatures
 from frozenkit.extraction.saved import save_features
@@ -804,3 +805,22 @@ def test_to_the_cpu_changes_nothing():
 def test_selectivity_names_arrays():
     with pytest.raises(InputError, match="FeatureSet"):
         selectivity(TRAIN.features, TEST)
+
+
+@pytest.mark.parametrize("kind", ["resnet18", torch.nn.Linear(2, 2), None, 3], ids=["name", "module", "None", "number"])
+@pytest.mark.parametrize(
+    "door",
+    [
+        layer_table,
+        FeatureExtractor,
+        lambda backbone: race(backbone, load_dataset("digits", limit=20)),
+        lambda backbone: probe_report(*[load_dataset("digits", limit=20)] * 2, backbone),
+        lambda backbone: control_scores(*[load_dataset("digits", limit=20)] * 2, backbone),
+        randomized,
+        lambda backbone: zero_shot(backbone, {"cat": ["tabby"]}),
+    ],
+    ids=["layer_table", "FeatureExtractor", "race", "probe_report", "control_scores", "randomized", "zero_shot"],
+)
+def test_what_is_no_backbone_is_told_the_way(door, kind):
+    with pytest.raises(InputError, match="`backbone` must be a Backbone, got .*(Wrap it|Load one)"):
+        door(kind)

@@ -14,13 +14,13 @@ from torch import Tensor
 from frozenkit.comparison.advice import Advice, Reason, advise
 from frozenkit.comparison.controls import control_scores, randomized, raw_pixels
 from frozenkit.errors import FrozenkitWarning, InputError, UnknownNameError
-from frozenkit.extraction.cache import FeatureCache
+from frozenkit.extraction.cache import FeatureCache, check_cache
 from frozenkit.extraction.extract import extract, extract_layers
 from frozenkit.features import FeatureSet
 from frozenkit.images.catalog import dataset_names, load_dataset
 from frozenkit.images.dataset import FileSource, ImageDataset
 from frozenkit.images.folder import image_folder
-from frozenkit.networks.backbone import Backbone
+from frozenkit.networks.backbone import Backbone, check_backbone
 from frozenkit.probes.intervals import newcombe_interval, wilson_interval
 from frozenkit.probes.probe import Probe, fit_probe
 from frozenkit.probes.reports import LayerReport, layer_report
@@ -296,6 +296,8 @@ def probe_report(
     Raises:
         InputError: If there are too few images.
     """
+    check_backbone(backbone)
+    check_cache(cache)
     if cross_validate is None:
         cross_validate = len(test) < ENOUGH_TEST and _is_whole_folder(train, test)
     if min(len(train), len(test)) < 2 - cross_validate:

@@ -17,7 +17,7 @@ from frozenkit.extraction.extract import extract
 from frozenkit.features import FeatureSet
 from frozenkit.fingerprint import stable_repr
 from frozenkit.images.dataset import ImageDataset
-from frozenkit.networks.backbone import Backbone, load_backbone
+from frozenkit.networks.backbone import Backbone, check_backbone, load_backbone
 from frozenkit.networks.zoo import list_backbones
 from frozenkit.probes.probe import fit_probe
 from frozenkit.probes.scores import Score, score
@@ -67,6 +67,7 @@ def control_scores(
     References:
         J. Hewitt, P. Liang (2019), Designing and interpreting probes with control tasks, EMNLP.
     """
+    check_backbone(backbone)
     check_classes("test_images", test_images.classes, train_images.classes)
     layer = layer or backbone.default_layer
     both = (train_images, test_images)
@@ -99,6 +100,7 @@ def randomized(backbone: Backbone, *, seed: int = 0) -> Backbone:
     Raises:
         InputError: If a part of your own module holds parameters that it cannot reset.
     """
+    check_backbone(backbone)
     module = _built_anew(backbone, seed) or _reset(backbone.module, seed)
     return Backbone(
         module,

@@ -18,8 +18,8 @@ from frozenkit.errors import require
 from frozenkit.extraction.decoding import decode_batches
 from frozenkit.extraction.extract import extract
 from frozenkit.heads.modules import LinearHead
-from frozenkit.images.dataset import ImageDataset
-from frozenkit.networks.backbone import Backbone
+from frozenkit.images.dataset import ImageDataset, check_images
+from frozenkit.networks.backbone import Backbone, check_backbone
 from frozenkit.networks.layers import pooled_activations, pooled_shape
 
 if TYPE_CHECKING:
@@ -144,6 +144,8 @@ def race(
     Raises:
         InputError: If `epochs` or `batch_size` is no whole number of at least 1, or `seed` none of at least 0.
     """
+    check_backbone(backbone)
+    check_images("train", train)
     epochs, batch_size = whole_number("epochs", epochs), whole_number("batch_size", batch_size)
     seed = whole_number("seed", seed, least=0)
     layer, trace, device = backbone.default_layer, backbone.trace(), backbone.device

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from frozenkit._arrays import check_classes
 from frozenkit.errors import InputError, UnknownNameError
 from frozenkit.features import FeatureSet
-from frozenkit.networks.backbone import Backbone
+from frozenkit.networks.backbone import Backbone, check_backbone
 from frozenkit.probes.scores import Score, score
 
 
@@ -89,6 +89,7 @@ def zero_shot(
         >>> shoes.weights.shape
         torch.Size([1280, 2])
     """
+    check_backbone(backbone)
     names = tuple(known) if known is not None else imagenet_classes()
     trace = backbone.trace()
     modules = [backbone.module.get_submodule(name) for name in trace.classifiers]

@@ -92,7 +92,8 @@ class CachedFeatures(torch.utils.data.Dataset):
             out = torch.empty(len(index), *self.shape[1:])
         except RuntimeError as error:  # of torch's, where others have a MemoryError
             raise CacheError(
-                f"{len(index)} rows of {self.path} do not fit into memory. Read fewer at a time, as `batches` does."
+                f"cannot read {self.path}: {len(index)} rows do not fit into memory. Read fewer at a time, as "
+                "`batches` does."
             ) from error
         for start in range(0, len(index), block := 1 + 2**20 // max(1, file.header.row_bytes)):
             # A megabyte at a time is read, compared with its checksums and converted while it lies in the cache.

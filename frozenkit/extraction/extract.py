@@ -204,14 +204,16 @@ def _extract(
     dataset = as_images(dataset)
     if len(dataset) == 0:
         raise InputError("`dataset` must hold at least one image, got none.")
-    if batch_size is not None and (not isinstance(batch_size, Integral) or batch_size < 1):
+    is_whole = isinstance(batch_size, Integral) and not isinstance(batch_size, bool)
+    if batch_size is not None and (not is_whole or batch_size < 1):
         raise InputError(f"`batch_size` must be at least 1 and a whole number, got {batch_size!r}.")
     threads = decode_threads(workers, backbone.device.type)
     if lazy and cache is None:
         raise InputError("`lazy=True` leaves features on disk, so it needs `cache=FeatureCache()`.")
     resolved = resolve_precision(precision, backbone.device.type)
     default = 256 if backbone.device.type == "cuda" else 64 if resolved == "fast" else 32
-    run = _Run(backbone, dataset, pooling, resolved, int(batch_size or default), threads, batch_size or sys.maxsize)
+    size, largest = int(batch_size or default), int(batch_size or sys.maxsize)
+    run = _Run(backbone, dataset, pooling, resolved, size, threads, largest)
     if cache is None:
         with progress_bar(progress, len(dataset), backbone.name) as advance:
             return _in_memory(run, names, advance)

@@ -270,6 +270,7 @@ def layer_table(
         layer4   (7, 7, 2048) 100,352
         avgpool  (1, 1, 2048) 2,048
     """
+    check_backbone(backbone)
     trace = backbone.trace(image_size)
     rows = []
     for name in layers or backbone.stages:
@@ -293,6 +294,8 @@ def assert_frozen(module: nn.Module | Backbone) -> Iterator[None]:
         frozenkit.errors.FreezeError: a frozen module must not change, but the buffer 'running_mean' did. ...
     """
     inner = module.module if isinstance(module, Backbone) else module
+    if not isinstance(inner, nn.Module):
+        raise InputError(f"`module` must be a torch module or a Backbone, got {described(module)}.")
     before = {name: digest_tensor(tensor) for name, tensor in named_tensors(inner)}
     yield
     after = {name: digest_tensor(tensor) for name, tensor in named_tensors(inner)}

@@ -16,7 +16,7 @@ from frozenkit.extraction.extract import extract_layers
 from frozenkit.features import FeatureSet, combine, reduce
 from frozenkit.heads.scaling import Scaler
 from frozenkit.images.dataset import check_images
-from frozenkit.networks.backbone import Backbone, layer_table, load_backbone
+from frozenkit.networks.backbone import Backbone, check_backbone, layer_table, load_backbone
 from frozenkit.networks.layers import POOLINGS
 from frozenkit.probes.intervals import wilson_interval
 from frozenkit.probes.probe import Probe, fit_probe
@@ -90,7 +90,8 @@ class LayerLab(Lab):
             train, test = train_and_test("emoji-google")
         self._data = (train, test)
         self._smallest_class = _check(train, test)
-        self._backbone = backbone or load_backbone(image_size=96)
+        self._backbone = load_backbone(image_size=96) if backbone is None else backbone
+        check_backbone(self._backbone)
         self._names = [self._backbone.check_layer(name) for name in layers or self._backbone.stages]
         self._cache = cache or FeatureCache()
         self._sets: dict[str, tuple[dict[str, FeatureSet], dict[str, FeatureSet]]] = {}

@@ -670,7 +670,7 @@ def test_more_rows_than_memory_holds_are_refused(cache, monkeypatch):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
     monkeypatch.setattr("frozenkit.extraction.cache.torch.empty", none_left)
-    with pytest.raises(CacheError, match="50 rows of .* do not fit into memory. Read fewer at a time"):
+    with pytest.raises(CacheError, match="cannot read .*: 50 rows do not fit into memory. Read fewer at a time"):
         cached.rows(range(50))
 
 

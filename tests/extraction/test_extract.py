@@ -522,7 +522,7 @@ def test_an_interrupted_run_goes_on_in_smaller_batches_if_they_are_asked_for(tmp
     monkeypatch.setattr(module, "pooled_activations", out_of_memory)
     with pytest.raises(MemoryError):
         extract(lite0, Noise(24), batch_size=4, cache=cache, **settings)
-    found = extract(lite0, Noise(24), batch_size=2, cache=cache, **settings)
+    found = extract(lite0, Noise(24), batch_size=np.int64(2), cache=cache, **settings)
     assert max(sizes[-12:]) == 2
     assert found.shape[0] == 24
 
