@@ -11,7 +11,19 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.testing import assert_close
 
-from frozenkit import FeatureExtractor, control_scores, layer_table, probe_report, race, randomized, zero_shot
+from frozenkit import (
+    CacheLab,
+    FeatureExtractor,
+    LayerLab,
+    ShiftLab,
+    TeachLab,
+    control_scores,
+    layer_table,
+    probe_report,
+    race,
+    randomized,
+    zero_shot,
+)
 from frozenkit.errors import DataError, FrozenkitError, FrozenkitWarning, InputError, UnknownNameError
 from frozenkit.extraction.cache import CachedFeatures
 from frozenkit.extraction.saved import save_features
@@ -818,8 +830,24 @@ def test_selectivity_names_arrays():
         lambda backbone: control_scores(*[load_dataset("digits", limit=20)] * 2, backbone),
         randomized,
         lambda backbone: zero_shot(backbone, {"cat": ["tabby"]}),
+        lambda backbone: TeachLab(backbone=backbone or 0),  # None is the bundled one
+        lambda backbone: ShiftLab(backbone=backbone or 0),
+        lambda backbone: CacheLab(backbone=backbone or 0),
+        lambda backbone: LayerLab(backbone=backbone or 0),
     ],
-    ids=["layer_table", "FeatureExtractor", "race", "probe_report", "control_scores", "randomized", "zero_shot"],
+    ids=[
+        "layer_table",
+        "FeatureExtractor",
+        "race",
+        "probe_report",
+        "control_scores",
+        "randomized",
+        "zero_shot",
+        "TeachLab",
+        "ShiftLab",
+        "CacheLab",
+        "LayerLab",
+    ],
 )
 def test_what_is_no_backbone_is_told_the_way(door, kind):
     with pytest.raises(InputError, match="`backbone` must be a Backbone, got .*(Wrap it|Load one)"):

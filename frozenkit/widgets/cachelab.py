@@ -8,7 +8,7 @@ from frozenkit._outputs import measured
 from frozenkit.comparison.race import LANES, PUBLISHED_RACE, Race, race
 from frozenkit.errors import InputError
 from frozenkit.images.catalog import load_dataset
-from frozenkit.networks.backbone import Backbone, load_backbone
+from frozenkit.networks.backbone import Backbone, check_backbone, load_backbone
 from frozenkit.widgets.base import InputTraitError, Lab, Progress, assets
 
 _STEPS = ("fine-tuned", "frozen", "extraction", "frozen, cached")
@@ -55,7 +55,8 @@ class CacheLab(Lab):
         self._data = dataset if dataset is not None else load_dataset("fashion-mnist", limit=1000)
         if not getattr(self._data, "classes", ()) or len(self._data) < 2:
             raise InputError("`dataset` must hold two images or more, with class labels.")
-        self._backbone = backbone or load_backbone(image_size=64)
+        self._backbone = load_backbone(image_size=64) if backbone is None else backbone
+        check_backbone(self._backbone)
         self._race: Race | None = None
         self._done: dict[str, float] = {}
         most = len(self._data)

@@ -10,7 +10,7 @@ from frozenkit.extraction.cache import FeatureCache
 from frozenkit.extraction.extract import extract
 from frozenkit.features import FeatureSet, reduce
 from frozenkit.images.shifts import KINDS, shift
-from frozenkit.networks.backbone import Backbone, load_backbone
+from frozenkit.networks.backbone import Backbone, check_backbone, load_backbone
 from frozenkit.theory.bounds import Bound, domain_bound
 from frozenkit.widgets._sprites import dataset_sprite, train_and_test
 from frozenkit.widgets.base import InputTraitError, Lab, Progress, assets, offset_progress
@@ -75,7 +75,8 @@ class ShiftLab(Lab):
         if train.classes != test.classes:
             raise InputError(f"`test` must have the classes of train, {list(train.classes)}; got {list(test.classes)}.")
         self._data = {"train": train, "test": test}
-        self._backbone = backbone or load_backbone(image_size=64)
+        self._backbone = load_backbone(image_size=64) if backbone is None else backbone
+        check_backbone(self._backbone)
         usual = "blocks.5" if "blocks.5" in self._backbone.layers else self._backbone.default_layer
         self._layer = self._backbone.check_layer(layer) if layer else usual
         self._cache = cache or FeatureCache()

@@ -15,7 +15,7 @@ from frozenkit.extraction.saved import load_features, save_features
 from frozenkit.features import FeatureSet
 from frozenkit.images.catalog import load_dataset
 from frozenkit.images.dataset import read_image, to_rgb
-from frozenkit.networks.backbone import Backbone, load_backbone
+from frozenkit.networks.backbone import Backbone, check_backbone, load_backbone
 from frozenkit.networks.layers import pooled_activations
 from frozenkit.probes.intervals import wilson_interval
 from frozenkit.probes.probe import Probe, fit_probe
@@ -64,7 +64,8 @@ class TeachLab(Lab):
     said = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, classes: Sequence[str] = ("this", "that"), *, backbone: Backbone | None = None) -> None:
-        self._backbone = backbone or load_backbone(image_size=96)
+        self._backbone = load_backbone(image_size=96) if backbone is None else backbone
+        check_backbone(self._backbone)
         self._layer = self._backbone.default_layer
         self._features: list[torch.Tensor] = []
         self._labels: list[int] = []
