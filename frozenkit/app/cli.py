@@ -286,8 +286,12 @@ def cache_verify(
     store = FeatureCache()
     found = store.verify()
     damaged = {fingerprint: state for fingerprint, state in found.items() if state != "ok"}
-    # A disk that fails, or a permission, says nothing about what is stored.
-    unread = {fingerprint for fingerprint, state in damaged.items() if state.startswith("cannot read")}
+    # A disk that fails, a permission or another version says nothing about what is stored.
+    unread = {
+        fingerprint
+        for fingerprint, state in damaged.items()
+        if state.startswith("cannot read") or "was written in layout" in state
+    }
     removed = damaged.keys() - unread if remove else set()
     for fingerprint, state in damaged.items():
         print(f"{fingerprint[:12]}  {_one_line(state)}")
@@ -295,7 +299,7 @@ def cache_verify(
             store.remove(fingerprint)
     print(
         f"{len(found) - len(damaged)} sound, {len(damaged) - len(unread)} damaged{' and removed' if removed else ''}"
-        + (f", {len(unread)} could not be read and stay" if unread else "")
+        + (f", {len(unread)} could not be read, or are of another version, and stay" if unread else "")
     )
     raise typer.Exit(1 if damaged.keys() - removed else 0)
 

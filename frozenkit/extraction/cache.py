@@ -90,14 +90,14 @@ class CachedFeatures(torch.utils.data.Dataset):
         file = self._open()
         try:
             out = torch.empty(len(index), *self.shape[1:])
-        except RuntimeError as error:  # of torch's, where others have a MemoryError
+            for start in range(0, len(index), block := 1 + 2**20 // max(1, file.header.row_bytes)):
+                # A megabyte at a time is read, compared with its checksums and converted while it lies in the cache.
+                out[start : start + block] = file.rows(index[start : start + block])
+        except (RuntimeError, MemoryError) as error:  # torch has its own
             raise CacheError(
                 f"cannot read {self.path}: {len(index)} rows do not fit into memory. Read fewer at a time, as "
                 "`batches` does."
             ) from error
-        for start in range(0, len(index), block := 1 + 2**20 // max(1, file.header.row_bytes)):
-            # A megabyte at a time is read, compared with its checksums and converted while it lies in the cache.
-            out[start : start + block] = file.rows(index[start : start + block])
         return out
 
     def batches(self, size: int = 4096) -> Iterator[tuple[Tensor, Tensor]]:
@@ -216,17 +216,12 @@ class FeatureCache:
 
     def verify(self) -> dict[str, str]:
         """Reads every byte that would ever be returned: fingerprint to ``"ok"`` or to what is wrong."""
-        states = {path: self._verify_entry(path.stem) for path, _ in self._files()}
+        states = {path: _state_of(path) for path, _ in self._files()}
         return {path.stem: state for path, state in states.items() if state == "ok" or _is_file(path)}
 
     def _verify_entry(self, fingerprint: str) -> str:
-        """``"ok"``, or what is wrong with this entry."""
-        try:
-            for _ in self.open(fingerprint).batches():
-                pass
-        except CacheError as error:
-            return str(error)
-        return "ok"
+        """``"ok"``, or what is wrong with the entry that `open` finds."""
+        return _state_of(self._found(fingerprint))
 
     def remove(self, fingerprint: str) -> None:
         """Forgets one entry, with its unfinished part, unless a process is writing that just now.
@@ -382,6 +377,18 @@ def _open_entry(path: Path) -> CachedFeatures:
             "Extract them again."
         )
     return entry
+
+
+def _state_of(path: Path) -> str:
+    """``"ok"``, or what is wrong with this entry."""
+    if path.suffix == ".h5":
+        return f"{path} was written in layout 3 or older, by frozenkit 0.1. `frozenkit cache clear` forgets it."
+    try:
+        for _ in _open_entry(path).batches():
+            pass
+    except CacheError as error:
+        return str(error)
+    return "ok"
 
 
 def _is_digest(name: str) -> bool:

@@ -71,10 +71,25 @@ def test_cache_commands(capsys, images):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("frozenkit._files.os.preadv", Mock(side_effect=OSError(errno.EIO, "Input/output error")))
         status, out, _ = run(capsys, "cache", "verify", "--remove")
-        assert (status, out.splitlines()[-1]) == (1, "0 sound, 0 damaged, 4 could not be read and stay")
+        assert (status, out.splitlines()[-1]) == (
+            1,
+            "0 sound, 0 damaged, 4 could not be read, or are of another version, and stay",
+        )
     assert run(capsys, "cache", "verify")[1] == "4 sound, 0 damaged\n"
     asked = ("cache", "why", str(images), "--layer", "blocks.6", "--image-size")
     assert "image_size: wanted 65, stored 64" in run(capsys, *asked, "65")[1]
+    newer = images.parent / "home" / "cache" / f"{'0' * 64}.safetensors"
+    header = json.dumps({"__metadata__": {"frozenkit": json.dumps({"layout": 99})}}).encode()
+    newer.write_bytes((4088).to_bytes(8, "little") + header.ljust(4088))
+    old = newer.with_name(f"{'1' * 64}.h5")
+    old.write_bytes(bytes(5000))
+    status, out, _ = run(capsys, "cache", "verify", "--remove")
+    assert (status, out.splitlines()[-1]) == (
+        1,
+        "4 sound, 0 damaged, 2 could not be read, or are of another version, and stay",
+    )
+    newer.unlink()
+    old.unlink()
     damaged = next((images.parent / "home" / "cache").glob("*.safetensors"))
     damaged.write_bytes(damaged.read_bytes()[:-100])
     status, out, _ = run(capsys, "cache", "verify")
