@@ -327,7 +327,8 @@ def test_what_was_typed_last_survives_the_closing_of_the_notebook(course):
         notebook.page.evaluate("() => jupyterapp.shell.currentWidget.dispose()")
         assert kept(notebook)["answers"]["02"]["sol3"]["source"] == "answer_3 = 'typed'"
         notebook.page.wait_for_timeout(600)
-        assert [error for error in notebook.traffic.errors if "debugger" not in error] == []  # JupyterLab's own
+        theirs = ("debugger", "Canceled future for")  # JupyterLab's own, of a kernel whose notebook went
+        assert [error for error in notebook.traffic.errors if not any(word in error for word in theirs)] == []
 
 
 def test_a_full_storage_is_said_and_nothing_is_lost(course):
