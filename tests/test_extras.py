@@ -165,4 +165,4 @@ def test_what_the_package_imports_directly_is_asked_for():
 
 
 def test_the_test_extra_brings_the_course():
-    assert "frozenkit[course]" in EXTRAS["test"]
+    assert "frozenkit[clip,course,hf,onnx,vit]" in EXTRAS["test"]

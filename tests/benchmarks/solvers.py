@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from frozenkit import extract, load_backbone, load_dataset
-from frozenkit.classifier import FeatureExtractor, FrozenClassifier
+from frozenkit.classifier.modules import FeatureExtractor, FrozenClassifier
 from frozenkit.features import FeatureSet
 from frozenkit.heads.modules import LinearHead
 from frozenkit.heads.ridge import ridge_path

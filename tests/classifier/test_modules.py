@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from frozenkit.classifier import FeatureExtractor, FrozenClassifier
+from frozenkit.classifier.modules import FeatureExtractor, FrozenClassifier
 from frozenkit.errors import InputError
 from frozenkit.extraction.extract import extract_layers
 from frozenkit.features import FeatureSet
