@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from frozenkit._arrays import check_classes
-from frozenkit.errors import FrozenkitWarning, InputError, NotAvailableError, UnknownNameError
+from frozenkit.errors import FrozenkitWarning, InputError, NotAvailableError
 from frozenkit.extraction.cache import FeatureCache
 from frozenkit.extraction.extract import extract
 from frozenkit.features import FeatureSet
@@ -115,11 +115,11 @@ def randomized(backbone: Backbone, *, seed: int = 0) -> Backbone:
 
 def _built_anew(backbone: Backbone, seed: int) -> nn.Module | None:
     """The known network of that name with random weights; None if this one only bears the name."""
-    if backbone.name not in list_backbones() and not backbone.name.startswith("timm/"):
+    if backbone.name not in list_backbones() and not backbone.name.startswith(("timm/", "hf:", "open_clip:")):
         return None
     try:
-        module = load_backbone(backbone.name, weights=None, seed=seed).module
-    except (UnknownNameError, NotAvailableError):
+        module = load_backbone(backbone.name, weights=None, image_size=backbone.image_size, seed=seed).module
+    except (InputError, NotAvailableError):
         return None
     return module if stable_repr(module) == stable_repr(backbone.module) else None
 

@@ -58,6 +58,8 @@ class Backbone:
         default_layer: The layer used when none is named; default what the network's own classifier reads.
         n_prefix_tokens: How many tokens of a transformer stand before its patches (CLS, distillation, registers) and
             are left out of their mean; default what timm, torchvision and the parameters' names tell.
+        text: The text tower that the network was trained with, if any: a module from a list of m strings to (m, d),
+            comparable with the features of the default layer. See `encode_text`.
         device: Where to compute, see `frozenkit._devices.resolve_device`.
     """
 
@@ -70,6 +72,7 @@ class Backbone:
         image_size: int | None = None,
         default_layer: str | None = None,
         n_prefix_tokens: int | None = None,
+        text: nn.Module | None = None,
         device: str | torch.device = "auto",
     ) -> None:
         if n_prefix_tokens is not None and (not isinstance(n_prefix_tokens, int) or n_prefix_tokens < 0):
@@ -80,6 +83,7 @@ class Backbone:
         self.name = name
         self.device = resolve_device(device)
         self.module = module.to(self.device).eval().requires_grad_(False)
+        self.text = None if text is None else text.to(self.device).eval().requires_grad_(False)
         self.preprocess = preprocess
         self.image_size = int(size)
         self._default_layer = default_layer
@@ -158,6 +162,38 @@ class Backbone:
             batch = images.to(self.device, torch.float32)
             layer, trace = self.default_layer, self.trace()
             return pooled_activations(self.module, batch, [layer], "mean", trace)[layer].cpu()
+
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        """Directions of sentences in the space of the image features at the default layer: CLIP's other half.
+
+        The cosine between an image's features and a row is how well the sentence fits the image, as far as the
+        network was taught. For classes instead of sentences see `zero_shot`.
+
+        Args:
+            prompts: m sentences, such as ``"a photo of a cat."``; each is cut off where the text tower ends (CLIP: 77
+                tokens).
+
+        Returns:
+            (m, d) float32 on the CPU, rows of length 1.
+
+        Raises:
+            InputError: If the backbone has no text tower, or if these are no sentences.
+        """
+        if self.text is None:
+            raise InputError(
+                f"{self.name} has no text tower; take a backbone that was trained with one, such as "
+                "'open_clip:ViT-B-32/laion2b_s34b_b79k'."
+            )
+        is_list = isinstance(prompts, Iterable) and not isinstance(prompts, str)
+        sentences = list(prompts) if is_list else []
+        if not sentences or not all(isinstance(prompt, str) and prompt.strip() for prompt in sentences):
+            raise InputError(
+                f"`prompts` must be a list of sentences, at least one and none empty, got {described(prompts)}. "
+                "A single one is [prompt]."
+            )
+        with in_eval_mode(self.text), torch.no_grad(), full_float32():
+            rows = [self.text(sentences[i : i + 256]).float().cpu() for i in range(0, len(sentences), 256)]
+        return nn.functional.normalize(torch.cat(rows), dim=-1)
 
     def check_layer(self, layer: str) -> str:
         """The name itself, if features can be read there.
@@ -242,12 +278,20 @@ def load_backbone(
     if weights is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            module, preprocess = load_module(name, None)
+            loaded = load_module(name, None, image_size)
     else:
-        module, preprocess = load_module(name, weights)
+        loaded = load_module(name, weights, image_size)
+    preprocess = loaded.preprocess
     if image_size is not None:
-        preprocess = preprocess.at(int(image_size))
-    return Backbone(module, preprocess, name=name if weights else f"{name} (random weights)", device=device)
+        preprocess = preprocess.at(int(image_size))  # type: ignore[attr-defined]
+    return Backbone(
+        loaded.module,
+        preprocess,
+        name=name if weights else f"{name} (random weights)",
+        default_layer=loaded.default_layer,
+        text=loaded.text,
+        device=device,
+    )
 
 
 def layer_table(

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from frozenkit.errors import DataError, FrozenkitWarning, InputError, NotAvailableError, UnknownNameError
+from frozenkit.networks._loaded import Loaded
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,19 @@ class Preprocess:
         return Preprocess(image_size, max(resize, image_size), self.interpolation, self.mean, self.std)
 
 
-def load_module(name: str, weights: str | None) -> tuple[nn.Module, Preprocess]:
-    """A network and its preprocessing, by the names of `load_backbone`; with weights None, whatever torch draws."""
+def load_module(name: str, weights: str | None, image_size: int | None = None) -> Loaded:
+    """A network and its preprocessing, by the names of `load_backbone`; with weights None, whatever torch draws.
+
+    Args:
+        name: As in `load_backbone`.
+        weights: As there.
+        image_size: For networks that are built for one size; the preprocessing given back is still that of training.
+    """
     if name in _EMBEDDED:
-        return _embedded(name, weights)
+        return Loaded(*_embedded(name, weights))
     if name.startswith("timm/"):
-        return _timm(name.removeprefix("timm/"), weights)
-    return _torchvision(name, weights)
+        return Loaded(*_timm(name.removeprefix("timm/"), weights))
+    return Loaded(*_torchvision(name, weights))
 
 
 def list_backbones(*, offline: bool = False) -> tuple[str, ...]:

@@ -199,3 +199,27 @@ def test_the_number_of_prefix_tokens_can_be_said():
     assert backbone.n_prefix_tokens == 8
     with pytest.raises(InputError, match="`n_prefix_tokens` must be a number of tokens, 0 or more, got -1"):
         Backbone(module, Preprocess(64, 64), n_prefix_tokens=-1)
+
+
+class Counting(nn.Module):
+    """A text tower whose (m, 2) are the numbers of letters and words."""
+
+    def forward(self, prompts):
+        return torch.tensor([[len(p), len(p.split())] for p in prompts]).double()
+
+
+def test_sentences_become_directions_of_length_one():
+    backbone = Backbone(nn.Flatten(), lambda image: torch.zeros(3, 4, 4), image_size=4, text=Counting(), device="cpu")
+    rows = backbone.encode_text(["abc", "one two", "x"] * 100)  # more than go through at once
+    assert rows.shape == (300, 2)
+    assert rows.dtype == torch.float32
+    assert_close(rows[:2], torch.tensor([[3 / 10**0.5, 1 / 10**0.5], [7 / 53**0.5, 2 / 53**0.5]]))
+    assert_close(rows[297:], rows[:3])
+    for wrong in ("a photo", [], [""], ["a", 3], None):
+        with pytest.raises(InputError, match=r"`prompts` must be a list of sentences.* A single one is \[prompt\]"):
+            backbone.encode_text(wrong)
+
+
+def test_what_has_no_text_tower_says_which_has():
+    with pytest.raises(InputError, match="efficientnet-lite0 has no text tower; take a backbone .* 'open_clip:"):
+        load_backbone("efficientnet-lite0", device="cpu").encode_text(["a photo"])
