@@ -26,6 +26,7 @@ from frozenkit._arrays import (
 )
 from frozenkit._projections import discriminant_directions, principal_directions, random_directions
 from frozenkit.errors import DataError, InputError, require
+from frozenkit.fingerprint import Origin
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -113,6 +114,7 @@ class FeatureSet:
         layer: Dotted layer name, or several joined by ``+``.
         fingerprint: Hex digest of what made these features (data, backbone, layer, pooling, size, precision, storage);
             empty where that cannot be told. May be given as a function, which is called when it is first asked for.
+        origin: Backbone, image size, pooling, precision and images, as `extract` notes them; None where not known.
 
     Raises:
         DataError: If shapes, dtypes, labels or ids do not fit together.
@@ -132,6 +134,7 @@ class FeatureSet:
     ids: tuple[str, ...]
     layer: str
     fingerprint: str
+    origin: Origin | None = None
 
     def __post_init__(self) -> None:
         if callable(self.fingerprint):
@@ -288,18 +291,20 @@ class FeatureSet:
         """Itself: it is in memory."""
         return self
 
-    def with_features(self, features: Tensor, *, layer: str | None = None, fingerprint: Any = "") -> "FeatureSet":
+    def with_features(
+        self, features: Tensor, *, layer: str | None = None, fingerprint: Any = "", origin: Origin | None = None
+    ) -> "FeatureSet":
         """The same images with other features, (n, d) or (n, t, d); what made them is not known unless it is given."""
-        return self._replaced(features=features, layer=layer or self.layer, fingerprint=fingerprint)
+        return self._replaced(features=features, layer=layer or self.layer, fingerprint=fingerprint, origin=origin)
 
     def _replaced(self, **changes: Any) -> "FeatureSet":
         """`dataclasses.replace` that does not ask for the fingerprint."""
-        names = ("features", "labels", "classes", "ids", "layer")
+        names = ("features", "labels", "classes", "ids", "layer", "origin")
         given = {name: getattr(self, name) for name in names}
-        return FeatureSet(**{**given, "fingerprint": self._origin, **changes})
+        return FeatureSet(**{**given, "fingerprint": self._lazy_fingerprint, **changes})
 
     @property
-    def _origin(self) -> str | Callable[[], str]:
+    def _lazy_fingerprint(self) -> str | Callable[[], str]:
         """The fingerprint, or the function that makes it where nobody asked yet."""
         return self.__dict__.get("fingerprint") or self.__dict__.get("_make_fingerprint", "")
 
@@ -401,7 +406,8 @@ def combine(sets: Mapping[str, Features], how: str = "concat") -> FeatureSet:
     else:
         raise InputError(f"`how` must be 'concat' or 'mean', got {how!r}. A learned mix is `LayerMix`.")
     layer = "+".join(m.layer for m in members)
-    return first.with_features(features, layer=layer, fingerprint=_deriving("combine", members, how=how))
+    origin = first.origin if all(m.origin == first.origin for m in members) else None
+    return first.with_features(features, layer=layer, fingerprint=_deriving("combine", members, how=how), origin=origin)
 
 
 def reduce(
@@ -477,11 +483,11 @@ def _derive(operation: str, parents: Sequence[str], **settings: Any) -> str:
 
 def _deriving(operation: str, parents: Sequence[FeatureSet], **settings: Any) -> Callable[[], str]:
     """`_derive`, once somebody asks; tensors count by their bytes. Holds on to no parent's features."""
-    origins = [parent._origin for parent in parents]
+    prints = [parent._lazy_fingerprint for parent in parents]
 
     @functools.cache
     def derive() -> str:
-        known = [origin() if callable(origin) else origin for origin in origins]
+        known = [print_() if callable(print_) else print_ for print_ in prints]
         plain = {
             key: hashlib.sha256(value.contiguous().numpy().tobytes()).hexdigest()
             if isinstance(value, Tensor)

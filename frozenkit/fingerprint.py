@@ -6,7 +6,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -59,6 +59,49 @@ class Fingerprint:
         names = sorted({*self.ingredients, *other.ingredients})
         pairs = {name: (self.ingredients.get(name), other.ingredients.get(name)) for name in names}
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How features were made, as far as whoever uses them has to know it; no proof, which is the fingerprint.
+
+    Attributes:
+        backbone: Its name.
+        image_size: Side of the preprocessed image, pixels.
+        pooling: As in `extract`.
+        precision: ``"exact"`` or ``"fast"``.
+        dataset: The name of the images.
+        n_images: How many were extracted; a set may hold some of them only.
+        code: The Python expression that loads these images, or empty where it is not known.
+
+    Example:
+        >>> Origin.from_ingredients({"backbone": "resnet18", "image_size": 64, "pooling": "mean"}) is None
+        True
+    """
+
+    backbone: str
+    image_size: int
+    pooling: str
+    precision: str
+    dataset: str
+    n_images: int
+    code: str = ""
+
+    @classmethod
+    def from_ingredients(cls, ingredients: Mapping[str, Any]) -> "Origin | None":
+        """What a fingerprint's ingredients, or `to_ingredients`, say; None where they do not say all of it."""
+        names = {"backbone": str, "image_size": int, "pooling": str, "precision": str, "dataset": str, "n": int}
+        if any(type(ingredients.get(name)) is not kind for name, kind in names.items()):
+            return None
+        backbone, image_size, pooling, precision, dataset, n = (ingredients[name] for name in names)
+        code = ingredients.get("code", "")
+        precision = precision.partition(" ")[0]  # "fast on cuda"
+        return cls(backbone, image_size, pooling, precision, dataset, n, code if isinstance(code, str) else "")
+
+    def to_ingredients(self) -> dict[str, Any]:
+        """JSON values, by the names of a fingerprint's ingredients."""
+        values = asdict(self)
+        return {**values, "n": values.pop("n_images")}
 
 
 def named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

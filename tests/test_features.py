@@ -33,6 +33,7 @@ from frozenkit import (
 )
 from frozenkit.errors import DataError, InputError
 from frozenkit.features import FeatureSet, combine, reduce
+from frozenkit.fingerprint import Origin
 from frozenkit.heads.modules import LinearHead
 from tests.toy import clouds
 
@@ -300,3 +301,14 @@ def test_a_principal_axis_that_is_only_rounding_gives_no_feature():
     (few,) = reduce(fs, n_features=6)
     assert few.features[:, :3].std(0).min() > 0.1
     torch.testing.assert_close(few.features[:, 3:], torch.zeros(50, 3), rtol=0, atol=0)
+
+
+def test_the_origin_stays_while_the_features_do():
+    made = Origin("resnet18", 64, "mean", "exact", "pets", 9)
+    fs = replace(clouds(9), origin=made)
+    kept = [fs[:4], fs.relabel([0, 1, 0] * 3, ["x", "y"]), fs.to("cpu"), combine({"a": fs, "b": fs})]
+    assert [each.origin for each in kept] == [made] * 4
+    other = replace(fs, origin=replace(made, pooling="max"))
+    assert [each.origin for each in (combine({"a": fs, "b": other}), *reduce(fs, n_features=2))] == [None, None]
+    assert fs.with_features(fs.features * 2).origin is None
+    assert repr(fs) == repr(clouds(9))

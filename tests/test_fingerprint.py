@@ -6,6 +6,7 @@ from torch import nn
 
 from frozenkit.fingerprint import (
     Fingerprint,
+    Origin,
     behaviours,
     digest_module,
     digest_tensor,
@@ -146,3 +147,14 @@ def test_what_preprocessing_draws_is_given_back():
     probe_preprocess(preprocess, probe_images())
     after = torch.get_rng_state().tolist(), random.getstate(), repr(np.random.get_state())
     assert before == after
+
+
+def test_an_origin_survives_as_ingredients_and_is_none_where_they_do_not_say_all_of_it():
+    origin = Origin("resnet18", 64, "mean", "fast", "pets", 40, "image_folder('pets')")
+    made = origin.to_ingredients()
+    assert Origin.from_ingredients(made) == origin
+    assert Origin.from_ingredients(made | {"precision": "fast on cuda"}) == origin
+    for name in ("backbone", "image_size", "pooling", "precision", "dataset", "n"):
+        assert Origin.from_ingredients({key: value for key, value in made.items() if key != name}) is None
+        assert Origin.from_ingredients(made | {name: ["other"]}) is None
+    assert Origin.from_ingredients({**made, "code": 3}).code == ""

@@ -21,7 +21,7 @@ from frozenkit.errors import CacheError, CacheMissError, DataError, InputError, 
 from frozenkit.extraction._file import STORAGE, FeatureFile, PartFile
 from frozenkit.extraction._locks import locked
 from frozenkit.features import FeatureSet, as_features
-from frozenkit.fingerprint import Fingerprint
+from frozenkit.fingerprint import Fingerprint, Origin
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,6 +53,7 @@ class CachedFeatures(torch.utils.data.Dataset):
         if not isinstance(self.ingredients, dict):
             raise CacheError(f"{self.path} is not a feature file: its ingredients are {self.ingredients!r}.")
         self.fingerprint = header.fingerprint
+        self.origin = Origin.from_ingredients(self.ingredients)
         self.shape = header.shape
         self.storage = header.storage
 
@@ -109,7 +110,8 @@ class CachedFeatures(torch.utils.data.Dataset):
     def load(self) -> FeatureSet:
         """Everything, in memory."""
         features = self.rows(np.arange(len(self)))
-        return FeatureSet(features, self.labels, self.classes, self.ids, self.layer, self.fingerprint)
+        about = self.labels, self.classes, self.ids, self.layer, self.fingerprint, self.origin
+        return FeatureSet(features, *about)
 
     def __repr__(self) -> str:
         size = " × ".join(map(str, self.shape[1:]))

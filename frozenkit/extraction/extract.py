@@ -24,7 +24,7 @@ from frozenkit.extraction.cache import CachedFeatures, FeatureCache, check_cache
 from frozenkit.extraction.decoding import decode_batches, decode_threads
 from frozenkit.extraction.key import NoFingerprintError, as_images, fingerprints
 from frozenkit.features import FeatureSet
-from frozenkit.fingerprint import Fingerprint, module_state
+from frozenkit.fingerprint import Fingerprint, Origin, module_state
 from frozenkit.images.dataset import Images
 from frozenkit.networks.backbone import Backbone, check_backbone
 from frozenkit.networks.layers import POOLINGS, in_eval_mode, pooled_activations, pooled_shape
@@ -232,6 +232,8 @@ def _extract(
             else:
                 advance(len(dataset))
         stored |= {name: cache.open(prints[name].digest) for name in missing}
+    for name in names:
+        stored[name].origin = run.origin  # which knows more than the entry
     if lazy:
         return stored
     loaded: dict[str, FeatureSet] = {}
@@ -250,7 +252,8 @@ def _extract(
         if damaged:  # else another process has mended it
             _into_cache(run, damaged, cache, alone, advance)
     # One's own come before a shared, damaged one.
-    return {name: loaded[name] if name in loaded else cache.load(prints[name].digest) for name in names}
+    again = {name: cache.load(prints[name].digest) for name in unread}
+    return {name: loaded[name] if name in loaded else replace(again[name], origin=run.origin) for name in names}
 
 
 def _find(cache: FeatureCache, fingerprint: Fingerprint) -> CachedFeatures | CacheError:
@@ -272,6 +275,13 @@ class _Run:
     batch_size: int
     workers: int
     largest_batch: int
+
+    @property
+    def origin(self) -> Origin:
+        """What the features say of how they were made."""
+        network, images = self.backbone, self.dataset
+        made = network.name, network.image_size, self.pooling, self.precision
+        return Origin(*made, images.name, len(images), getattr(images, "code", ""))
 
     def batches(self, layers: Sequence[str], starts: Sequence[int]) -> Iterator[tuple[int, dict[str, Tensor]]]:
         """(first row, layer → pooled features on the CPU) for each start; images are decoded ahead of the computing."""
@@ -314,7 +324,7 @@ def _in_memory(run: _Run, layers: Sequence[str], advance: Callable[[int], None])
     digest_of = _digests_on_demand(run, layers)
     about = data.labels, tuple(data.classes), tuple(data.ids)
     digests: dict[str, Any] = {name: functools.partial(digest_of, name) for name in layers}  # told when asked for
-    return {name: FeatureSet(rows[name], *about, name, digests[name]) for name in layers}
+    return {name: FeatureSet(rows[name], *about, name, digests[name], run.origin) for name in layers}
 
 
 def _digests_on_demand(run: _Run, layers: Sequence[str]) -> Callable[[str], str]:

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from frozenkit.errors import CacheError, InputError
 from frozenkit.extraction._file import PartFile
 from frozenkit.extraction.cache import CachedFeatures, _feature_set
 from frozenkit.features import FeatureSet, as_features
+from frozenkit.fingerprint import Origin
 
 
 def save_features(features: FeatureSet, path: str | Path) -> None:
@@ -34,7 +36,8 @@ def save_features(features: FeatureSet, path: str | Path) -> None:
     path = _with_known_suffix(path)
     x = features.features.detach().cpu()
     if path.suffix == ".safetensors":
-        part = PartFile.create(path, features, tuple(x.shape), "float32", max(len(x), 1), "{}", alone=False)
+        made = json.dumps(features.origin.to_ingredients() if features.origin else {})
+        part = PartFile.create(path, features, tuple(x.shape), "float32", max(len(x), 1), made, alone=False)
         try:
             part.write(0, x)
             part.finish()
@@ -42,7 +45,9 @@ def save_features(features: FeatureSet, path: str | Path) -> None:
             part.close()
         return
     as_features(features, "features")  # with labels
-    about = {name: getattr(features, name) for name in ("classes", "ids", "layer", "fingerprint")}
+    about: dict[str, Any] = {name: getattr(features, name) for name in ("classes", "ids", "layer", "fingerprint")}
+    if features.origin:
+        about["origin"] = features.origin.to_ingredients()
     x, y = x.float(), features.labels.cpu().contiguous()
     signed = json.dumps({**about, "sha256": _sha256(about, x, y)})
     with disk_errors(path), written_aside(path) as part_path, part_path.open("wb") as file:
@@ -74,7 +79,9 @@ def load_features(path: str | Path) -> FeatureSet:
         )
     if actual != expected:
         raise CacheError(f"{path} is damaged: its content does not match its sha256. Extract the features again.")
-    return _feature_set(path, x, y, about, about.get("fingerprint"))
+    made = about.get("origin")
+    origin = Origin.from_ingredients(made) if isinstance(made, dict) else None
+    return replace(_feature_set(path, x, y, about, about.get("fingerprint")), origin=origin)
 
 
 def _with_known_suffix(path: str | Path) -> Path:

@@ -69,9 +69,13 @@ def load_dataset(
     if split not in ("train", "test"):
         raise InputError(f"`split` must be 'train' or 'test', got {split!r}.")
     dataset = _ENTRIES[name].load(name, split, _root(root))
-    if limit is None or whole_number("limit", limit) >= len(dataset):
-        return dataset
-    return dataset.subset(_stratified(dataset.labels, int(limit), seed))
+    given = {"split": split} if split != "train" else {}
+    given |= {"root": str(root)} if root is not None else {}
+    if limit is not None and whole_number("limit", limit) < len(dataset):
+        dataset = dataset.subset(_stratified(dataset.labels, int(limit), seed))
+        given |= {"limit": int(limit)} | ({"seed": int(seed)} if seed else {})
+    dataset.code = f"load_dataset({', '.join([repr(name), *(f'{key}={value!r}' for key, value in given.items())])})"
+    return dataset
 
 
 def dataset_names() -> tuple[str, ...]:

@@ -130,6 +130,9 @@ class ImageDataset:
         rows: Which images of the source these are; default all, in order.
         skipped: (file, reason) of what was left out, where that was asked for.
 
+    Attributes:
+        code: The Python expression that loads these images; empty where it is not known, as of a subset.
+
     Raises:
         InputError: If the parts do not fit together.
     """
@@ -153,6 +156,7 @@ class ImageDataset:
         self.name = name
         self.tasks = dict(tasks or {})
         self.skipped = tuple(skipped)
+        self.code = ""
         self._rows = np.arange(len(self.ids)) if rows is None else rows
         if not len(self.labels) == len(self.ids) == len(self._rows):
             raise InputError(

@@ -85,7 +85,7 @@ def image_folder(path: str | Path, *, skip_bad: bool = False) -> ImageDataset:
         warnings.warn(f"left out {counts}: {which}", FrozenkitWarning, stacklevel=2)
 
     every = [(label, file) for label, paths in enumerate(kept.values()) for file in paths]
-    return ImageDataset(
+    dataset = ImageDataset(
         FileSource([file for _, file in every]),
         [label for label, _ in every],
         [shown(folder.name) for folder in kept],
@@ -93,6 +93,8 @@ def image_folder(path: str | Path, *, skip_bad: bool = False) -> ImageDataset:
         name=shown(root.resolve().name),
         skipped=skipped,
     )
+    dataset.code = f"image_folder({str(path)!r}{', skip_bad=True' if skip_bad else ''})"
+    return dataset
 
 
 def _error(root: Path, problems: list[Problem]) -> DataError:

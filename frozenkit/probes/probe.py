@@ -15,6 +15,7 @@ from frozenkit._arrays import as_tensor, check_finite, described, is_array, r_sq
 from frozenkit._outputs import Shown
 from frozenkit.errors import DataError, FrozenkitWarning, InputError, UnknownNameError
 from frozenkit.features import Features, FeatureSet, as_features, check_val, load_set
+from frozenkit.fingerprint import Origin
 from frozenkit.heads.modules import in_batches
 from frozenkit.heads.ridge import LinearMap, RidgePath
 from frozenkit.heads.softmax import SoftmaxPath
@@ -57,6 +58,7 @@ class Probe(Shown):
         strength_path: The `RidgePath` or `SoftmaxPath` of all strengths, where there is one.
         log: The `TrainLog` of a module.
         settings: What else was chosen, such as the number of neighbours.
+        origin: How the features of train were made, where they say so.
     """
 
     kind: str
@@ -74,6 +76,7 @@ class Probe(Shown):
     strength_path: RidgePath | SoftmaxPath | None
     log: TrainLog | None
     settings: dict[str, int]
+    origin: Origin | None = None
 
     def logits(self, x: Features | Any) -> Tensor:
         """(n, k) float32 logits on the CPU; −∞ for a class without a training image. (n, m) values in regression.
@@ -314,6 +317,7 @@ def fit_probe(
         strength_path=fit.strength_path,
         log=fit.log,
         settings=fit.settings,
+        origin=getattr(data, "origin", None),
     )
     return probe if val is None or not data.classes else probe.calibrate(val)
 

@@ -23,7 +23,7 @@ from frozenkit.extraction import _file as storage_module
 from frozenkit.extraction.cache import CachedFeatures, FeatureCache, round_through
 from frozenkit.extraction.saved import load_features, save_features
 from frozenkit.features import FeatureSet
-from frozenkit.fingerprint import Fingerprint
+from frozenkit.fingerprint import Fingerprint, Origin
 from tests.extraction.stored import PRINT, a_set, store
 
 
@@ -719,3 +719,12 @@ def test_without_locks_a_killed_ones_part_goes_after_a_day(cache, without_locks)
     os.utime(left[1], (time.time() - 2 * 86_400,) * 2)
     assert cache.clear() == 1
     assert list(cache.root.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
+def test_saved_features_still_say_how_they_were_made(tmp_path, suffix):
+    origin = Origin("resnet18", 64, "mean", "fast", "pets", 50, "image_folder('pets')")
+    save_features(replace(a_set(), origin=origin), path := tmp_path / f"x{suffix}")
+    assert load_features(path).origin == origin
+    save_features(a_set(), path)
+    assert load_features(path).origin is None

@@ -8,6 +8,7 @@ import math
 import resource
 import shutil
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,13 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from frozenkit import from_torch
+from frozenkit import from_torch, load_dataset
 from frozenkit.errors import ActivationError, CacheError, FreezeError, FrozenkitWarning, InputError, UnknownNameError
 from frozenkit.extraction.cache import CachedFeatures, FeatureCache
 from frozenkit.extraction.extract import extract, extract_layers
 from frozenkit.extraction.key import fingerprint_of
 from frozenkit.features import FeatureSet
+from frozenkit.fingerprint import Origin
 from frozenkit.networks.backbone import Backbone, assert_frozen, load_backbone
 from frozenkit.networks.layers import PRE_LOGITS, pooled_activations
 from frozenkit.networks.zoo import Preprocess
@@ -539,3 +541,16 @@ def test_an_entry_under_another_entrys_name_is_not_served(tmp_path, lite0):
     with pytest.warns(FrozenkitWarning, match=r"named after\..* Extracting it again"):
         again = extract(lite0, Noise(6), layer="blocks.2", cache=cache, **settings)
     assert_close(again.features, late.features, rtol=0, atol=0)
+
+
+def test_features_say_how_they_were_made_from_the_network_from_the_cache_and_left_on_disk(lite0, tmp_path):
+    digits = load_dataset("digits", limit=20)
+    how = {"layer": "blocks.2", "pooling": "max", "precision": "exact", "progress": False}
+    made = Origin(lite0.name, lite0.image_size, "max", "exact", "digits", 20, "load_dataset('digits', limit=20)")
+    cache = FeatureCache(tmp_path)
+    cold, warm = (extract(lite0, digits, cache=cache, **how) for _ in range(2))
+    lazy = extract(lite0, digits, cache=cache, lazy=True, **how)
+    assert [fs.origin for fs in (extract(lite0, digits, **how), cold, warm, lazy, lazy.load())] == [made] * 5
+    assert cache.load(cold.fingerprint).origin == replace(made, code="")  # an entry serves equal images of any source
+    assert extract(lite0, digits[:5], **how).origin == replace(made, n_images=5, code="")
+    assert extract(lite0, Noise(3), **how).origin.dataset == "noise"

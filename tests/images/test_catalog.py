@@ -205,3 +205,17 @@ def test_the_table_lists_everything():
 def test_what_makes_the_bundled_images_writes_where_they_are_read():
     made = runpy.run_path(str(Path(__file__).parents[2] / "tools" / "make_bundle.py"))["BUNDLED"]
     assert made.samefile(Path(catalog.__file__).parent / "bundled")
+
+
+def test_a_dataset_knows_the_code_that_loads_it_again(tmp_path):
+    import frozenkit
+
+    loaded = [
+        load_dataset("digits"),
+        load_dataset("digits", limit=20, seed=3),
+        load_dataset("emoji-google", split="test", limit=10_000, root=tmp_path),
+    ]
+    assert loaded[1].code == "load_dataset('digits', limit=20, seed=3)"
+    for dataset in loaded:
+        assert eval(dataset.code, vars(frozenkit)).digest == dataset.digest
+    assert load_dataset("digits")[:10].code == ""

@@ -311,3 +311,11 @@ class TestLinks:
         (folder / "cat" / "link.png").symlink_to(folder / "cat" / "link.png")
         with pytest.raises(DataError, match=r"link\.png"):
             image_folder(folder)
+
+
+def test_a_folder_knows_the_code_that_loads_it_again(folder):
+    (folder / "dog" / "bad.png").write_bytes(b"")
+    with pytest.warns(FrozenkitWarning, match="left out"):
+        ds = image_folder(folder, skip_bad=True)
+    with pytest.warns(FrozenkitWarning, match="left out"):
+        assert eval(ds.code, {"image_folder": image_folder}).digest == ds.digest

@@ -10,6 +10,7 @@ from sklearn.preprocessing import StandardScaler
 
 from frozenkit.errors import DataError, FrozenkitWarning, InputError, UnknownNameError
 from frozenkit.features import FeatureSet
+from frozenkit.fingerprint import Origin
 from frozenkit.heads.modules import LinearHead
 from frozenkit.heads.scaling import Scaler
 from frozenkit.probes.probe import fit_probe
@@ -242,3 +243,10 @@ def test_nothing_that_chooses_can_be_given_test_images():
 
     for chooses in (fit_probe, ridge_path, softmax_path, train_head):
         assert not any("test" in name for name in inspect.signature(chooses).parameters)
+
+
+@pytest.mark.parametrize("head", [*HEADS, LinearHead(20, 4)], ids=[*HEADS, "module"])
+def test_a_probe_knows_how_its_features_were_made(head):
+    made = Origin("resnet18", 64, "mean", "exact", "pets", 200)
+    assert fit_probe(replace(TRAIN, origin=made), head=head).origin == made
+    assert fit_probe((TRAIN.features, TRAIN.labels), strengths=[1.0]).origin is None
