@@ -81,8 +81,9 @@ def extract(
             `Backbone.default_layer`, which no pooling changes. Several in one pass: `extract_layers`.
         pooling: What becomes of a map or of tokens: ``"mean"`` or ``"max"`` over all positions; ``"pyramid"``, averages
             over 1×1, 2×2 and 4×4 cells (21·c numbers); ``"tokens"``, (t, d) left as they are; of a transformer these
-            four are over its patches, without CLS, distillation and register tokens. ``"cls"`` is its first token,
-            ``"flatten"`` every number.
+            four are over its patches, without CLS, distillation and register tokens. ``"cls"`` is its CLS token,
+            ``"cls+mean"`` that beside the mean over its patches (2·d numbers; the linear protocol of Oquab et al.,
+            2023, DINOv2); ``"flatten"`` is every number.
         precision: ``"exact"`` computes in float32, ``"fast"`` in bfloat16 where the hardware multiplies it natively,
             else as ``"exact"``; ``"auto"`` is ``"fast"`` where that helps. Features come as float32 either way.
         batch_size: Images at a time; default on a CPU 32, or 64 in bfloat16, on a GPU 256. Rows keep their order.

@@ -18,15 +18,8 @@ _ONE_PASS = threading.RLock()
 # by a function. Headless networks: what they give.
 PRE_LOGITS = "pre_logits"
 _TRIVIAL = (nn.Dropout, nn.Identity, nn.Flatten)
-_PREFIX_TOKENS = (
-    "cls_token",
-    "class_token",
-    "class_embedding",
-    "dist_token",
-    "distillation_token",
-    "reg_token",
-    "register_tokens",
-)
+_CLS_TOKENS = {"cls_token", "class_token", "class_embedding"}
+_PREFIX_TOKENS = {*_CLS_TOKENS, "dist_token", "distillation_token", "reg_token", "register_tokens"}
 
 
 @dataclass(frozen=True)
@@ -40,6 +33,7 @@ class Trace:
             means that the network is headless.
         penultimate: The layer that holds what the classifiers read, side by side; of a headless network its output.
         n_prefix_tokens: CLS, distillation and register tokens that stand before the patches.
+        has_cls: Whether the first of them is a CLS token; there are transformers with registers alone.
     """
 
     outputs: dict[str, tuple[int, ...]]
@@ -47,6 +41,7 @@ class Trace:
     classifiers: tuple[str, ...] = ()
     penultimate: str = ""
     n_prefix_tokens: int = 0
+    has_cls: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -61,15 +56,15 @@ class Trace:
     def prefix(self, name: str) -> int:
         """How many of a layer's tokens stand before the patches; 0 where they are not there yet, or no longer.
 
-        Square images give s² patches, which tells 197 tokens (a CLS and 14²) from 196.
+        There are as many patches as positions before the first tokens, or, where patches are merged later, s² of them,
+        which tells 197 tokens (a CLS and 14²) from 196.
         """
         shape = self.outputs[name]
         patches = shape[0] - self.n_prefix_tokens if len(shape) == 2 else 0
-        if patches < 1 or math.isqrt(patches) ** 2 != patches:
+        if patches < 1 or shape[0] == self._n_patches:
             return 0
-        # 9 tokens may be 3², or 5 and 2²: then as many as there were before the first tokens.
-        ambiguous = math.isqrt(shape[0]) ** 2 == shape[0]
-        return 0 if ambiguous and patches != self._n_patches else self.n_prefix_tokens
+        merged = math.isqrt(patches) ** 2 == patches and math.isqrt(shape[0]) ** 2 != shape[0]
+        return self.n_prefix_tokens if merged or patches == self._n_patches else 0
 
     @property
     def _n_patches(self) -> int:
@@ -147,16 +142,20 @@ def trace_layers(module: nn.Module, image_size: int, n_prefix_tokens: int | None
         shape = (sum(t[0].numel() for t in sources),)
         shapes = {n: shapes[n] for n in before} | {PRE_LOGITS: shape} | shapes
     n_prefix = prefix_tokens(module) if n_prefix_tokens is None else n_prefix_tokens
-    return Trace(shapes, image_size, classifiers, penultimate, n_prefix)
+    return Trace(shapes, image_size, classifiers, penultimate, n_prefix, _has_cls(module, n_prefix))
 
 
 def _classifiers(
     module: nn.Module, shapes: dict[str, tuple[int, ...]], logits: tuple[int, ...] | None
 ) -> tuple[str, ...]:
-    """The last linear layers, if what they give has the shape of what the network gives."""
+    """The last linear layers, if what they give has the shape of what the network gives, one vector per image."""
     modules = dict(module.named_modules())
     linear = [name for name in shapes if isinstance(modules[name], nn.Linear)]
-    if not linear or (logits is not None and shapes[linear[-1]] != logits):
+    if logits is None and linear:  # several outputs: nothing may come after it but what it is part of
+        after = list(shapes)[list(shapes).index(linear[-1]) + 1 :]
+        if any(_size(modules[name]) and not linear[-1].startswith(f"{name}.") for name in after):
+            return ()
+    if not linear or (logits is not None and (len(logits) != 1 or shapes[linear[-1]] != logits)):
         convolutions = [name for name in shapes if isinstance(modules[name], nn.Conv2d)]
         known = getattr(module, "num_classes", None)  # SqueezeNet's classifier is a convolution
         is_last = convolutions and known and shapes[convolutions[-1]][0] == known and logits == (known,)
@@ -203,48 +202,87 @@ def prefix_tokens(module: nn.Module) -> int:
         2
     """
     known = getattr(module, "num_prefix_tokens", None)
-    if isinstance(known, int):
-        return known
-    count = 0
+    return known if isinstance(known, int) else sum(_token_parameters(module).values())
+
+
+def _token_parameters(module: nn.Module) -> dict[str, int]:
+    """Name of a parameter to how many tokens it holds; those of several scales or towers (cls_token1, …) count once."""
+    counts: dict[str, int] = {}
     for name, parameter in module.named_parameters():
-        if name.rpartition(".")[2] in _PREFIX_TOKENS:
-            count += parameter.shape[-2] if parameter.ndim > 1 else 1
-    return count
+        kind = name.rpartition(".")[2].rstrip("0123456789").rstrip("_")
+        if kind in _PREFIX_TOKENS:
+            counts[kind] = max(counts.get(kind, 0), parameter.shape[-2] if parameter.ndim > 1 else 1)
+    return counts
+
+
+def _has_cls(module: nn.Module, n_prefix_tokens: int) -> bool:
+    """Whether the first token is a CLS token; taken for granted where there are some and no parameter's name tells."""
+    kinds = set(_token_parameters(module))
+    return n_prefix_tokens > 0 and bool(kinds & _CLS_TOKENS or not kinds)
 
 
 def module_stages(module: nn.Module, trace: Trace, default_layer: str) -> tuple[str, ...]:
     """The network's big steps up to the default layer.
 
-    Children that hold weights, normalisations aside; while they are fewer than five, the largest is opened up. For
-    ResNet-50 that gives conv1, layer1 … layer4, avgpool.
+    Of a transformer: what comes before its blocks, all blocks, the norm after them. Of another network: children that
+    hold weights, normalisations aside; while they are fewer than five, the largest is opened up. For ResNet-50 that
+    gives conv1, layer1 … layer4, avgpool.
     """
     finish = {name: i for i, name in enumerate(trace.names)}
     last = finish[default_layer]
     modules = dict(module.named_modules())
 
-    def size(name: str) -> int:
-        return sum(p.numel() for p in modules[name].parameters())
-
     def steps(parent: str) -> list[str]:
         prefix = f"{parent}." if parent else ""
         children = [f"{prefix}{child}" for child, _ in modules[parent].named_children()]
-        return [c for c in children if size(c) and "Norm" not in type(modules[c]).__name__ and first(c) <= last]
+        return [c for c in children if _size(modules[c]) and not _is_norm(modules[c]) and first(c) <= last]
 
     def first(name: str) -> int:
         """When the first layer inside `name` finishes."""
         inside = [i for layer, i in finish.items() if layer == name or layer.startswith(f"{name}.")]
         return min(inside, default=last + 1)
 
+    def open_up(stage: str) -> None:
+        at = stages.index(stage)
+        stages[at : at + 1] = steps(stage)
+
     stages = steps("")
-    while len(stages) < 5:
+    blocks = [name for name in _transformer_blocks(modules, trace) if finish[name] <= last]
+    if blocks:
+        while around := [s for s in stages if blocks[0].startswith(f"{s}.")]:
+            open_up(around[0])
+        after = trace.names[finish[blocks[-1]] + 1 : last + 1]
+        stages += [name for name in after if name in modules and _is_norm(modules[name])][:1]
+    while len(stages) < 5 and not blocks:
         openable = [s for s in stages if len(steps(s)) > 1]
         if not openable:
             break
-        largest = max(openable, key=size)
-        at = stages.index(largest)
-        stages[at : at + 1] = steps(largest)
+        open_up(max(openable, key=lambda name: _size(modules[name])))
     chosen = {s for s in stages if s in finish and finish[s] <= last} | {default_layer}
     return tuple(sorted(chosen, key=finish.__getitem__))
+
+
+def _transformer_blocks(modules: dict[str, nn.Module], trace: Trace) -> list[str]:
+    """The blocks of a transformer without a hierarchy, first to last; of another network none.
+
+    They are neighbours of one class that give tokens; of several such classes, the one with the most weights. Where
+    blocks of that class have several parents, these are the big steps.
+    """
+    kinds: dict[type[nn.Module], list[str]] = {}
+    for name, shape in trace.outputs.items():
+        if len(shape) == 2 and name in modules and any(modules[name].children()):
+            kinds.setdefault(type(modules[name]), []).append(name)
+    several = [names for names in kinds.values() if len(names) > 1]
+    blocks = max(several, key=lambda names: sum(_size(modules[name]) for name in names), default=[])
+    return blocks if len({name.rpartition(".")[0] for name in blocks}) == 1 else []
+
+
+def _size(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return "Norm" in type(module).__name__
 
 
 @contextmanager
@@ -300,7 +338,7 @@ def hooked(
                 handle.remove()
 
 
-POOLINGS = ("mean", "max", "pyramid", "flatten", "tokens", "cls")
+POOLINGS = ("mean", "max", "pyramid", "flatten", "tokens", "cls", "cls+mean")
 
 
 def pooled_activations(
@@ -321,7 +359,7 @@ def pooled_activations(
             raise ActivationError(
                 f"the layer {name!r} ran twice in one pass. List those that run once: backbone.layers."
             )
-        pooled[name] = pool(output, pooling, trace.is_channels_last(name), trace.prefix(name))  # type: ignore[arg-type]
+        pooled[name] = _pool_layer(output, name, pooling, trace)  # type: ignore[arg-type]
         if len(pooled) == len(layers):
             raise _Stop
 
@@ -334,13 +372,25 @@ def pooled_activations(
     return pooled
 
 
-def pool(output: Tensor, pooling: str, channels_last: bool = False, n_prefix: int = 0) -> Tensor:
+def _pool_layer(output: Tensor, name: str, pooling: str, trace: Trace) -> Tensor:
+    """What `pool` makes of a layer's output, given what the trace knows about it."""
+    if output.ndim == 2 and pooling in ("tokens", "cls", "cls+mean"):
+        wide = [layer for layer in trace.names[: trace.names.index(name)] if len(trace.outputs[layer]) > 1]
+        raise InputError(
+            f"`pooling={pooling!r}` needs tokens or a map, but the layer {name!r} gives one vector per image. "
+            + (f"Take the layer before it, {wide[-1]!r}, or 'mean'." if wide else "Take 'mean'.")
+        )
+    return pool(output, pooling, trace.is_channels_last(name), trace.prefix(name), trace.has_cls)
+
+
+def pool(output: Tensor, pooling: str, channels_last: bool = False, n_prefix: int = 0, has_cls: bool = True) -> Tensor:
     """Activations to features; the result is float32 and owns its memory.
 
     Args:
         output: (b, c, h, w), or (b, h, w, c) if `channels_last`, or (b, t, d) tokens, or (b, d).
         pooling: See `extract`.
         n_prefix: How many of the tokens are CLS, distillation or register tokens, which stand first and are no patches.
+        has_cls: Whether the first of these is a CLS token.
 
     Example:
         >>> pool(torch.ones(2, 3, 8, 8), "pyramid").shape
@@ -350,20 +400,21 @@ def pool(output: Tensor, pooling: str, channels_last: bool = False, n_prefix: in
     if x.ndim == 4 and channels_last:
         x = x.permute(0, 3, 1, 2)
     if x.ndim == 2:
-        if pooling in ("tokens", "cls"):
-            raise InputError(f"`pooling={pooling!r}` needs tokens or a map, but this layer gives one vector an image.")
         return x.clone()
     if pooling == "flatten":
         return x.flatten(1).clone(memory_format=torch.contiguous_format)
-    if pooling == "cls":
+    if pooling in ("cls", "cls+mean"):
         if x.ndim != 3:
-            raise InputError("`pooling='cls'` takes the first token of a transformer, but this layer gives a map.")
-        if n_prefix < 1:
             raise InputError(
-                "`pooling='cls'` needs a CLS token, but this layer has patches only. Take 'mean', or say "
-                "`n_prefix_tokens` to `Backbone`."
+                f"`pooling={pooling!r}` takes the first token of a transformer, but this layer gives a map."
             )
-        return x[:, 0].clone()
+        if n_prefix < 1 or not has_cls:
+            raise InputError(
+                f"`pooling={pooling!r}` needs a CLS token, but this layer has "
+                + ("registers and patches only. Take 'mean'." if n_prefix else "patches only. Take 'mean', or say ")
+                + ("" if n_prefix else "`n_prefix_tokens` to `Backbone`.")
+            )
+        return x[:, 0].clone() if pooling == "cls" else torch.cat([x[:, 0], x[:, n_prefix:].mean(1)], 1)
     if x.ndim == 3:
         x = x[:, n_prefix:]
     if pooling == "tokens":
@@ -390,4 +441,4 @@ class _Stop(BaseException):
 def pooled_shape(trace: Trace, layer: str, pooling: str) -> tuple[int, ...]:
     """Shape of one image's features: (d,), or (t, d) for tokens."""
     imaginary = torch.empty(1, *trace.outputs[layer], device="meta")
-    return tuple(pool(imaginary, pooling, trace.is_channels_last(layer), trace.prefix(layer)).shape[1:])
+    return tuple(_pool_layer(imaginary, layer, pooling, trace).shape[1:])

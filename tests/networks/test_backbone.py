@@ -41,7 +41,7 @@ def test_stages_and_default_layer():
     assert lite0.default_layer == "global_pool"
     assert lite0.stages == ("conv_stem", *(f"blocks.{i}" for i in range(7)), "conv_head", "global_pool")
     vit = load_backbone("timm/vit_tiny_patch16_224", weights=None)
-    assert vit.stages[-13:] == (*(f"blocks.{i}" for i in range(12)), "pre_logits")
+    assert vit.stages == ("patch_embed", *(f"blocks.{i}" for i in range(12)), "norm", "pre_logits")
     assert vit.layers.index("norm") < vit.layers.index("pre_logits") < vit.layers.index("head")
     assert load_backbone("resnet18", weights=None).default_layer == "avgpool"
 

@@ -1,5 +1,7 @@
 """The trace of a network: which layers there are, in which order, of what shape."""
 
+import re
+
 import numpy as np
 import pytest
 import timm
@@ -278,6 +280,7 @@ def test_pooling_of_tokens_and_vectors_by_hand():
     assert_close(pool(x, "flatten", n_prefix=1), x.flatten(1))
     for pooling, expected in (("mean", x[:, 1:].mean(1)), ("max", x[:, 1:].amax(1)), ("tokens", x[:, 1:])):
         assert_close(pool(x, pooling, n_prefix=1), expected)
+    assert_close(pool(x, "cls+mean", n_prefix=2), torch.cat([x[:, 0], x[:, 2:].mean(1)], 1))  # a CLS and a register
     grid = x[:, 1:].transpose(1, 2).reshape(2, 4, 2, 2)
     assert_close(pool(x, "pyramid", n_prefix=1), pool(grid, "pyramid"))
     assert_close(pool(x[:, 0], "max"), x[:, 0])
@@ -286,11 +289,141 @@ def test_pooling_of_tokens_and_vectors_by_hand():
 
 @pytest.mark.parametrize(
     ("shape", "pooling"),
-    [((2, 3, 4, 4), "cls"), ((2, 5, 4), "cls"), ((2, 5, 4), "pyramid"), ((2, 4), "tokens"), ((2, 4), "cls")],
+    [
+        ((2, 3, 4, 4), "cls"),
+        ((2, 3, 4, 4), "cls+mean"),
+        ((2, 5, 4), "cls"),
+        ((2, 5, 4), "cls+mean"),
+        ((2, 5, 4), "pyramid"),
+    ],
 )
 def test_pooling_that_makes_no_sense_is_refused(shape, pooling):
-    with pytest.raises(InputError, match=f"`pooling='{pooling}'`"):
+    with pytest.raises(InputError, match=re.escape(f"`pooling={pooling!r}`")):
         pool(torch.zeros(shape), pooling)
+
+
+@pytest.mark.parametrize("pooling", ["tokens", "cls", "cls+mean"])
+def test_a_vector_has_no_tokens_and_the_message_names_the_layer_that_has(pooling):
+    vit = Backbone(timm.create_model("vit_tiny_patch16_224", img_size=32), Preprocess(32, 32), device="cpu")
+    advice = "the layer 'pre_logits' gives one vector per image. Take the layer before it, 'norm', or 'mean'."
+    with pytest.raises(InputError, match=re.escape(f"`pooling={pooling!r}` needs tokens or a map, but {advice}")):
+        extract(vit, noise_images(1), pooling=pooling, progress=False)
+    assert extract(vit, noise_images(1), layer="norm", pooling=pooling, progress=False).features.shape[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("vit_base_patch16_gap_224", "has patches only. Take 'mean', or say `n_prefix_tokens` to `Backbone`."),
+        ("vit_little_patch16_reg4_gap_256", "has registers and patches only. Take 'mean'."),
+        ("vit_base_patch16_siglip_gap_224", "has patches only"),
+    ],
+)
+def test_a_network_without_a_cls_token_gives_no_patch_or_register_as_one(name, reason):
+    module = timm.create_model(name, img_size=32, depth=2, embed_dim=32, num_heads=2)
+    trace = trace_layers(module, 32)
+    for pooling in ("cls", "cls+mean"):
+        with pytest.raises(
+            InputError, match=re.escape(f"`pooling={pooling!r}` needs a CLS token, but this layer {reason}")
+        ):
+            pooled_activations(module, torch.zeros(1, 3, 32, 32), ["blocks.1"], pooling, trace)
+
+
+def test_a_cls_token_is_taken_for_granted_only_where_no_parameter_tells():
+    own = Tokens(n_prefix=5)
+    assert trace_layers(own, 32, n_prefix_tokens=5).has_cls
+    assert not trace_layers(own, 32, n_prefix_tokens=0).has_cls
+    own.register_tokens = nn.Parameter(torch.zeros(1, 4, 8))
+    assert not trace_layers(own, 32, n_prefix_tokens=5).has_cls
+    own.cls_token = nn.Parameter(torch.zeros(1, 1, 8))
+    assert trace_layers(own, 32).has_cls
+
+
+class Tokens(nn.Module):
+    """A transformer's shell: a patch is 8×16 pixels, so that there are 4·2 of them in 32 px images."""
+
+    def __init__(self, n_prefix):
+        super().__init__()
+        self.prefix = nn.Buffer(torch.randn(1, n_prefix, 8))
+        self.proj = nn.Conv2d(3, 8, (8, 16), (8, 16))
+        self.block = nn.Identity()
+
+    def forward(self, x):
+        patches = self.proj(x).flatten(2).transpose(1, 2)
+        return self.block(torch.cat([self.prefix.expand(len(x), -1, -1), patches], 1))
+
+
+def test_patches_need_not_be_a_square():
+    own = Tokens(n_prefix=1).eval()  # nine tokens, which are no 3²
+    images = torch.randn(2, 3, 32, 32)
+    trace = trace_layers(own, 32, n_prefix_tokens=1)
+    assert (trace.prefix("proj"), trace.prefix("block")) == (0, 1)
+    with torch.no_grad():
+        tokens = own(images)
+    pooled = {p: pooled_activations(own, images, ["block"], p, trace)["block"] for p in ("mean", "cls+mean")}
+    assert_close(pooled["mean"], tokens[:, 1:].mean(1))
+    assert_close(pooled["cls+mean"], torch.cat([tokens[:, 0], tokens[:, 1:].mean(1)], 1))
+    with pytest.raises(InputError, match="`pooling='pyramid'` needs a square of patches, but this layer gives 8"):
+        pooled_activations(own, images, ["block"], "pyramid", trace)
+
+
+def test_tokens_of_several_scales_or_towers_count_once():
+    towers = nn.ModuleDict({name: nn.Module() for name in ("image", "other")})
+    for tower in towers.values():
+        tower.cls_token = nn.Parameter(torch.zeros(1, 1, 8))
+    towers["image"].cls_token2 = nn.Parameter(torch.zeros(1, 1, 8))
+    assert prefix_tokens(towers) == 1
+    assert prefix_tokens(timm.create_model("coat_tiny")) == 1
+
+
+def test_tokens_that_are_given_out_are_no_logits():
+    class Blocks(nn.Module):
+        def __init__(self, several):
+            super().__init__()
+            self.proj, self.fc1, self.act = nn.Conv2d(3, 8, 16, 16), nn.Linear(8, 8), nn.GELU()
+            self.fc2, self.norm, self.several = nn.Linear(8, 8), nn.LayerNorm(8), several
+
+        def forward(self, x):
+            x = self.proj(x).flatten(2).transpose(1, 2)
+            x = self.norm(x + self.fc2(self.act(self.fc1(x))))
+            return (x, x.mean(1)) if self.several else x
+
+    for several in (False, True):  # fc2 has the shape of what the network gives
+        trace = trace_layers(Blocks(several), 64)
+        assert (trace.classifiers, trace.penultimate) == ((), "norm")
+
+
+BLOCKS = {
+    "vit_tiny_patch16_224": (["patch_embed"], "blocks", ["norm", "pre_logits"]),
+    "vit_little_patch16_reg4_gap_256": (["patch_embed"], "blocks", ["fc_norm"]),
+    "deit3_small_patch16_224": (["patch_embed"], "blocks", ["norm", "pre_logits"]),
+    "beit_base_patch16_224": (["patch_embed"], "blocks", ["fc_norm"]),
+    "eva02_tiny_patch14_224": (["patch_embed"], "blocks", ["fc_norm"]),
+    "vit_base_patch16_siglip_224": (["patch_embed"], "blocks", ["norm", "attn_pool"]),
+    "tv vit_b_16": (["conv_proj"], "encoder.layers.encoder_layer_", ["encoder.ln", "pre_logits"]),
+}
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_layers_of_a_transformer_are_its_blocks_and_the_final_norm(name):
+    from torchvision.models import VisionTransformer
+
+    if name.startswith("tv "):
+        module = VisionTransformer(32, 16, 3, 2, 32, 64)
+        size = 32
+    else:
+        size = 28 if "patch14" in name else 32
+        module = timm.create_model(name, img_size=size, depth=3, embed_dim=32, num_heads=2)
+    before, blocks, after = BLOCKS[name]
+    backbone = Backbone(module, Preprocess(size, size), device="cpu")
+    separator = "" if blocks.endswith("_") else "."
+    assert list(backbone.stages) == [*before, *(f"{blocks}{separator}{i}" for i in range(3)), *after]
+    assert backbone.stages[-1] == backbone.default_layer
+
+
+def test_stages_of_a_hierarchy_are_its_levels():
+    swin = Backbone(timm.create_model("swin_tiny_patch4_window7_224"), Preprocess(224, 224), device="cpu")
+    assert swin.stages == ("patch_embed", *(f"layers.{i}" for i in range(4)), "head.global_pool")
 
 
 def test_a_layer_that_does_not_run_is_an_error():
