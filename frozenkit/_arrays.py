@@ -160,7 +160,7 @@ def check_classes(name: str, classes: Iterable[str], wanted: Iterable[str]) -> N
     """
     got, expected = ([*map(str, names)] for names in (classes, wanted))
     if got != expected:
-        shown = (", ".join(names[:12]) + ", …" * (len(names) > 12) for names in (expected, got))
+        shown = (", ".join(names[:12] or ["none"]) + ", …" * (len(names) > 12) for names in (expected, got))
         raise InputError("`{}` must have the classes {} in this order, got {}. Load both alike.".format(name, *shown))
 
 

@@ -18,15 +18,18 @@ from frozenkit import (
     ShiftLab,
     TeachLab,
     control_scores,
+    extract,
+    finetune,
     layer_table,
     probe_report,
     race,
     randomized,
+    raw_pixels,
     zero_shot,
 )
 from frozenkit.errors import DataError, FrozenkitError, FrozenkitWarning, InputError, UnknownNameError
-from frozenkit.extraction.cache import CachedFeatures
-from frozenkit.extraction.saved import save_features
+from frozenkit.extraction.cache import CachedFeatures, FeatureCache
+from frozenkit.extraction.saved import load_features, save_features
 from frozenkit.features import FeatureSet, combine, feature_rows, reduce
 from frozenkit.heads.modules import AttentionHead, LinearHead, MLPHead
 from frozenkit.heads.nearest import NearestMean, NearestNeighbours
@@ -852,3 +855,40 @@ def test_selectivity_names_arrays():
 def test_what_is_no_backbone_is_told_the_way(door, kind):
     with pytest.raises(InputError, match="`backbone` must be a Backbone, got .*(Wrap it|Load one)"):
         door(kind)
+
+
+# --- images without labels ------------------------------------------------------------------------
+
+UNLABELLED = toy.tiny_images(None, ())
+NEED_LABELS = {
+    "control_scores": lambda backbone, lab: control_scores(lab, UNLABELLED, backbone),
+    "probe_report": lambda backbone, lab: probe_report(UNLABELLED, lab, backbone),
+    "race": lambda backbone, lab: race(backbone, UNLABELLED),
+    "finetune": lambda backbone, lab: finetune(backbone, lab, UNLABELLED),
+    "LayerLab": lambda backbone, lab: LayerLab(lab, UNLABELLED, backbone=backbone),
+    "ShiftLab": lambda backbone, lab: ShiftLab(UNLABELLED, UNLABELLED, backbone=backbone),
+    "fit_probe": lambda backbone, lab: fit_probe(extract(backbone, UNLABELLED, progress=False)),
+}
+
+
+@pytest.mark.parametrize("call", NEED_LABELS)
+def test_images_without_labels_are_refused_where_labels_are_needed(backbone, call):
+    which = "`(test_images|train|test|val)` must have (one class per image|labels)"
+    with pytest.raises(InputError, match=f"{which}, got .*4 images.* no labels"):
+        NEED_LABELS[call](backbone, toy.tiny_images())
+
+
+def test_images_without_labels_go_everywhere_else(backbone, tmp_path):
+    cache = FeatureCache(tmp_path / "cache")
+    cold, warm = (extract(backbone, UNLABELLED, cache=cache, progress=False) for _ in range(2))
+    lazy = extract(backbone, UNLABELLED, cache=cache, lazy=True, progress=False)
+    save_features(cold, tmp_path / "saved.safetensors")
+    labelled = extract(backbone, toy.tiny_images(), progress=False)
+    for features in (cold, warm, lazy.load(), load_features(tmp_path / "saved.safetensors"), lazy):
+        assert (features.labels, features.classes, features.ids) == (None, (), UNLABELLED.ids)
+        assert features.fingerprint == cold.fingerprint != labelled.fingerprint
+        assert_close(features.rows(range(4)), labelled.features, rtol=0, atol=0)
+    assert len(cache.records()) == 1
+    assert fit_probe(labelled).predict(cold).shape == (4,)
+    assert raw_pixels(UNLABELLED)[0].labels is None
+    assert raw_pixels(toy.tiny_images(np.ones(4), ()))[0].labels.dtype == torch.float32

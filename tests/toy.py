@@ -69,15 +69,16 @@ def with_ids(x: Tensor, labels: Tensor, seed: int, classes: Sequence[str], layer
 
 
 def tiny_images(
-    labels: Sequence[int] = (0, 1, 0, 1),
+    labels: Sequence[int] | Tensor | None = (0, 1, 0, 1),
     classes: Sequence[str] = ("cat", "dog"),
     name: str = "small",
     values: np.ndarray | None = None,
     ids: Sequence[str] | None = None,
 ) -> ImageDataset:
-    """Images of 4 × 4 pixels, no two of them equal."""
-    values = np.arange(len(labels) * 48, dtype=np.uint8).reshape(-1, 4, 4, 3) if values is None else values
-    return ImageDataset(ArraySource(values), labels, classes, ids or [f"id{i}" for i in range(len(labels))], name=name)
+    """Images of 4 × 4 pixels, no two of them equal; four of them where there are no labels."""
+    n = 4 if labels is None else len(labels)
+    values = np.arange(n * 48, dtype=np.uint8).reshape(-1, 4, 4, 3) if values is None else values
+    return ImageDataset(ArraySource(values), labels, classes, ids or [f"id{i}" for i in range(n)], name=name)
 
 
 def coloured_squares(n: int, seed: int, colours: Sequence[str] = ("red", "blue")) -> ImageDataset:

@@ -18,7 +18,7 @@ from frozenkit.extraction.cache import FeatureCache, check_cache
 from frozenkit.extraction.extract import extract, extract_layers
 from frozenkit.features import FeatureSet
 from frozenkit.images.catalog import dataset_names, load_dataset
-from frozenkit.images.dataset import FileSource, ImageDataset
+from frozenkit.images.dataset import FileSource, ImageDataset, check_images
 from frozenkit.images.folder import image_folder
 from frozenkit.networks.backbone import Backbone, check_backbone
 from frozenkit.probes.intervals import newcombe_interval, wilson_interval
@@ -298,6 +298,8 @@ def probe_report(
     """
     check_backbone(backbone)
     check_cache(cache)
+    check_images("train", train)
+    check_images("test", test)
     if cross_validate is None:
         cross_validate = len(test) < ENOUGH_TEST and _is_whole_folder(train, test)
     if min(len(train), len(test)) < 2 - cross_validate:

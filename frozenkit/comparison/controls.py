@@ -16,7 +16,7 @@ from frozenkit.extraction.cache import FeatureCache
 from frozenkit.extraction.extract import extract
 from frozenkit.features import FeatureSet
 from frozenkit.fingerprint import stable_repr
-from frozenkit.images.dataset import ImageDataset
+from frozenkit.images.dataset import ImageDataset, check_images
 from frozenkit.networks.backbone import Backbone, check_backbone, load_backbone
 from frozenkit.networks.zoo import list_backbones
 from frozenkit.probes.probe import fit_probe
@@ -62,12 +62,15 @@ def control_scores(
         Name to `Score` on the test images, in the order above.
 
     Raises:
-        InputError: If train and test differ in their classes, or `features` are of other images or another layer.
+        InputError: If train or test have no classes, or others than each other, or `features` are of other images or
+            another layer.
 
     References:
         J. Hewitt, P. Liang (2019), Designing and interpreting probes with control tasks, EMNLP.
     """
     check_backbone(backbone)
+    check_images("train_images", train_images)
+    check_images("test_images", test_images)
     check_classes("test_images", test_images.classes, train_images.classes)
     layer = layer or backbone.default_layer
     both = (train_images, test_images)
@@ -160,7 +163,7 @@ def raw_pixels(*sets: ImageDataset) -> tuple[FeatureSet, ...]:
         FeatureSet.from_arrays(
             (x[..., :1] if grey else x).flatten(1) / 255,
             images.labels,
-            classes=images.classes,
+            classes=images.classes or None,
             ids=images.ids,
             layer="pixels",
         )

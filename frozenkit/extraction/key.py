@@ -20,7 +20,8 @@ from frozenkit.fingerprint import (
     probe_preprocess,
     stable_repr,
 )
-from frozenkit.images.dataset import ImageDataset, Images, from_torch
+from frozenkit.images.dataset import ImageDataset, Images
+from frozenkit.images.pairs import from_torch
 from frozenkit.networks.backbone import Backbone, check_backbone
 from frozenkit.networks.layers import in_eval_mode, pooled_activations
 

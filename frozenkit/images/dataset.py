@@ -1,4 +1,4 @@
-"""`ImageDataset`: labelled images that are decoded when asked for, and a digest of what they are."""
+"""`ImageDataset`: images, mostly with labels, that are decoded when asked for, and a digest of what they are."""
 
 import base64
 import copy
@@ -8,7 +8,7 @@ import io
 import os
 import stat
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Protocol, overload
@@ -18,11 +18,12 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from frozenkit._arrays import described, row_indices
+from frozenkit._arrays import as_tensor, described, first_row, row_indices
 from frozenkit.errors import DataError, InputError
 
 MAX_PIXELS = 64_000_000  # a 50-megapixel photograph passes, a decompression bomb does not
 MAX_BYTES = 1 << 30  # 64 megapixels in 16 bytes each
+_MOST_SAMPLES = 12  # that a dataset shows of itself
 # Formats that PIL decodes by itself. It would hand PostScript, whatever its name, to Ghostscript.
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
@@ -118,12 +119,14 @@ def _stamp(status: os.stat_result) -> tuple[int, int, int, int, int]:
 
 
 class ImageDataset:
-    """n labelled images; ``ds[i]`` gives (PIL RGB image, int), and ``ds[10:20]``, a mask or indices a smaller set.
+    """n images; ``ds[i]`` gives (PIL RGB image, label), and ``ds[10:20]``, a mask or indices a smaller set.
 
     Args:
         source: Where the images come from.
-        labels: (n,) class indices.
-        classes: Class names.
+        labels: (n,) class indices; (n, k) booleans, of which several may hold for an image; (n,) or (n, m)
+            floating-point numbers, for regression; or None for images without labels. A single label is an int, k
+            booleans, a float or m of them, or None.
+        classes: Names of the k classes; empty for regression and without labels.
         ids: n unique, stable names.
         name: How messages and tables call it.
         tasks: Further label sets of the same images: name to (labels, class names).
@@ -140,7 +143,7 @@ class ImageDataset:
     def __init__(
         self,
         source: Source,
-        labels: Sequence[int] | Tensor | np.ndarray,
+        labels: Sequence[int] | Tensor | np.ndarray | None,
         classes: Sequence[str],
         ids: Sequence[str],
         *,
@@ -150,28 +153,28 @@ class ImageDataset:
         skipped: Sequence[tuple[str, str]] = (),
     ) -> None:
         self.source = source
-        self.labels = _class_indices(labels)
         self.classes = tuple(classes)
+        self.labels: Tensor = _coerce_labels(labels, self.classes)  # type: ignore[assignment]  # as in FeatureSet
         self.ids = tuple(ids)
         self.name = name
         self.tasks = dict(tasks or {})
         self.skipped = tuple(skipped)
         self.code = ""
         self._rows = np.arange(len(self.ids)) if rows is None else rows
-        if not len(self.labels) == len(self.ids) == len(self._rows):
-            raise InputError(
-                f"`labels` and `ids` must have one entry an image, got {len(self.labels)}, {len(self.ids)}."
-            )
+        n_labels = len(self.ids) if self.labels is None else len(self.labels)
+        if not n_labels == len(self.ids) == len(self._rows):
+            raise InputError(f"`labels` and `ids` must have one entry an image, got {n_labels}, {len(self.ids)}.")
         if len(set(self.ids)) != len(self.ids):
             raise InputError("`ids` must be unique, but at least one occurs twice.")
-        if len(self.ids) and not (self.labels.min() >= 0 and self.labels.max() < len(self.classes)):
+        indices = len(self.ids) > 0 and self.labels is not None and self.labels.dtype == torch.int64
+        if indices and not (self.labels.min() >= 0 and self.labels.max() < len(self.classes)):
             raise InputError(f"`labels` must lie in 0..{len(self.classes) - 1} for {len(self.classes)} classes.")
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @overload
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]: ...
+    def __getitem__(self, index: int) -> tuple[Image.Image, Any]: ...
     @overload
     def __getitem__(self, index: slice | Sequence[int] | Tensor | np.ndarray) -> "ImageDataset": ...
     def __getitem__(self, index: Any) -> Any:
@@ -181,12 +184,14 @@ class ImageDataset:
         if not isinstance(index, Integral) and getattr(index, "ndim", None) != 0:
             return self.subset(index)
         row = range(len(self))[index]
-        return self.source.open(int(self._rows[row])), int(self.labels[row])
+        label = None if self.labels is None else self.labels[row]
+        return self.source.open(int(self._rows[row])), label.item() if label is not None and label.ndim == 0 else label
 
     @property
     def digest(self) -> str:
         """Depends on every image, every label, the ids, the class names, and their order."""
-        total = hashlib.sha256(repr((self.classes, self.ids, self.labels.tolist())).encode())
+        labels = None if self.labels is None else self.labels.tolist()
+        total = hashlib.sha256(repr((self.classes, self.ids, labels)).encode())
         for row in self._rows.tolist():
             total.update(self.source.digest(row))
         return total.hexdigest()
@@ -208,7 +213,7 @@ class ImageDataset:
         index = row_indices(indices, len(self))
         return ImageDataset(
             self.source,
-            self.labels[index],
+            None if self.labels is None else self.labels[index],
             self.classes,
             [self.ids[i] for i in index.tolist()],
             name=self.name,
@@ -218,17 +223,73 @@ class ImageDataset:
         )
 
     def __repr__(self) -> str:
-        return f"ImageDataset({self.name!r}, {len(self)} images, {len(self.classes)} classes)"
+        return f"ImageDataset({self.name!r}, {len(self)} images, {self._task})"
+
+    @property
+    def _task(self) -> str:
+        if self.labels is None:
+            return "no labels"
+        if not self.classes:
+            return "regression"
+        k = len(self.classes)
+        return f"any of {k} labels" if self.labels.ndim == 2 else f"{k} classes"
 
     def _repr_html_(self) -> str:
-        counts = torch.bincount(self.labels, minlength=len(self.classes)).tolist()
         cells = []
-        for label, (name, count) in list(enumerate(zip(self.classes, counts, strict=True)))[:12]:
-            rows = (self.labels == label).nonzero().flatten()[:1].tolist()
-            image = _thumbnail(self[rows[0]][0], self.classes[label]) if rows else ""
-            cells.append(f"<td style='text-align:center'>{image}<br>{html.escape(name)}<br>{count}</td>")
-        more = f"<td>and {len(self.classes) - 12} more classes</td>" if len(self.classes) > 12 else ""
+        for caption, detail, rows in self._samples():
+            image = _thumbnail(self[rows[0]][0], caption) if rows else ""
+            cells.append(f"<td style='text-align:center'>{image}<br>{html.escape(caption)}<br>{detail}</td>")
+        n, what = (len(self.classes), "classes") if self.classes else (len(self), "images")
+        more = f"<td>and {n - _MOST_SAMPLES} more {what}</td>" if n > _MOST_SAMPLES else ""
         return f"<b>{html.escape(repr(self))}</b><table><tr>{''.join(cells)}{more}</tr></table>"
+
+    def _samples(self) -> Iterator[tuple[str, str, list[int]]]:
+        """(caption, number below it, the row to show, if there is one) for each of the first classes, or images."""
+        if self.labels is None or not self.classes:
+            for row, name in enumerate(self.ids[:_MOST_SAMPLES]):
+                values = [] if self.labels is None else self.labels[row].reshape(-1).tolist()
+                yield name, ", ".join(f"{value:.4g}" for value in values), [row]
+            return
+        for label, name in enumerate(self.classes[:_MOST_SAMPLES]):
+            members = self.labels[:, label] if self.labels.ndim == 2 else self.labels == label
+            yield name, str(int(members.sum())), members.nonzero().flatten()[:1].tolist()
+
+
+def _coerce_labels(labels: Any, classes: tuple[str, ...]) -> Tensor | None:
+    """Labels as an `ImageDataset` keeps them: int64 (n,), bool (n, k), float32 (n,) or (n, m), or None."""
+    if labels is None:
+        if classes:
+            raise InputError(f"`classes` must be empty for images without labels, got {', '.join(classes[:12])}.")
+        return None
+    kind = str(getattr(labels, "dtype", "")).removeprefix("torch.")
+    if kind == "bool" and labels.ndim == 2:
+        if labels.shape[1] != len(classes):
+            raise InputError(f"`labels` must have a column for each of {len(classes)} classes, got {labels.shape[1]}.")
+        return as_tensor(labels, "labels")
+    if kind.startswith("float") and not classes:
+        numbers = as_tensor(labels, "labels").float()
+        if numbers.ndim not in (1, 2) or not numbers.isfinite().all():
+            raise InputError(
+                f"`labels` must be (n,) or (n, m) finite numbers, got {described(labels)}"
+                + (f" with NaN or infinity in row {first_row(~numbers.isfinite())}." if numbers.ndim in (1, 2) else ".")
+            )
+        return numbers
+    return _class_indices(labels)
+
+
+def _class_indices(labels: Any) -> Tensor:
+    """(n,) int64, or an error that names the first label that is no whole number."""
+    values = (
+        labels.tolist()
+        if isinstance(labels, Tensor | np.ndarray)
+        else [getattr(v, "tolist", lambda v=v: v)() for v in labels]
+    )
+    for i, value in enumerate(values):
+        if not isinstance(value, Integral):
+            raise InputError(
+                f"`labels` must be class indices 0, 1, …, but label {i} is {value!r}. Number the classes first."
+            )
+    return torch.tensor(values, dtype=torch.int64)
 
 
 def open_image(path: str | Path) -> Image.Image:
@@ -281,8 +342,9 @@ def _read(path: Path) -> bytes:
     """The bytes of a regular file; a pipe or a device, which might never end, is refused without waiting for it."""
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
-        with open(os.open(path, flags), "rb") as file:  # noqa: PTH123
-            status = os.fstat(file.fileno())
+        descriptor = os.open(path, flags)
+        try:
+            status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise DataError(f"{shown(path)} is not a readable image: it is no regular file. Repair or remove it.")
             if status.st_size > MAX_BYTES:
@@ -290,9 +352,15 @@ def _read(path: Path) -> bytes:
                     f"{shown(path)} is not a readable image: it has {status.st_size:,} bytes, more than {MAX_BYTES:,}."
                     " Repair or remove it."
                 )
-            return file.read()
-    except OSError as error:
-        raise DataError(f"{shown(path)} is not a readable image: {error.strerror}. Repair or remove it.") from error
+            with open(descriptor, "rb", closefd=False) as file:
+                return file.read()
+        finally:
+            os.close(descriptor)
+    except DataError:
+        raise
+    except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{shown(path)} is not a readable image: {reason}. Repair or remove it.") from error
 
 
 def shown(path: str | Path) -> str:
@@ -339,116 +407,30 @@ def _thumbnail(image: Image.Image, alt: str) -> str:
     return f"<img alt='{html.escape(alt, quote=True)}' src='data:image/png;base64,{data}'>"
 
 
-def from_torch(dataset: Any, *, classes: Sequence[str] | None = None) -> ImageDataset:
-    """Any map-style dataset of (PIL image or (c, h, w) tensor, label) as an `ImageDataset`.
-
-    Each image is read once here, for its label and its digest (the first eight five times, to find random
-    augmentation), and then whenever it is asked for, which an extraction does once. An image that reads otherwise by
-    then is an error. A change is not seen where features come from a cache, since then no image is read: after
-    changing images, call `from_torch` again, or load files with `image_folder`, which looks at them each time.
-
-    Args:
-        dataset: Has ``len`` and ``dataset[i]``; float tensors lie in [0, 1], integer tensors in 0..255.
-        classes: Names; default ``dataset.classes``, else the label numbers.
-
-    Raises:
-        InputError: If it is no such dataset, or a label is no class index.
-        DataError: If it is empty, an image does not fit, or one changes each time it is read.
-
-    Example:
-        >>> images = torch.utils.data.TensorDataset(torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 0, 1]))
-        >>> from_torch(images, classes=["cat", "dog"])
-        ImageDataset('TensorDataset', 4 images, 2 classes)
-    """
-    is_dataset = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
-    if not is_dataset or isinstance(dataset, str | type | Mapping) or hasattr(dataset, "__array__"):
-        raise InputError(
-            f"`dataset` must have a length and rows, (image, label) pairs, got {described(dataset)}. "
-            "A folder is image_folder(path), arrays are TensorDataset(images, labels)."
-        )
-    if len(dataset) == 0:
-        raise DataError("`dataset` must hold at least one image, got none.")
-    source, given = _TorchSource(dataset), []
-    for i in range(len(dataset)):
-        item = dataset[i]
-        if not isinstance(item, Sequence) or isinstance(item, str) or len(item) < 2:
-            raise InputError(f"`dataset` must give (image, label) pairs, but row {i} is {described(item)}.")
-        given.append(item[1])
-        source.digests.append(_digest_pixels(source.to_image(i, item[0])))
-        if i < 8 and {_digest_pixels(source.read(i)) for _ in range(4)} != {source.digests[i]}:
-            # Features are kept, so one image must stay one image.
-            raise DataError(f"image {i} changes each time it is read; take random augmentation out of `dataset`.")
-    labels = _class_indices(given)
-    names = classes or getattr(dataset, "classes", None) or [str(k) for k in range(int(labels.max()) + 1)]
-    name = type(dataset).__name__
-    return ImageDataset(source, labels, names, [f"{name}/{i}" for i in range(len(labels))], name=name)
-
-
-def _class_indices(labels: Any) -> Tensor:
-    """(n,) int64, or an error that names the first label that is no whole number."""
-    values = (
-        labels.tolist()
-        if isinstance(labels, Tensor | np.ndarray)
-        else [getattr(v, "tolist", lambda v=v: v)() for v in labels]
-    )
-    for i, value in enumerate(values):
-        if not isinstance(value, Integral):
-            raise InputError(
-                f"`labels` must be class indices 0, 1, …, but label {i} is {value!r}. Number the classes first."
-            )
-    return torch.tensor(values, dtype=torch.int64)
-
-
-class _TorchSource:
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
-        self.digests: list[bytes] = []
-
-    def open(self, index: int) -> Image.Image:
-        image = self.read(index)
-        if self.digests[index] != _digest_pixels(image):
-            raise DataError(f"image {index} has changed since the dataset was digested. Call from_torch again.")
-        return image
-
-    def digest(self, index: int) -> bytes:
-        return self.digests[index]
-
-    def read(self, index: int) -> Image.Image:
-        return self.to_image(index, self.dataset[index][0])
-
-    def to_image(self, index: int, image: Any) -> Image.Image:
-        if isinstance(image, Image.Image):
-            return to_rgb(image)
-        pixels = torch.as_tensor(image)
-        if pixels.ndim == 2:
-            pixels = pixels[None]
-        if pixels.ndim != 3 or pixels.shape[0] not in (1, 3):
-            raise DataError(f"image {index} must be (1 or 3, h, w), got shape {tuple(pixels.shape)}.")
-        if pixels.is_floating_point():
-            if not (pixels.min() >= 0 and pixels.max() <= 1):
-                raise DataError(f"image {index} must lie in [0, 1]; undo its normalisation, the backbone has its own.")
-            pixels = (pixels * 255).round()
-        elif not (pixels.min() >= 0 and pixels.max() <= 255):
-            raise DataError(f"image {index} must lie in 0..255, got {int(pixels.min())}..{int(pixels.max())}.")
-        array = pixels.expand(3, -1, -1).permute(1, 2, 0).to(torch.uint8).numpy()
-        return Image.fromarray(np.ascontiguousarray(array))
-
-
-def _digest_pixels(image: Image.Image) -> bytes:
-    return hashlib.sha256(str(image.size).encode() + image.tobytes()).digest()
-
-
 def check_images(name: str, images: Any) -> None:
-    """Refuses what is no set of images.
+    """Refuses what is no set of images with one class each.
 
     Raises:
-        InputError: If it has no digest or no classes, as features or a list have not.
+        InputError: If it has no digest or no classes, as features or a list have not; or if it has no labels, several
+            classes per image, or numbers in their place.
     """
-    if not hasattr(images, "digest") or not hasattr(images, "classes"):
+    has_digest = hasattr(type(images), "digest") or hasattr(images, "digest")  # of an instance, it reads every image
+    if isinstance(images, type) or not has_digest or not hasattr(images, "classes"):
         raise InputError(
             f"`{name}` must be an ImageDataset, got {described(images)}. See `image_folder`, `from_torch` and "
             "`load_dataset`, which make one."
         )
+    if images.labels is None or not images.classes:
+        advice = (
+            "Give images that are sorted into one folder per class."
+            if images.labels is None
+            else "A probe fits numbers: fit_probe(extract(backbone, images))."
+        )
+    elif getattr(images.labels, "ndim", 1) > 1:
+        advice = "A probe fits several labels per image: fit_probe(extract(backbone, images))."
+    else:
+        return
+    raise InputError(f"`{name}` must have one class per image, got {images!r}. {advice}")
 
 
 class Images(Protocol):
@@ -465,4 +447,4 @@ class Images(Protocol):
         ...
 
     def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> tuple[Any, int]: ...
+    def __getitem__(self, index: int, /) -> tuple[Any, Any]: ...

@@ -1,12 +1,13 @@
-"""A folder of images, one subfolder per class, as an `ImageDataset`."""
+"""Folders of images, one subfolder per class or none, and single files, as an `ImageDataset`."""
 
 import os
 import unicodedata
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from frozenkit.errors import DataError, FrozenkitWarning, Problem
+from frozenkit._arrays import described
+from frozenkit.errors import DataError, FrozenkitWarning, InputError, Problem
 from frozenkit.images.dataset import FileSource, ImageDataset, open_image, shown
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
@@ -14,7 +15,7 @@ _PARTS = {"train", "training", "test", "val", "valid", "validation"}
 _MOST_PROBLEMS = 20
 
 
-def image_folder(path: str | Path, *, skip_bad: bool = False) -> ImageDataset:
+def image_folder(path: str | Path, *, labelled: bool = True, skip_bad: bool = False) -> ImageDataset:
     """One folder per class; class names, and then file names, in alphabetical order.
 
     Every image is opened once, so that all that is wrong is known, and said at once, before any work is done. Images
@@ -24,6 +25,8 @@ def image_folder(path: str | Path, *, skip_bad: bool = False) -> ImageDataset:
 
     Args:
         path: The folder.
+        labelled: False takes any folder: every image in it and below it, at least one, without a label. Such images
+            can be predicted, not learned from. Labels in a table: `from_csv`.
         skip_bad: Leave unreadable images, and classes with fewer than two, out, listed in ``.skipped`` and in a
             warning, instead of stopping.
 
@@ -44,7 +47,14 @@ def image_folder(path: str | Path, *, skip_bad: bool = False) -> ImageDataset:
     root = Path(path)
     name = shown(root)
     if not root.is_dir():
-        raise DataError(f"{name} is not a folder. Give one that holds a folder of images per class.")
+        what = "a folder of images per class" if labelled else "images"
+        raise DataError(f"{name} is not a folder. Give one that holds {what}.")
+    problems: list[Problem] = []
+    if not labelled:
+        every_file = {f: shown(f.relative_to(root).as_posix()) for f in _images(root, root, problems.append)}
+        dataset = _unlabelled(root, every_file, problems, skip_bad)
+        dataset.code = _code("image_folder", str(path), skip_bad, "labelled=False")
+        return dataset
     try:
         folders = sorted(child for child in root.iterdir() if child.is_dir() and not child.name.startswith("."))
     except OSError as error:
@@ -53,7 +63,6 @@ def image_folder(path: str | Path, *, skip_bad: bool = False) -> ImageDataset:
         names = " and ".join(repr(shown(folder)) for folder in folders)
         raise DataError(f"{name} holds parts of a data set, not classes. Give them one by one: {names}.")
 
-    problems: list[Problem] = []
     files = {folder: _images(folder, root, problems.append) for folder in folders}
     if not any(files.values()) and not problems:
         raise DataError(
@@ -68,21 +77,13 @@ def image_folder(path: str | Path, *, skip_bad: bool = False) -> ImageDataset:
             what = f"must hold at least two readable images, but has {there}"
             problems.append(Problem(shown(folder), what, "Add images, or remove the folder", can_skip=True))
     kept = {folder: paths for folder, paths in good.items() if len(paths) >= 2}
-    if not skip_bad and problems:
-        raise _error(root, problems)
-    if stopping := [problem for problem in problems if not problem.can_skip]:
-        raise _error(root, stopping)
-    skipped = [(Path(os.path.relpath(p.where, name)).as_posix(), str(p)) for p in problems]
+    skipped = _skipped(root, problems, skip_bad)
     if len(kept) < 2:
         there = f"only {shown(next(iter(kept)).name)!r}" if kept else "none"
         why = f", once these are left out:\n{_listed(problems)}" if problems else "."
         raise DataError(f"there must be at least two classes to tell apart, but {name} has {there}{why}", problems)
     if problems:
-        which = ", ".join(where for where, _ in skipped[:5]) + (" …" if len(skipped) > 5 else "")
-        counts = f"{n_bad} unreadable images" if n_bad else ""
-        counts += " and " if n_bad and len(problems) > n_bad else ""
-        counts += f"{len(problems) - n_bad} classes with fewer than two images" if len(problems) > n_bad else ""
-        warnings.warn(f"left out {counts}: {which}", FrozenkitWarning, stacklevel=2)
+        _warn(skipped, {"unreadable images": n_bad, "classes with fewer than two images": len(problems) - n_bad})
 
     every = [(label, file) for label, paths in enumerate(kept.values()) for file in paths]
     dataset = ImageDataset(
@@ -93,15 +94,92 @@ def image_folder(path: str | Path, *, skip_bad: bool = False) -> ImageDataset:
         name=shown(root.resolve().name),
         skipped=skipped,
     )
-    dataset.code = f"image_folder({str(path)!r}{', skip_bad=True' if skip_bad else ''})"
+    dataset.code = _code("image_folder", str(path), skip_bad)
     return dataset
 
 
-def _error(root: Path, problems: list[Problem]) -> DataError:
+def image_files(paths: Iterable[str | Path], *, skip_bad: bool = False) -> ImageDataset:
+    """Single image files, in the order given, without labels; for those of a folder see `image_folder`.
+
+    Args:
+        paths: Of the files, each once.
+        skip_bad: Leave unreadable images out, listed in ``.skipped`` and in a warning, instead of stopping.
+
+    Returns:
+        The images; ids are the paths as they were given.
+
+    Raises:
+        InputError: If `paths` is no list of paths, or names a file twice.
+        DataError: If there is none, or one is missing or unreadable. The message lists every file concerned (the first
+            20), and ``error.problems`` holds them all.
+
+    Example:
+        >>> image_files([])
+        Traceback (most recent call last):
+        frozenkit.errors.DataError: `paths` must name at least one image, got none.
+    """
+    if isinstance(paths, str | bytes | os.PathLike | Mapping) or not isinstance(paths, Iterable):
+        raise InputError(
+            f"`paths` must be a list of paths, got {described(paths)}. One file is [path]; the images of a folder are "
+            "image_folder(path, labelled=False)."
+        )
+    names: dict[Path, str] = {}
+    for path in paths:
+        if not isinstance(path, str | Path):
+            raise InputError(f"`paths` must be a list of paths, but one is {described(path)}.")
+        if Path(path) in names:
+            raise InputError(f"`paths` must name each file once, but {shown(path)!r} is in it twice.")
+        names[Path(path)] = shown(path)
+    if not names:
+        raise DataError("`paths` must name at least one image, got none.")
+    dataset = _unlabelled(None, names, [], skip_bad)
+    dataset.code = _code("image_files", [str(path) for path in names], skip_bad)
+    return dataset
+
+
+def _code(function: str, given: object, skip_bad: bool, *options: str) -> str:
+    """The Python expression that loads a dataset."""
+    return f"{function}({', '.join([repr(given), *options, *(['skip_bad=True'] if skip_bad else [])])})"
+
+
+def _unlabelled(root: Path | None, names: Mapping[Path, str], problems: list[Problem], skip_bad: bool) -> ImageDataset:
+    """Images in files, called by these names; `root` is the folder they lie in, if it is one."""
+    kept = [file for file in names if _is_readable(file, problems.append)]
+    skipped = _skipped(root, problems, skip_bad)
+    place = "`paths`" if root is None else shown(root)
+    if not kept:
+        why = f" that can be read, once these are left out:\n{_listed(problems)}" if problems else "."
+        raise DataError(f"{place} must hold at least one image{why}", problems)
+    if problems:
+        _warn(skipped, {"unreadable images": len(problems)}, stacklevel=4)
+    name = "files" if root is None else shown(root.resolve().name)
+    return ImageDataset(FileSource(kept), None, (), [names[file] for file in kept], name=name, skipped=skipped)
+
+
+def _skipped(root: Path | None, problems: list[Problem], skip_bad: bool) -> list[tuple[str, str]]:
+    """(file, reason) of what is left out; raises a `DataError` where that was not asked for, or must not be."""
+    stopping = [problem for problem in problems if not problem.can_skip]
+    if problems and not skip_bad:
+        raise _error(root, problems)
+    if stopping:
+        raise _error(root, stopping)
+    if root is None:
+        return [(p.where, str(p)) for p in problems]
+    return [(Path(os.path.relpath(p.where, shown(root))).as_posix(), str(p)) for p in problems]
+
+
+def _warn(skipped: list[tuple[str, str]], counts: dict[str, int], stacklevel: int = 3) -> None:
+    which = ", ".join(where for where, _ in skipped[:5]) + (" …" if len(skipped) > 5 else "")
+    what = " and ".join(f"{n} {kind}" for kind, n in counts.items() if n)
+    warnings.warn(f"left out {what}: {which}", FrozenkitWarning, stacklevel=stacklevel)
+
+
+def _error(root: Path | None, problems: list[Problem]) -> DataError:
     advice = " With skip_bad=True they are left out." if all(problem.can_skip for problem in problems) else ""
     if len(problems) == 1:
         return DataError(f"{problems[0]}{advice.replace('they are', 'it is')}", problems)
-    return DataError(f"{shown(root)} has {len(problems)} problems.{advice}\n{_listed(problems)}", problems)
+    place = "`paths`" if root is None else shown(root)
+    return DataError(f"{place} has {len(problems)} problems.{advice}\n{_listed(problems)}", problems)
 
 
 def _listed(problems: list[Problem]) -> str:

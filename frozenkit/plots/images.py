@@ -24,7 +24,7 @@ def plot_images(
     Args:
         images: An `ImageDataset`, or any sequence of (PIL image, class index) with ``.classes``.
         rows: Which ones, in order; default the first two lines.
-        titles: One an image; default the class names.
+        titles: One an image; default the class names, for regression the value, and without labels the id.
         columns: Images a line.
         figure: Where to draw; default a new one.
     """
@@ -40,6 +40,15 @@ def plot_images(
         ax = figure.add_subplot(lines, columns, place + 1)
         ax.imshow(np.asarray(image), interpolation="nearest" if max(image.size) < 64 else "antialiased")
         ax.set_axis_off()
-        name = titles[place] if titles is not None else images.classes[label]
+        name = titles[place] if titles is not None else _title(images, row, label)
         ax.set_title(name, fontsize=12, loc="center", pad=4)
     return figure
+
+
+def _title(images: Any, row: int, label: Any) -> str:
+    if label is None:
+        return str(images.ids[row])
+    values = np.asarray(label)
+    if not images.classes:
+        return ", ".join(f"{value:.4g}" for value in values.reshape(-1))
+    return ", ".join(images.classes[i] for i in (np.flatnonzero(values) if values.ndim else [int(values)]))

@@ -9,6 +9,7 @@ from frozenkit.errors import InputError
 from frozenkit.extraction.cache import FeatureCache
 from frozenkit.extraction.extract import extract
 from frozenkit.features import FeatureSet, reduce
+from frozenkit.images.dataset import check_images
 from frozenkit.images.shifts import KINDS, shift
 from frozenkit.networks.backbone import Backbone, check_backbone, load_backbone
 from frozenkit.theory.bounds import Bound, domain_bound
@@ -72,6 +73,8 @@ class ShiftLab(Lab):
             train, test = train_and_test("fashion-mnist", 300)
         elif test is None:
             raise InputError("`test` must come with `train`: the error is measured on images that fitted nothing.")
+        check_images("train", train)
+        check_images("test", test)
         if train.classes != test.classes:
             raise InputError(f"`test` must have the classes of train, {list(train.classes)}; got {list(test.classes)}.")
         self._data = {"train": train, "test": test}

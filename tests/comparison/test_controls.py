@@ -7,7 +7,7 @@ from frozenkit.comparison.controls import _score_ridge, control_scores, randomiz
 from frozenkit.errors import InputError
 from frozenkit.extraction.extract import extract
 from frozenkit.images.catalog import load_dataset
-from frozenkit.images.dataset import from_torch
+from frozenkit.images.pairs import from_torch
 from frozenkit.networks.backbone import Backbone, load_backbone
 from frozenkit.probes.selectivity import shuffled
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from frozenkit import from_torch, image_folder, load_dataset, shift
+from frozenkit import image_folder, load_dataset, shift
 from frozenkit.errors import DataError, InputError
-from frozenkit.images.dataset import open_image
+from frozenkit.images.dataset import check_images, open_image
 from tests.toy import pixels, tiny_images
 
 # --- ImageDataset ---------------------------------------------------------------------------------
@@ -158,6 +158,93 @@ def test_large_deep_images_take_little_more_than_themselves(mode, tmp_path):
     assert peak < 16  # bytes per pixel as NumPy sees them; whole copies in float64 took 24 and more
 
 
+# --- kinds of labels ----------------------------------------------------------------------------
+
+LABELS = {
+    "none": (None, ()),
+    "numbers": (torch.tensor([0.5, 2.0, -1.0, 7.0]), ()),
+    "pairs of numbers": (torch.arange(8.0).reshape(4, 2), ()),
+    "several classes": (
+        torch.tensor([[1, 0, 1], [0, 0, 0], [1, 1, 1], [0, 1, 0]], dtype=torch.bool),
+        ("a", "b", "<c>"),
+    ),
+}
+SHOWN = {"none": "no labels", "numbers": "regression", "pairs of numbers": "regression"}
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_other_labels_than_one_class(kind):
+    labels, classes = LABELS[kind]
+    ds = tiny_images(labels, classes)
+    assert repr(ds) == f"ImageDataset('small', 4 images, {SHOWN.get(kind, 'any of 3 labels')})"
+    part = ds[[3, 1]]
+    assert (part.ids, part.classes) == (("id3", "id1"), classes)
+    for member, row in ((ds, 3), (part, 0), (shift(ds, "noise", 1), 3), (pickle.loads(pickle.dumps(ds)), 3)):
+        label = member[row][1]
+        if labels is None:
+            assert label is None
+            assert member.labels is None
+        else:
+            torch.testing.assert_close(torch.as_tensor(label), labels[3], rtol=0, atol=0)
+    assert len(ds[[]]) == 0
+    assert len({ds.digest, part.digest, tiny_images((0, 1, 0, 1)).digest, ds[[1, 3]].digest}) == 4
+    shown = ds._repr_html_()
+    assert "<c>" not in shown
+    assert shown.count("data:image/png;base64,") == (3 if classes else 4)
+    assert ("id3" in shown) == (not classes)
+    assert ("&lt;c&gt;<br>2" in shown) == bool(classes)
+
+
+def test_digests_follow_labels_of_every_kind():
+    numbers, several = LABELS["numbers"][0], LABELS["several classes"][0]
+    every = [tiny_images(None, ()), tiny_images(numbers, ()), tiny_images(numbers.nextafter(numbers + 1), ())]
+    every += [tiny_images(several, "abc"), tiny_images(~several, "abc"), tiny_images(several, "abd")]
+    every += [tiny_images(several.float(), ())]
+    assert len({ds.digest for ds in every}) == len(every)
+
+
+def test_many_images_without_labels_show_some():
+    assert "<td>and 8 more images</td>" in tiny_images(np.ones(20), ())._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "message"),
+    [
+        (None, ("cat",), "`classes` must be empty for images without labels, got cat"),
+        (np.ones((4, 3), bool), "ab", "must have a column for each of 2 classes, got 3"),
+        (np.ones((4, 3), bool), (), "must have a column for each of 0 classes, got 3"),
+        (np.ones((4, 3, 2)), (), r"must be \(n,\) or \(n, m\) finite numbers, got ndarray of shape \(4, 3, 2\)\."),
+        (np.array([1, np.nan, 2, 3]), (), "with NaN or infinity in row 1"),
+        (np.array([1, 1e39, 2, 3]), (), "with NaN or infinity in row 1"),
+        (np.ones(3), (), "one entry an image, got 3, 4"),
+        (np.ones((4, 2)), "ab", r"label 0 is \[1\.0, 1\.0\]"),
+        ([0, 1, 0, 1], (), r"must lie in 0\.\.-1 for 0 classes"),
+    ],
+)
+def test_labels_that_do_not_fit_are_named(labels, classes, message):
+    with pytest.raises(InputError, match=message):
+        tiny_images(labels, classes, ids=["a", "b", "c", "d"], values=np.zeros((4, 4, 4, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (
+            tiny_images(None, ()),
+            r"got ImageDataset\('small', 4 images, no labels\)\. Give images that are sorted",
+        ),
+        (tiny_images(*LABELS["numbers"]), r"images, regression\)\. A probe fits numbers: fit_probe\(extract\(backbone"),
+        (
+            tiny_images(*LABELS["several classes"]),
+            r"any of 3 labels\)\. A probe fits several labels per image: fit",
+        ),
+    ],
+)
+def test_what_needs_one_class_each_says_so(images, message):
+    with pytest.raises(InputError, match=f"`train` must have one class per image, .*{message}"):
+        check_images("train", images)
+
+
 # --- kinds of images ----------------------------------------------------------------------------
 
 
@@ -225,81 +312,3 @@ def test_one_pixel_and_one_row(tmp_path):
 def test_reading_leaves_no_file_open(folder):
     for i in range(6):
         image_folder(folder)[i]  # an open file would be a ResourceWarning, and so an error
-
-
-# --- from_torch -----------------------------------------------------------------------------------
-
-
-class Pairs(torch.utils.data.Dataset):
-    def __init__(self, *pairs):
-        self.pairs = pairs
-
-    def __len__(self):
-        return len(self.pairs)
-
-    def __getitem__(self, index):
-        return self.pairs[index]
-
-
-def test_from_torch_takes_what_datasets_give():
-    grey = torch.tensor([[[0.0, 0.5], [1.0, 0.25]]])
-    expected = np.array([[0, 128], [255, 64]], np.uint8)
-    for image in (grey, grey[0], grey.double(), (grey * 255).round().to(torch.uint8), (grey * 255).round().long()):
-        ds = from_torch(Pairs((image, 0), (Image.new("L", (2, 2)), torch.tensor(1))))
-        np.testing.assert_array_equal(pixels(ds)[..., 0], expected)
-        assert ds.labels.tolist() == [0, 1]
-        assert ds.classes == ("0", "1")
-    colour = torch.rand(3, 4, 5)
-    got = pixels(from_torch(Pairs((colour, 0)), classes=["cat"]))
-    np.testing.assert_array_equal(got, (colour * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
-
-
-@pytest.mark.parametrize(
-    ("image", "message"),
-    [
-        (torch.full((3, 2, 2), 1.5), r"image 0 must lie in \[0, 1\]; undo its normalisation"),
-        (torch.full((3, 2, 2), float("nan")), r"image 0 must lie in \[0, 1\]"),
-        (torch.full((3, 2, 2), 256), r"image 0 must lie in 0\.\.255, got 256\.\.256"),
-        (torch.zeros(4, 2, 2), r"must be \(1 or 3, h, w\), got shape \(4, 2, 2\)"),
-        (np.zeros((2, 2, 3), np.uint8), r"got shape \(2, 2, 3\)"),
-    ],
-)
-def test_from_torch_names_the_image_that_does_not_fit(image, message):
-    with pytest.raises(DataError, match=message):
-        from_torch(Pairs((image, 0)))
-
-
-@pytest.mark.parametrize(
-    ("dataset", "message"),
-    [
-        ([Image.new("RGB", (2, 2))] * 2, r"must give \(image, label\) pairs, but row 0 is Image"),
-        ([{"image": 1, "label": 0}], "row 0 is dict of length 2"),
-        (iter([]), r"must have a length and rows, \(image, label\) pairs, got list_iterator"),
-        ("images/", r"pairs, got str .images/.\. A folder is image_folder\(path\)"),
-        ({"late": 1}, "pairs, got dict of length 1"),
-        (torch.utils.data.TensorDataset, "pairs, got the class TensorDataset"),
-        (torch.zeros(2, 3, 8, 8), r"got Tensor of shape .* arrays are TensorDataset\(images, labels\)"),
-        (None, "got None"),
-    ],
-)
-def test_what_is_no_dataset_of_pairs_is_told_so(dataset, message):
-    with pytest.raises(InputError, match=message):
-        from_torch(dataset)
-
-
-def test_from_torch_refuses_labels_that_are_no_classes_and_nothing_at_all():
-    with pytest.raises(InputError, match="label 1 is 'dog'"):
-        from_torch(Pairs((torch.zeros(1, 2, 2), 0), (torch.zeros(1, 2, 2), "dog")))
-    with pytest.raises(DataError, match="at least one image, got none"):
-        from_torch(Pairs())
-    with pytest.raises(InputError, match=r"must lie in 0\.\.0 for 1 classes"):
-        from_torch(Pairs((torch.zeros(1, 2, 2), 1)), classes=["cat"])
-
-
-def test_random_augmentation_is_refused():
-    class Noisy(Pairs):
-        def __getitem__(self, index):
-            return torch.rand(3, 4, 4), 0
-
-    with pytest.raises(DataError, match="image 0 changes each time it is read"):
-        from_torch(Noisy((0, 0)))

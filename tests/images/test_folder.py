@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from frozenkit import FrozenkitWarning, image_folder
-from frozenkit.errors import DataError
+from frozenkit import FrozenkitWarning, image_files, image_folder
+from frozenkit.errors import DataError, InputError
 from frozenkit.images.dataset import open_image
 
 
@@ -319,3 +319,129 @@ def test_a_folder_knows_the_code_that_loads_it_again(folder):
         ds = image_folder(folder, skip_bad=True)
     with pytest.warns(FrozenkitWarning, match="left out"):
         assert eval(ds.code, {"image_folder": image_folder}).digest == ds.digest
+    (folder / "dog" / "bad.png").unlink()
+    for ds in (image_folder(folder, labelled=False), image_files([folder / "cat" / "1.png"])):
+        assert eval(ds.code, {"image_folder": image_folder, "image_files": image_files}).digest == ds.digest
+
+
+class TestWithoutLabels:
+    def test_any_folder_will_do(self, folder):
+        ds = image_folder(folder, labelled=False)
+        assert ds.ids == image_folder(folder).ids
+        assert (ds.labels, ds.classes, ds.name, ds.skipped) == (None, (), "pets", ())
+        assert repr(ds) == "ImageDataset('pets', 6 images, no labels)"
+        assert ds[1][0].getpixel((0, 0)) == (50, 100, 7)
+        assert image_folder(folder / "cat", labelled=False).ids == ("0.png", "1.png", "2.png")
+        assert ds.digest != image_folder(folder).digest
+
+    def test_images_of_the_folder_itself_count_and_one_suffices(self, tmp_path):
+        (tmp_path / "some").mkdir()
+        Image.new("RGB", (2, 2)).save(tmp_path / "some" / "b.JPG")
+        assert image_folder(tmp_path / "some", labelled=False).ids == ("b.JPG",)
+        (tmp_path / "some" / ".hidden").mkdir()
+        Image.new("RGB", (2, 2)).save(tmp_path / "some" / ".hidden" / "c.png")
+        (tmp_path / "some" / "notes.txt").write_text("x")
+        assert len(image_folder(tmp_path / "some", labelled=False)) == 1
+
+    def test_parts_of_a_set_may_be_read_together(self, tmp_path):
+        for part in ("train", "test"):
+            (tmp_path / "set" / part).mkdir(parents=True)
+            Image.new("RGB", (2, 2)).save(tmp_path / "set" / part / "a.png")
+        assert image_folder(tmp_path / "set", labelled=False).ids == ("test/a.png", "train/a.png")
+
+    def test_a_changed_file_is_another_digest_and_refused_by_what_was_digested(self, folder):
+        ds = image_folder(folder, labelled=False)
+        before = ds.digest
+        Image.new("RGB", (6, 5), (1, 2, 3)).save(folder / "cat" / "1.png")
+        with pytest.raises(DataError, match="has changed since the dataset was digested"):
+            ds[1]
+        assert image_folder(folder, labelled=False).digest != before
+
+    def test_what_is_wrong_is_named_or_skipped(self, tmp_path, folder):
+        with pytest.raises(DataError, match=r"nowhere is not a folder\. Give one that holds images\."):
+            image_folder(tmp_path / "nowhere", labelled=False)
+        (tmp_path / "void").mkdir()
+        with pytest.raises(DataError, match=r"void must hold at least one image\.$"):
+            image_folder(tmp_path / "void", labelled=False)
+        (folder / "bad.png").write_bytes(b"")
+        (folder / "dog" / "text.jpg").write_bytes(b"text")
+        with pytest.raises(DataError, match=r"pets has 2 problems\. With skip_bad=True they are left out\.") as caught:
+            image_folder(folder, labelled=False)
+        assert [problem.where for problem in caught.value.problems] == [
+            f"{folder}/bad.png",
+            f"{folder}/dog/text.jpg",
+        ]
+        with pytest.warns(FrozenkitWarning, match=r"left out 2 unreadable images: bad\.png, dog/text\.jpg") as warned:
+            rest = image_folder(folder, labelled=False, skip_bad=True)
+        assert warned[0].filename == __file__
+        assert (len(rest), [name for name, _ in rest.skipped]) == (6, ["bad.png", "dog/text.jpg"])
+        for file in folder.glob("*/?.png"):
+            file.unlink()
+        with pytest.raises(DataError, match=r"(?s)pets must hold .* that can be read, once .*bad\.png is not .* empty"):
+            image_folder(folder, labelled=False, skip_bad=True)
+
+    def test_links_that_lead_out_and_locked_folders_are_refused(self, folder, tmp_path, monkeypatch):
+        (tmp_path / "outside").mkdir()
+        Image.new("RGB", (2, 2)).save(tmp_path / "outside" / "secret.png")
+        for link, target in (("link.png", "outside/secret.png"), ("link", "outside"), ("cat/link", "outside")):
+            (folder / link).symlink_to(tmp_path / target)
+            with pytest.raises(DataError, match=f"{link} is a link that leads out of the folder"):
+                image_folder(folder, labelled=False, skip_bad=True)
+            (folder / link).unlink()
+        real = os.scandir
+
+        def scandir(path):
+            if os.fspath(path).endswith("cat"):
+                raise PermissionError(13, "Permission denied", os.fspath(path))
+            return real(path)
+
+        monkeypatch.setattr(os, "scandir", scandir)
+        with pytest.raises(DataError, match="cat cannot be read: Permission denied"):
+            image_folder(folder, labelled=False, skip_bad=True)
+
+
+class TestFiles:
+    def test_come_in_the_order_given_under_the_names_given(self, folder):
+        paths = [folder / "dog" / "1.png", folder / "cat" / "1.png"]
+        for given in (paths, tuple(map(str, paths)), iter(paths), np.array(list(map(str, paths)))):
+            ds = image_files(given)
+            assert ds.ids == tuple(map(str, paths))
+            assert (ds.labels, ds.classes, ds.name) == (None, (), "files")
+            assert ds[0][0].getpixel((0, 0)) == (50, 0, 7)
+
+    @pytest.mark.parametrize(
+        ("paths", "message"),
+        [
+            (
+                "a.png",
+                r"must be a list of paths, got str 'a\.png'\. One file is \[path\]; .* image_folder\(path",
+            ),
+            (b"a.png", "must be a list of paths, got bytes"),
+            ({"a.png": 1}, "got dict of length 1"),
+            (None, "got None"),
+            (list, "got the class list"),
+            ([1], "must be a list of paths, but one is int 1"),
+            ([["a.png"]], "but one is list of length 1"),
+            (["a.png", "./a.png"], r"name each file once, but '\./a\.png' is in it twice"),
+        ],
+    )
+    def test_what_is_no_list_of_paths_is_told_so(self, paths, message):
+        with pytest.raises(InputError, match=f"`paths` .*{message}"):
+            image_files(paths)
+
+    def test_all_that_cannot_be_read_is_named_or_skipped(self, folder):
+        good = folder / "dog" / "1.png"
+        with pytest.raises(DataError, match=r"gone\.png is not a readable image: No such file .* it is left out"):
+            image_files([good, folder / "gone.png"])
+        bad = [folder / "gone.png", folder / "cat", folder / "zero\0.png", "\udcff.png"]
+        with pytest.raises(DataError, match="`paths` has 4 problems") as caught:
+            image_files([good, *bad])
+        assert "cat is not a readable image: it is no regular file" in str(caught.value)
+        assert "embedded null byte" in str(caught.value)
+        assert r"\xff.png" in str(caught.value)
+        with pytest.warns(FrozenkitWarning, match="left out 4 unreadable images") as warned:
+            ds = image_files([good, *bad], skip_bad=True)
+        assert warned[0].filename == __file__
+        assert (ds.ids, ds.skipped[0][0]) == ((str(good),), f"{folder}/gone.png")
+        with pytest.raises(DataError, match=r"(?s)`paths` must hold at least one image that can be read, .*gone\.png"):
+            image_files(bad, skip_bad=True)
