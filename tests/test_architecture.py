@@ -171,6 +171,7 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 HEAVY = ("h5py", "timm", "torchvision", "matplotlib", "sklearn", "scipy", "ipywidgets", "anywidget", "pandas", "rich")
+HEAVY += ("transformers", "open_clip")
 
 
 def loaded_by(statement: str) -> set[str]:

