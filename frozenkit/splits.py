@@ -1,15 +1,20 @@
-"""Disjoint, seeded, stratified index sets: who is in train, who is in val, who is in test."""
+"""Disjoint, seeded, stratified index sets: who is in train, val and test; and which images are the same, or nearly."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from frozenkit._arrays import described, is_array, whole_number
+from frozenkit._arrays import as_tensor, check_finite, described, is_array, real_number, whole_number
+from frozenkit._outputs import Shown
 from frozenkit.errors import DataError, InputError
+
+NEARLY_EQUAL = 0.95  # see `near_duplicates`
+_BLOCK = 2048  # rows of a block of similarities: 16 MB
 
 
 def split(
@@ -107,6 +112,90 @@ def duplicates(dataset: Iterable[tuple[Any, Any]]) -> list[tuple[int, ...]]:
         head = f"{pixels.shape}{pixels.dtype}".encode()
         seen.setdefault(hashlib.sha256(head + pixels.tobytes()).digest(), []).append(i)
     return [tuple(rows) for rows in seen.values() if len(rows) > 1]
+
+
+@dataclass(frozen=True, eq=False)
+class NearDuplicates(Shown):
+    """Pairs of images whose features are nearly the same, the most alike first.
+
+    Attributes:
+        pairs: (m, 2) int64 rows, the smaller first.
+        similarity: (m,) float32 cosine similarity of centred features, in [threshold, 1].
+        threshold: From where on a pair counts.
+    """
+
+    pairs: Tensor
+    similarity: Tensor
+    threshold: float
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __repr__(self) -> str:
+        count = f"{len(self):,} pair{'s' * (len(self) != 1)}"
+        return f"NearDuplicates({count} with a cosine similarity of {self.threshold:.3g} or more)"
+
+
+def near_duplicates(features: Any, *, threshold: float = NEARLY_EQUAL) -> NearDuplicates:
+    """Pairs of images that a backbone sees as nearly the same: resized, compressed or slightly cut copies.
+
+    Cosine similarity of features, from which the mean over all images is subtracted first: without that all features
+    of one layer point the same way, and images of one class look like copies. Exact: every pair is compared, in blocks,
+    so memory does not grow with the square of n, but time does.
+
+    Args:
+        features: (n, d) of all images together: an array, or `Features` of one layer.
+        threshold: In (−1, 1]. At the default, 0.95, no two distinct images of the bundled digits, clothes, textiles
+            and textures were called the same (400 each, three layers of Lite0), among emoji only people of another
+            skin colour were, and of photographs saved again as JPEG at half their size the most were found. Very small
+            images, below about 100 pixels, change so much by compression that copies of them are missed.
+
+    Returns:
+        `NearDuplicates`, of which images that are equal are a part.
+
+    Raises:
+        InputError: If this is no (n, d) array of numbers, or `threshold` lies outside (−1, 1].
+        DataError: If a row is not finite; the message names it.
+
+    Example:
+        >>> x = torch.eye(6)
+        >>> x[5] = x[2] + torch.tensor([0.0, 0.0, 0.0, 0.1, 0.0, 0.0])
+        >>> near_duplicates(x).pairs
+        tensor([[2, 5]])
+    """
+    if not -1 < (least := real_number("threshold", threshold)) <= 1:
+        raise InputError(f"`threshold` must lie above −1 and be at most 1, got {threshold!r}.")
+    ids = None
+    if not is_array(features):
+        if isinstance(features, type) or not hasattr(features, "load"):
+            raise InputError(f"`features` must be an array or a set of features, got {described(features)}.")
+        ids, features = features.ids, features.load().features
+    x = as_tensor(features, "features").float()
+    if x.ndim != 2 or not x.shape[1]:
+        raise InputError(f"`features` must be (n, d) with d ≥ 1, got shape {tuple(x.shape)}. Average tokens first.")
+    check_finite(x, "features", ids)
+    directions = _centred_directions(x)
+    pairs, similarity = [], []
+    for top in range(0, len(x), _BLOCK):
+        for left in range(top, len(x), _BLOCK):
+            block = directions[top : top + _BLOCK] @ directions[left : left + _BLOCK].T
+            if top == left:
+                block = block.triu(1).sub_(torch.ones_like(block).tril_().mul_(2))  # each pair once, no row with itself
+            near = (block >= least - 1e-6).nonzero()  # rounding: equal rows are at 1
+            similarity.append(block[near[:, 0], near[:, 1]].clamp(max=1))
+            pairs.append(near + torch.tensor([top, left]))
+    every, alike = torch.cat([torch.empty(0, 2, dtype=torch.int64), *pairs]), torch.cat([torch.empty(0), *similarity])
+    order = alike.argsort(descending=True, stable=True)
+    return NearDuplicates(every[order], alike[order], least)
+
+
+def _centred_directions(x: Tensor) -> Tensor:
+    """(n, d + 1) rows of length 1; those that lie at the mean, which have no direction, share one of their own."""
+    centred = (x.double() - x.double().mean(0)).float() if len(x) else x
+    length = centred.norm(dim=1)
+    at_mean = length <= 1e-6 * x.norm(dim=1)
+    directions = centred / torch.where(at_mean, torch.inf, length)[:, None]
+    return torch.cat([directions, at_mean.float()[:, None]], 1)
 
 
 def _classes_of(labels: Any) -> np.ndarray:

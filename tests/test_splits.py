@@ -1,8 +1,11 @@
+import io
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from frozenkit import duplicates, few_shot, load_dataset, split
+from frozenkit import FeatureSet, duplicates, extract, few_shot, from_torch, load_dataset, near_duplicates, split
 from frozenkit.errors import DataError, InputError
 
 
@@ -121,3 +124,77 @@ def test_bundled_sets_share_no_image_between_train_and_test(name):
     train, test = load_dataset(name), load_dataset(name, split="test")
     across = [group for group in duplicates([*train, *test]) if group[0] < len(train) <= group[-1]]
     assert across == []
+
+
+def planted_copies():
+    """Random features, row 7 nearly that of row 400, row 8 exactly that of row 9."""
+    x = torch.randn(500, 32, generator=torch.Generator().manual_seed(0)) + 5
+    x[400] = x[7] + 0.05 * torch.randn(32, generator=torch.Generator().manual_seed(1))
+    x[9] = x[8]
+    return x
+
+
+def test_near_duplicates_are_what_comparing_all_pairs_finds(monkeypatch):
+    x = planted_copies()
+    found = near_duplicates(x)
+    assert found.pairs.tolist() == [[8, 9], [7, 400]]
+    assert repr(found) == "NearDuplicates(2 pairs with a cosine similarity of 0.95 or more)"
+    centred = torch.nn.functional.normalize(x.double() - x.double().mean(0), dim=1)
+    every = (centred @ centred.T).triu(1)
+    assert every.min() < 0.2 < float((x[0] @ x[1]) / x[0].norm() / x[1].norm())  # without centring all are alike
+    for block in (64, 499, 500, 501):
+        monkeypatch.setattr("frozenkit.splits._BLOCK", block)
+        some = near_duplicates(x, threshold=0.4)
+        assert {tuple(pair) for pair in some.pairs.tolist()} == {tuple(p) for p in (every >= 0.4).nonzero().tolist()}
+        torch.testing.assert_close(some.similarity.double(), every[tuple(some.pairs.T)], rtol=0, atol=1e-5)
+        assert (some.similarity.diff() <= 0).all()
+
+
+def test_near_duplicates_take_sets_and_arrays():
+    x = planted_copies()
+    assert near_duplicates(FeatureSet.from_arrays(x)).pairs.tolist() == near_duplicates(x.numpy()).pairs.tolist()
+
+
+@pytest.mark.parametrize(("n", "pairs"), [(0, 0), (1, 0), (2, 1), (4, 6)])
+def test_equal_rows_are_pairs_also_where_all_are_equal(n, pairs):
+    assert len(near_duplicates(torch.full((n, 3), 0.1))) == pairs
+    assert len(near_duplicates(torch.full((n, 3), 0.1), threshold=1)) == pairs
+
+
+@pytest.mark.parametrize(
+    ("features", "threshold", "message"),
+    [
+        (torch.ones(3), 0.9, r"`features` must be \(n, d\) with d ≥ 1, got shape \(3,\)"),
+        (torch.ones(3, 2, 2), 0.9, "Average tokens first"),
+        (torch.ones(3, 2), 1.5, "`threshold` must lie above −1 and be at most 1, got 1.5"),
+        (torch.ones(3, 2), "high", "`threshold` must be a number"),
+        (None, 0.9, "`features` must be an array or a set of features, got None"),
+        (list, 0.9, "got the class list"),
+        (["a"], 0.9, "`features` must be an array of numbers"),
+    ],
+)
+def test_what_has_no_near_duplicates(features, threshold, message):
+    with pytest.raises(InputError, match=message):
+        near_duplicates(features, threshold=threshold)
+
+
+def test_near_duplicates_name_a_row_that_is_not_finite():
+    with pytest.raises(DataError, match="row 2 has NaN or infinity"):
+        near_duplicates([[0.0], [1.0], [float("nan")]])
+
+
+def test_resized_and_compressed_copies_are_near_duplicates(backbone):
+    """Photographs of textiles saved again; and none of the originals is taken for another."""
+    data = load_dataset("textiles", limit=80)
+
+    def saved_again(image):
+        buffer = io.BytesIO()
+        image.resize((image.width * 3 // 4, image.height * 3 // 4)).save(buffer, "JPEG", quality=85)
+        return Image.open(io.BytesIO(buffer.getvalue())).convert("RGB")
+
+    images = [data[i] for i in range(80)] + [(saved_again(data[i][0]), data[i][1]) for i in range(20)]
+    found = near_duplicates(extract(backbone, from_torch(images, classes=data.classes), layer="blocks.5"))
+    pairs = {tuple(pair) for pair in found.pairs.tolist()}
+    copies = {(i, 80 + i) for i in range(20)}
+    assert pairs <= copies
+    assert len(pairs) >= 15

@@ -105,8 +105,9 @@ def probe(
     debug: Debug = False,
 ) -> None:
     """How good are frozen features on these images? A table of layers, controls, and one HTML report."""
-    from frozenkit.app.report import load_target, probe_report
+    from frozenkit.app.report import probe_report
     from frozenkit.app.report_page import to_html
+    from frozenkit.app.target import load_target
     from frozenkit.comparison.advice import check_advice
     from frozenkit.extraction.cache import FeatureCache
     from frozenkit.networks.backbone import load_backbone
@@ -325,7 +326,7 @@ def cache_why(
     image_size: Annotated[int | None, typer.Option(help="Pixels; default 96 for data by name, else its own.")] = None,
 ) -> None:
     """Are these features stored? If not, which ingredient differs from the nearest that are?"""
-    from frozenkit.app.report import load_target
+    from frozenkit.app.target import load_target
     from frozenkit.extraction.cache import FeatureCache
     from frozenkit.extraction.key import fingerprint_of
     from frozenkit.networks.backbone import load_backbone

@@ -10,15 +10,10 @@ import pytest
 import torch
 
 from frozenkit import FeatureCache, FeatureSet, fit_probe, load_dataset, score, split
-from frozenkit.app.report import (
-    ENOUGH_TEST,
-    cross_validated,
-    cross_validated_score,
-    load_images,
-    load_target,
-    probe_report,
-)
+from frozenkit.app.cross_validation import cross_validated, cross_validated_score, stratified_parts, unpaired_lead
+from frozenkit.app.report import ENOUGH_TEST, probe_report
 from frozenkit.app.report_page import to_html
+from frozenkit.app.target import load_images, load_target
 from frozenkit.errors import FrozenkitWarning, UnknownNameError
 from frozenkit.probes.intervals import wilson_interval
 from tests.toy import clouds
@@ -160,12 +155,10 @@ def test_copies_in_every_part_would_flatter():
     """A probe that remembers its images gets none right on noise, unless a copy of each was left on the other side."""
     x = noise(80, d=200)
     twice = FeatureSet.from_arrays(x.features.repeat(2, 1), x.labels.repeat(2), classes=x.classes)
-    from frozenkit.app.report import _parts
-
     groups = [(i, i + 80) for i in range(80)]
     scores = {}
     for name, copies in (("apart", ()), ("together", groups)):
-        folds = _parts(twice.labels, copies, fractions=[1] * 10, seed=0)
+        folds = stratified_parts(twice.labels, copies, fractions=[1] * 10, seed=0)
         whole, _ = cross_validated({"l": twice}, folds)
         scores[name] = score(whole.argmax(1), twice.labels, n_classes=2).accuracy
         if copies:
@@ -175,10 +168,8 @@ def test_copies_in_every_part_would_flatter():
 
 
 def test_a_class_that_is_one_image_over_and_over_is_still_learnt():
-    from frozenkit.app.report import _parts
-
     labels = torch.tensor([0] * 10 + [1] * 5)
-    parts = _parts(labels, [tuple(range(10, 15))], fractions=(0.7, 0.3), seed=0)
+    parts = stratified_parts(labels, [tuple(range(10, 15))], fractions=(0.7, 0.3), seed=0)
     assert all(len(labels[part].unique()) == 2 for part in parts)
 
 
@@ -231,12 +222,11 @@ def test_leads_are_paired_and_of_the_right_sign(report):
 
 def test_an_unpaired_lead_is_that_of_newcombe():
     """His example (1998, II): 56/70 against 48/80 gives 0.2000 with 0.0524 to 0.3339 (method 10)."""
-    from frozenkit.app.report import _lead
 
     def of(right, n):
         return score([0] * right + [1] * (n - right), [0] * n, n_classes=2)
 
-    np.testing.assert_allclose(_lead(of(56, 70), of(48, 80)), (0.2, 0.0524, 0.3339), rtol=0, atol=5e-5)
+    np.testing.assert_allclose(unpaired_lead(of(56, 70), of(48, 80)), (0.2, 0.0524, 0.3339), rtol=0, atol=5e-5)
 
 
 def test_the_page_names_the_files_that_are_wrong(report):

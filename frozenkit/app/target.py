@@ -1,0 +1,73 @@
+"""What the commands are pointed at: a data set's name, or a folder; and its parts to learn from and to report on."""
+
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+from frozenkit.app.cross_validation import stratified_parts
+from frozenkit.errors import FrozenkitWarning, UnknownNameError
+from frozenkit.images.catalog import dataset_names, load_dataset
+from frozenkit.images.dataset import ImageDataset
+from frozenkit.images.folder import image_folder
+from frozenkit.splits import duplicates, split
+
+
+class Target(NamedTuple):
+    """What `load_target` loads.
+
+    Attributes:
+        train: Images to learn from.
+        test: Images to report on.
+        copies: Groups of ids whose images are equal pixel by pixel, in a folder.
+        image_size: Pixels that show them well: 96 where they came by name; None, the backbone's own, for a folder.
+    """
+
+    train: ImageDataset
+    test: ImageDataset
+    copies: tuple[tuple[str, ...], ...] = ()
+    image_size: int | None = None
+
+
+def load_images(target: str, *, limit: int | None, seed: int, skip_bad: bool) -> tuple[ImageDataset, ImageDataset]:
+    """Train and test images of a data set's name, or of a folder: the first two of `load_target`."""
+    return load_target(target, limit=limit, seed=seed, skip_bad=skip_bad)[:2]
+
+
+def load_target(target: str, *, limit: int | None, seed: int, skip_bad: bool) -> Target:
+    """Train and test images of a data set's name, or of a folder (seeded, stratified, 70 % and 30 %).
+
+    A name goes before a folder that is called the same; ``./digits`` is the folder. Images that are equal pixel by
+    pixel go into the same part.
+
+    Raises:
+        UnknownNameError: If it is neither.
+        DataError: If the folder is not usable.
+    """
+    if target in dataset_names():
+        if Path(target).is_dir():
+            warnings.warn(
+                f"{target} is taken for the data set of that name, not for the folder; that one is ./{target}",
+                FrozenkitWarning,
+                stacklevel=2,
+            )
+        train = load_dataset(target, limit=limit, seed=seed)
+        return Target(train, load_dataset(target, split="test"), image_size=96)
+    if not Path(target).exists():
+        hint = "Or give a folder with one folder of images per class; no such folder is here."
+        raise UnknownNameError("target", target, dataset_names(), hint=hint)
+    images = image_folder(target, skip_bad=skip_bad)
+    copies = duplicates(images[i] for i in range(len(images)))
+    if copies:
+        shown = "; ".join(" = ".join(images.ids[i] for i in rows[:3]) for rows in copies[:3])
+        warnings.warn(
+            f"{sum(map(len, copies))} images are equal to others, pixel by pixel: {shown}"
+            f"{'; …' if len(copies) > 3 else ''}. Equal images stay on one side of every split; leave-one-out sees "
+            "them all the same, and flatters",
+            FrozenkitWarning,
+            stacklevel=2,
+        )
+    rows = stratified_parts(images.labels, copies, fractions=(0.7, 0.3), seed=seed)
+    train, test = (images.subset(part) for part in rows)
+    if limit is not None and limit < len(train):
+        train = train.subset(split(train.labels, fractions=(limit, len(train) - limit), seed=seed)[0])
+    return Target(train, test, tuple(tuple(images.ids[i] for i in group) for group in copies))
