@@ -66,6 +66,7 @@ _HOMES = {
     "fingerprint_of": "extraction.key",
     "fit_probe": "probes.probe",
     "frechet_distance": "theory.divergence",
+    "from_csv": "images.table",
     "from_torch": "images.pairs",
     "holdout_bound": "theory.bounds",
     "holm": "probes.intervals",

@@ -34,6 +34,7 @@ def image_folder(path: str | Path, *, labelled: bool = True, skip_bad: bool = Fa
         The images; ids are paths relative to the folder.
 
     Raises:
+        InputError: If `path` is no path.
         DataError: If the folder is missing or holds no images, has one class, a class has fewer than two images, two
             classes have the same name (letters with accents can be written in two ways), an image or a subfolder is
             unreadable, or a link leads out of the folder. The message lists every file and folder concerned (the first
@@ -44,7 +45,7 @@ def image_folder(path: str | Path, *, labelled: bool = True, skip_bad: bool = Fa
         Traceback (most recent call last):
         frozenkit.errors.DataError: no/such/folder is not a folder. Give one that holds a folder of images per class.
     """
-    root = Path(path)
+    root = as_path("path", path)
     name = shown(root)
     if not root.is_dir():
         what = "a folder of images per class" if labelled else "images"
@@ -140,6 +141,13 @@ def image_files(paths: Iterable[str | Path], *, skip_bad: bool = False) -> Image
 def _code(function: str, given: object, skip_bad: bool, *options: str) -> str:
     """The Python expression that loads a dataset."""
     return f"{function}({', '.join([repr(given), *options, *(['skip_bad=True'] if skip_bad else [])])})"
+
+
+def as_path(name: str, path: object) -> Path:
+    """The argument `name` as a `Path`; raises an `InputError` if it is none."""
+    if not isinstance(path, str | Path):
+        raise InputError(f"`{name}` must be a path, got {described(path)}.")
+    return Path(path)
 
 
 def _unlabelled(root: Path | None, names: Mapping[Path, str], problems: list[Problem], skip_bad: bool) -> ImageDataset:

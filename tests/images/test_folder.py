@@ -78,6 +78,12 @@ def test_missing_empty_one_class_one_image_are_named(tmp_path, folder):
         image_folder(folder)
 
 
+@pytest.mark.parametrize("path", [None, 3, ["pets"], image_folder], ids=str)
+def test_what_is_no_path_is_told_so(path):
+    with pytest.raises(InputError, match="`path` must be a path, got (None|int 3|list of length 1|function)"):
+        image_folder(path)
+
+
 def test_parts_of_a_set_are_not_taken_for_classes(tmp_path, folder):
     for part in ("train", "test"):
         (tmp_path / "set" / part).mkdir(parents=True)
