@@ -37,11 +37,12 @@ DOORS = {
     "textiles": ("conformal_clip_data", "data", "frozenkit.load_dataset('textiles')"),
     "textures": ("skimage", "data", "frozenkit.load_dataset('textures')"),
     "hf": ("transformers", "hf", "frozenkit.load_backbone('hf:org/model')"),
+    "open_clip": ("open_clip", "clip", "frozenkit.load_backbone('open_clip:ViT-B-32/openai')"),
     "retinal-oct": ("medmnist", "data", "frozenkit.load_dataset('retinal-oct')"),
 }
 HIDDEN = ["pandas", "matplotlib", "IPython", "ipywidgets", "anywidget", "traitlets", "jupyterlab", "jupyter_core"]
 HIDDEN += ["nbformat", "nbconvert", "latex2mathml", "psutil", "mlxtend", "conformal_clip_data", "skimage", "medmnist"]
-HIDDEN += ["transformers", "notebook", "pytest", "hypothesis"]
+HIDDEN += ["transformers", "open_clip", "notebook", "pytest", "hypothesis"]
 
 WITHOUT = """
 import contextlib, io, json, os, sys
@@ -136,7 +137,9 @@ COME_ALONG = {"IPython": "ipywidgets", "jupyter_core": "jupyterlab"}  # what has
 
 @pytest.mark.parametrize(("package", "extra"), ASKED)
 def test_the_extra_that_is_named_brings_the_package(package: str, extra: str):
-    installed_as = {"skimage": "scikit-image"}.get(package, COME_ALONG.get(package, package))
+    installed_as = {"skimage": "scikit-image", "open_clip": "open-clip-torch"}.get(
+        package, COME_ALONG.get(package, package)
+    )
     assert names([installed_as]) <= names(EXTRAS[extra])
 
 

@@ -18,10 +18,8 @@ from torch import Tensor, nn
 
 from frozenkit.errors import DataError, InputError, NotAvailableError, require
 from frozenkit.networks._hub import quick_when_offline
-from frozenkit.networks._loaded import Loaded
+from frozenkit.networks._loaded import FEATURES, Loaded, NoTokenizer
 from frozenkit.networks.layers import prefix_tokens
-
-FEATURES = "features"  # the layer that holds what a tower gives for a whole image
 
 
 @dataclass(frozen=True)
@@ -130,11 +128,8 @@ class TextTower(nn.Module):
 
     def forward(self, prompts: Sequence[str]) -> Tensor:
         """m sentences → (m, d)."""
-        if isinstance(self.tokenizer, str):
-            raise NotAvailableError(
-                f"the text tower needs its tokenizer, which could not be loaded ({self.tokenizer}). The files "
-                "tokenizer.json and tokenizer_config.json belong beside config.json."
-            )
+        if isinstance(self.tokenizer, NoTokenizer):
+            raise self.tokenizer.error()
         tokens = self.tokenizer(
             list(prompts), padding="max_length", truncation=True, max_length=self.length, return_tensors="pt"
         )
@@ -292,13 +287,12 @@ def _preprocess(name: str, processor: Any) -> ProcessorPreprocess:
 
 
 def _text_tower(transformers: Any, source: str, model: Any) -> TextTower:
+    config = model.config.text_config
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        tokenizer = NoTokenizer.unless_whole(tokenizer, len(tokenizer), config.vocab_size)
     except Exception as error:  # a missing file or a missing library: the images can do without
-        tokenizer = _first(error)
-    config = model.config.text_config
-    if not isinstance(tokenizer, str) and not config.vocab_size // 2 <= len(tokenizer) <= config.vocab_size:
-        tokenizer = f"it knows {len(tokenizer)} of {config.vocab_size} tokens"  # what is made where there are no files
+        tokenizer = NoTokenizer(_first(error))
     length = config.max_position_embeddings
     return TextTower(model.text_model, getattr(model, "text_projection", None), tokenizer, length)
 

@@ -6,6 +6,10 @@ from typing import Any
 
 from torch import nn
 
+from frozenkit.errors import NotAvailableError
+
+FEATURES = "features"  # the layer with what a tower gives for a whole image
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -23,3 +27,27 @@ class Loaded:
     preprocess: Callable[..., Any]
     default_layer: str | None = None
     text: nn.Module | None = None
+
+
+@dataclass(frozen=True)
+class NoTokenizer:
+    """Stands where a text tower's tokenizer could not be loaded; images do without.
+
+    Attributes:
+        reason: What the library said.
+    """
+
+    reason: str
+
+    def error(self) -> NotAvailableError:
+        """What to raise once somebody wants it."""
+        return NotAvailableError(
+            f"the text tower needs its tokenizer, which could not be loaded ({self.reason}). The files tokenizer.json "
+            "and tokenizer_config.json belong beside the configuration."
+        )
+
+    @classmethod
+    def unless_whole(cls, tokenizer: Any, n_known: int, n_rows: int) -> Any:
+        """The tokenizer itself, unless it fits the tower's table no better than one that is made without its files."""
+        fits = n_rows // 2 <= n_known <= n_rows
+        return tokenizer if fits else cls(f"it knows {n_known} tokens where the tower knows {n_rows}")

@@ -253,11 +253,26 @@ def load_backbone(
     What the weights are checked against: those of the embedded backbones against a sha256 that is part of this package,
     torchvision's, at every load, against the 8 digits of sha256 that their file names publish. timm's come from the
     Hugging Face hub, which publishes no digest to this package: they are *not verified*, beyond being loaded without
-    unpickling code.
+    unpickling code. Nor are those of ``hf:`` and ``open_clip:``, for which the same holds.
+
+    ``"hf:facebook/dinov2-small"`` (extra ``hf``) is a network of transformers with its image processor, of a model with
+    a text half the image half: DINOv2, DINOv3, SigLIP, CLIP, MAE, ViT, BEiT, Swin, ConvNeXt, ResNet and their like.
+    ``"hf:/folder"`` or ``"hf:./folder"`` is one that `save_pretrained` or ``hf download`` left on this machine. Only
+    safetensors are read, and no code of a repository is run. The default layer ``"features"`` holds what the library
+    calls ``pooler_output``: DINOv2's CLS token after the last norm (its ImageNet classifiers read ``"cls+mean"`` of
+    ``"model.layernorm"``), SigLIP's attention pooling, a mean for ConvNeXt, Swin, ResNet and BEiT; for ViT and MAE the
+    CLS token after the last norm, which their classifiers read instead; for CLIP the projection into the space shared
+    with text. A masked autoencoder sees all its patches, in order.
+
+    ``"open_clip:ViT-B-32/laion2b_s34b_b79k"`` (extra ``clip``) is a model of open_clip by architecture and tag;
+    instead of a tag a file of weights, ``"open_clip:ViT-B-32//path/file.safetensors"``, instead of both a folder,
+    ``"open_clip:/folder"``, or a hub's model, ``"open_clip:hf-hub:<org>/<model>"``. The default layer ``"features"`` is
+    the projection into the space shared with text, where `Backbone.encode_text` puts sentences. Weights that were
+    trained with OpenAI's quick GELU get it.
 
     Args:
         name: ``"efficientnet-lite0"``, ``"efficientnet-lite2"`` (both work offline), a torchvision classification model
-            such as ``"resnet50"``, or ``"timm/<name>"``.
+            such as ``"resnet50"``, ``"timm/<name>"``, ``"hf:<org>/<model>"``, or ``"open_clip:<model>/<tag>"``.
         weights: ``"default"``; for torchvision also the name of a weights enum entry such as ``"IMAGENET1K_V1"``;
             None for seeded random weights, the control.
         image_size: Side of the preprocessed image, pixels (32 to 1024); default is the size it was trained with.

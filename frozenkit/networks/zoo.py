@@ -26,6 +26,7 @@ from frozenkit.errors import (
 from frozenkit.networks._hub import quick_when_offline
 from frozenkit.networks._huggingface import load_huggingface
 from frozenkit.networks._loaded import Loaded
+from frozenkit.networks._open_clip import load_open_clip
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,9 @@ def load_module(name: str, weights: str | None, image_size: int | None = None) -
     if name.startswith("hf:"):
         with _downloading(name, _HUB_ADVICE.format(name.removeprefix("hf:"))):
             return load_huggingface(name, weights)
+    if name.startswith("open_clip:"):
+        with _downloading(name, _CLIP_ADVICE):
+            return load_open_clip(name, weights, image_size)
     return Loaded(*_torchvision(name, weights))
 
 
@@ -255,6 +259,12 @@ def _torchvision_names() -> list[str]:
 _HUB_ADVICE = (
     "If its licence has to be accepted, do so at https://huggingface.co/{0} and log in with `hf auth login`; or copy "
     "its folder from a machine that has it (`hf download {0} --local-dir FOLDER`) and load 'hf:/FOLDER'. "
+)
+
+
+_CLIP_ADVICE = (
+    "On a machine with a network, `hf download <org>/<model> --local-dir FOLDER` brings a folder, which loads as "
+    "'open_clip:/FOLDER'. "
 )
 
 
