@@ -1,15 +1,25 @@
-"""Plain files: read as they are or refused, written as a whole or not at all."""
+"""Plain files: read as they are or refused, written as a whole or not at all; and sealed ones, for what is kept."""
 
 import errno
+import hashlib
+import json
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from frozenkit.errors import CacheError
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from frozenkit.errors import CacheError, InputError
+
+# The first metadata of a sealed file; a quote inside of a text of ours would be escaped twice as often.
+_SEAL = b'{"__metadata__":{"frozenkit":"{\\"sha256\\": \\"'
+_NO_SEAL = b"0" * 64
 
 
 def open_regular(path: Path, mode: int = os.O_RDONLY) -> int:
@@ -123,3 +133,83 @@ def disk_errors(path: Path) -> Iterator[None]:
         elif error.errno in (None, errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             advice = f"Free some space. {advice}"
         raise CacheError(f"cannot write {path}: {reason}. {advice}") from error
+
+
+def with_suffix(path: str | Path, suffix: str) -> Path:
+    """The path, if it ends in this suffix.
+
+    Raises:
+        InputError: If not, or if it is no path.
+    """
+    if not isinstance(path, str | Path) or Path(path).suffix != suffix:
+        shown = repr(Path(path).name) if isinstance(path, str | Path) else f"{type(path).__name__} {path!r:.60}"
+        raise InputError(f"`path` must be a path that ends in {suffix}, got {shown}.")
+    return Path(path)
+
+
+def write_sealed(path: Path, kind: str, version: int, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """Writes tensors, and JSON about them, to one safetensors file with a sha256 over all of its other bytes.
+
+    Args:
+        path: The file; one that is there is replaced once the new one is on the disk.
+        kind: What is in it, such as ``"probe"``.
+        version: Of what `about` says.
+        about: JSON values.
+        tensors: By name; of any device.
+
+    Returns:
+        The sha256, which stands in the file.
+
+    Raises:
+        CacheError: If the file cannot be written; what was there is still there.
+    """
+    from safetensors.torch import save_file
+
+    own = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    said = json.dumps({"sha256": _NO_SEAL.decode(), "kind": kind, "version": version, "about": dict(about)})
+    with disk_errors(path), written_aside(path) as part:
+        try:
+            save_file(own, part, {"frozenkit": said})
+        except SafetensorError as error:  # what the system said
+            raise OSError(str(error)) from error
+        with part.open("r+b") as file:
+            start = 8 + len(_SEAL)
+            if file.read(start)[8:] != _SEAL or file.read(64) != _NO_SEAL:
+                raise AssertionError("safetensors writes its header in another way than we know")
+            file.seek(0)
+            seal = hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(start)
+            file.write(seal.encode())
+    return seal
+
+
+def read_sealed(path: Path, kind: str, version: int) -> tuple[dict[str, Any], dict[str, Tensor], str]:
+    """What `write_sealed` wrote: (about, tensors, sha256), not a bit of which is believed before all are verified.
+
+    Raises:
+        CacheError: If the file is not there, damaged, of another kind or version, or was written by something else.
+    """
+    from safetensors import torch as safetensors
+
+    with os.fdopen(open_regular(path), "rb") as file:
+        try:
+            content = bytearray(file.read())
+        except (OSError, MemoryError) as error:
+            raise CacheError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'memory is short'}.") from error
+    start = 8 + len(_SEAL)
+    seal = bytes(content[start : start + 64])
+    if content[8:start] != _SEAL:
+        raise CacheError(f"{path} is damaged, or no {kind} that frozenkit wrote. Save it again.")
+    content[start : start + 64] = _NO_SEAL
+    if hashlib.sha256(content).hexdigest().encode() != seal:
+        raise CacheError(f"{path} is damaged: its content does not match its sha256. Save it again, or copy it again.")
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    said = json.loads(header["__metadata__"]["frozenkit"])
+    if said["kind"] != kind:
+        raise CacheError(f"{path} holds a {said['kind']}, and must hold a {kind}.")
+    if said["version"] != version:
+        raise CacheError(
+            f"{path} was written in version {said['version']} of a {kind} file, this frozenkit reads {version}. "
+            "Save it again with this one, or load it with the other."
+        )
+    return said["about"], safetensors.load(bytes(content)), seal.decode()

@@ -1,14 +1,26 @@
 """g∘φ as one module: a frozen network that gives features, and the head on them; what you ship."""
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from frozenkit._arrays import described, texts
+from frozenkit.classifier.predictions import Predictions, as_unlabelled
 from frozenkit.errors import InputError
-from frozenkit.heads.modules import LayerMix
+from frozenkit.extraction.cache import CachedFeatures, FeatureCache
+from frozenkit.extraction.extract import extract_layers
+from frozenkit.features import FeatureSet
+from frozenkit.heads.columns import AllClasses
+from frozenkit.heads.modules import LayerMix, LinearHead, in_batches
+from frozenkit.heads.ridge import LinearMap
 from frozenkit.networks.backbone import Backbone, check_backbone
-from frozenkit.networks.layers import POOLINGS, pooled_activations, pooled_shape
+from frozenkit.networks.layers import POOLINGS, in_eval_mode, pooled_activations, pooled_shape
+from frozenkit.probes.probe import Probe
 
 
 class FeatureExtractor(nn.Module):
@@ -47,6 +59,7 @@ class FeatureExtractor(nn.Module):
         self.layers = backbone.check_layers(layers)
         if pooling == "tokens" and len(self.layers) > 1:
             raise InputError("`pooling='tokens'` works with one layer: others have other numbers of tokens.")
+        self.backbone = backbone
         self.module = backbone.module
         self.pooling = pooling
         self.combine = combine
@@ -64,35 +77,55 @@ class FeatureExtractor(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        """(b, 3, h, w) preprocessed images to (b, output_dim) features."""
-        with torch.no_grad():
+        """(b, 3, h, w) preprocessed images to (b, output_dim) features; gradients only for images that ask for them."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and images.requires_grad):
             pooled = pooled_activations(self.module, images, self.layers, self.pooling, self._trace)
-        if self.mix is not None:
-            return self.mix([pooled[name] for name in self.layers])
+        return self.join(pooled)
+
+    def join(self, pooled: Mapping[str, Tensor]) -> Tensor:
+        """The pooled features of the layers as one (b, output_dim), or (b, t, output_dim) with ``"tokens"``."""
         members = [pooled[name] for name in self.layers]
+        if self.mix is not None:
+            return self.mix(members)
         return torch.cat(members, -1) if self.combine == "concat" else torch.stack(members).mean(0)
+
+    def backbone_here(self) -> Backbone:
+        """The backbone on the device that its module is on now, to which ``.to(…)`` may have moved it."""
+        tensor = next((t for t in (*self.module.parameters(), *self.module.buffers())), None)
+        if tensor is None or tensor.device == self.backbone.device:
+            return self.backbone
+        here = copy.copy(self.backbone)
+        here.device = tensor.device
+        return here
 
 
 class FrozenClassifier(nn.Module):
     """g∘φ as one module: images in, logits out; only the head ever moves.
+
+    `from_probe` makes one of a fitted probe. Images that require gradients get them; the backbone never does.
 
     Args:
         extractor: φ, such as a `FeatureExtractor`. It stays in eval mode, also under ``.train()``, and gets no
             gradient, except its learned mix of layers (``extractor.mix``) where it has one: that is part of the head.
         head: g, a module. Of a ridge or softmax probe that is
             ``LinearHead.from_map(probe.head.weights, probe.head.intercept)``.
+        classes: k class names, for `predict`.
+
+    Attributes:
+        classes: Class names; empty where they are not known, and for regression.
+        temperature: Divides logits before the softmax of `predict`; the probe's, or 1.
+        precision: In which `predict` computes; the one of the probe's features, or ``"auto"``.
 
     Raises:
-        InputError: If one of both is no module.
+        InputError: If extractor or head is no module.
 
     Example:
-        >>> from frozenkit import LinearHead
         >>> model = FrozenClassifier(nn.Flatten(), LinearHead(12, 2)).train()
         >>> model(torch.zeros(5, 3, 2, 2)).shape, sum(p.numel() for p in model.trainable_parameters())
         (torch.Size([5, 2]), 26)
     """
 
-    def __init__(self, extractor: nn.Module, head: nn.Module) -> None:
+    def __init__(self, extractor: nn.Module, head: nn.Module, *, classes: Sequence[str] = ()) -> None:
         super().__init__()
         for name, part in {"extractor": extractor, "head": head}.items():
             if not isinstance(part, nn.Module):
@@ -104,12 +137,60 @@ class FrozenClassifier(nn.Module):
                 raise InputError(f"`{name}` must be a torch module, got {type(part).__name__}.{advice}")
         self.extractor = extractor
         self.head = head
+        self.classes = texts(classes, "classes")
+        self.temperature = 1.0
+        self.precision = "auto"
+        self._probe: Probe | None = None
         mix = getattr(extractor, "mix", None)
         learned = {id(p) for p in mix.parameters()} if isinstance(mix, nn.Module) else set()
         for parameter in extractor.parameters():
             parameter.requires_grad_(id(parameter) in learned)
         self._learns_mix = bool(learned)
         self.train(self.training)
+
+    @classmethod
+    def from_probe(cls, backbone: Backbone, probe: Probe, *, pooling: str | None = None) -> "FrozenClassifier":
+        """The classifier that predicts from images what the probe predicts from their features.
+
+        Args:
+            backbone: The one that the probe's features are from. What they say of their making (`Probe.origin`) is
+                compared: its name, its image size and the pooling.
+            probe: From `fit_probe`, on one layer, or on several joined by `combine`.
+            pooling: How the features were pooled; must be given only where they do not say it, as those from arrays.
+
+        Returns:
+            In eval mode. ``forward`` gives the probe's logits, −∞ for a class without a training image; in regression
+            its values.
+
+        Raises:
+            InputError: If the probe's features are of another backbone, layer, size, pooling or width.
+
+        Example:
+            >>> from frozenkit import extract, fit_probe, load_backbone, load_dataset
+            >>> backbone = load_backbone(image_size=64, device="cpu")
+            >>> digits = load_dataset("digits", limit=60)
+            >>> probe = fit_probe(extract(backbone, digits, layer="blocks.4", progress=False))
+            >>> FrozenClassifier.from_probe(backbone, probe).predict(digits[:2]).ids
+            ('digits/train/0', 'digits/train/1')
+        """
+        check_backbone(backbone)
+        if not isinstance(probe, Probe):
+            hint = "Fit one: fit_probe(extract(backbone, dataset))."
+            raise InputError(f"`probe` must be a Probe, got {described(probe)}. {hint}")
+        extractor = _extractor_of(backbone, probe, _pooling_of(backbone, probe, pooling))
+        head: nn.Module
+        if isinstance(probe.head, LinearMap):
+            head = LinearHead.from_map(probe.head.weights, probe.head.intercept)
+            head.normalize = probe.head.unit
+        else:
+            head = copy.deepcopy(probe.head)
+        if len(probe.present) < len(probe.classes):
+            head = nn.Sequential(head, AllClasses(probe.present, len(probe.classes)))
+        model = cls(extractor, head.to(backbone.device), classes=probe.classes).eval()
+        model.temperature = probe.temperature
+        model.precision = probe.origin.precision if probe.origin else "auto"
+        model._probe = replace(probe, strength_path=None, log=None)
+        return model
 
     def trainable_parameters(self) -> Iterator[nn.Parameter]:
         """What an optimiser may have: the head's parameters, and those of a learned mix of layers."""
@@ -125,6 +206,123 @@ class FrozenClassifier(nn.Module):
         """(b, 3, h, w) preprocessed images to (b, k)."""
         if self._learns_mix:
             return self.head(self.extractor(images))  # the extractor itself keeps gradients out of the backbone
-        with torch.no_grad():
+        with torch.set_grad_enabled(torch.is_grad_enabled() and images.requires_grad):
             features = self.extractor(images)
         return self.head(features)
+
+    def predict(
+        self,
+        images: Any,
+        *,
+        batch_size: int | None = None,
+        workers: int | str = "auto",
+        progress: bool | Callable[[int, int], None] | None = None,
+        skip_bad: bool = False,
+        cache: FeatureCache | None = None,
+    ) -> Predictions:
+        """What is on these images, and how sure that is: `extract`, then the head.
+
+        Args:
+            images: A folder (every image in it and below it, whatever its subfolders are called), a file, or a list of
+                files; PIL images; an `ImageDataset`, with labels or without, or whatever `from_torch` takes.
+            batch_size: As in `extract`.
+            workers: As in `extract`.
+            progress: As in `extract`.
+            skip_bad: Leave files that are no readable images out, listed in the result's ``skipped`` and in a warning,
+                instead of stopping.
+            cache: As in `extract`. With one, memory stays flat in the number of images.
+
+        Returns:
+            `Predictions`, in the order of the images; of a folder, in that of their paths.
+
+        Raises:
+            InputError: If these are no images, or none, or the classifier does not know its classes or how its backbone
+                preprocesses.
+            DataError: If a file is no readable image; lists them all.
+        """
+        if not isinstance(self.extractor, FeatureExtractor):
+            raise InputError(
+                "`predict` needs to know how images are preprocessed, and this extractor is a "
+                f"{type(self.extractor).__name__}. Use FeatureExtractor(backbone, layer)."
+            )
+        if not self.classes and self._probe is None:
+            raise InputError("`classes` must be given to predict: FrozenClassifier(extractor, head, classes=[…]).")
+        dataset = as_unlabelled(images, skip_bad=skip_bad)
+        phi = self.extractor
+        sets = extract_layers(
+            phi.backbone_here(),
+            dataset,
+            layers=phi.layers,
+            pooling=phi.pooling,
+            precision=self.precision,
+            batch_size=batch_size,
+            workers=workers,
+            cache=cache,
+            progress=progress,
+            lazy=cache is not None,  # type: ignore[call-overload]
+        )
+        outputs = self._outputs(list(sets.values()), len(dataset))
+        about = tuple(dataset.ids), self.classes, getattr(dataset, "skipped", ())
+        if not self.classes:
+            assert self._probe is not None
+            return Predictions(about[0], outputs.reshape(len(outputs), *self._probe.label_shape), (), None, about[2])
+        if outputs.shape[1] != len(self.classes):
+            raise InputError(f"`head` must give one number per class, {len(self.classes)}, got {outputs.shape[1]}.")
+        probabilities = (outputs / self.temperature).softmax(1)
+        return Predictions(about[0], outputs.argmax(1), self.classes, probabilities, about[2])
+
+    def _outputs(self, sets: Sequence[FeatureSet | CachedFeatures], n: int) -> Tensor:
+        """(n, k) of the head, from the features of each layer."""
+        phi: FeatureExtractor = self.extractor  # type: ignore[assignment]
+        device = next((t.device for t in (*self.head.parameters(), *self.head.buffers())), torch.device("cpu"))
+
+        def batches() -> Iterator[Tensor]:
+            for parts in zip(*(fs.batches(1024) for fs in sets), strict=True):
+                yield phi.join({name: x.to(device) for name, (x, _) in zip(phi.layers, parts, strict=True)})
+
+        with in_eval_mode(self.head):
+            return in_batches(self.head, batches(), n)
+
+
+def _pooling_of(backbone: Backbone, probe: Probe, pooling: str | None) -> str:
+    """How to pool, after making sure that nothing known of the probe's features contradicts it, or the backbone."""
+    origin = probe.origin
+    if origin is None:
+        if pooling is None:
+            raise InputError(
+                "`pooling` must be given, since the features of this probe do not say how they were pooled. Give it as "
+                "it was in `extract`, whose default is pooling='mean'."
+            )
+        return pooling
+    if origin.backbone != backbone.name:
+        raise InputError(
+            f"`backbone` must be {origin.backbone!r}, which the features of this probe are from, got {backbone.name!r}."
+        )
+    if origin.image_size != backbone.image_size:
+        raise InputError(
+            f"`backbone` must take images of {origin.image_size} px, as for the features of this probe, got "
+            f"{backbone.image_size} px. Load it with image_size={origin.image_size}."
+        )
+    if pooling not in (None, origin.pooling):
+        raise InputError(
+            f"`pooling` must be {origin.pooling!r}, as in the features of this probe, got {pooling!r}. Leave it out."
+        )
+    return origin.pooling
+
+
+def _extractor_of(backbone: Backbone, probe: Probe, pooling: str) -> FeatureExtractor:
+    """What gives the features that the probe was fitted on: one layer, or several as `combine` joins them."""
+    layers = [probe.layer] if probe.layer in backbone.layers else probe.layer.split("+")
+    extractor = FeatureExtractor(backbone, layers, pooling=pooling)
+    widths = {extractor.output_dim}
+    if extractor.output_dim != probe.n_features and len(layers) > 1:
+        with suppress(InputError):  # of layers that differ in width there is no mean
+            extractor = FeatureExtractor(backbone, layers, pooling=pooling, combine="mean")
+            widths.add(extractor.output_dim)
+    if extractor.output_dim != probe.n_features:
+        raise InputError(
+            f"`probe` must be fitted on the {' or '.join(map(str, sorted(widths)))} features that {probe.layer!r} of "
+            f"{backbone.name} gives with pooling={pooling!r}, got {probe.n_features}. Reduced features do not "
+            "say how they were reduced: fit the probe on all of them."
+        )
+    return extractor

@@ -353,6 +353,8 @@ def pooled_activations(
         ActivationError: If a layer did not run.
     """
     pooled: dict[str, Tensor] = {}
+    # An exception would end an export, too; `is_exporting` came with torch 2.7.
+    exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)()
 
     def note(name: str, output: object) -> None:
         if name in pooled:
@@ -360,7 +362,7 @@ def pooled_activations(
                 f"the layer {name!r} ran twice in one pass. List those that run once: backbone.layers."
             )
         pooled[name] = _pool_layer(output, name, pooling, trace)  # type: ignore[arg-type]
-        if len(pooled) == len(layers):
+        if len(pooled) == len(layers) and not exporting:
             raise _Stop
 
     if images.ndim == 4:  # convolutions then read pixels whole: two thirds of the time, in float32 too

@@ -5,17 +5,20 @@ No function here that fits or chooses takes test data; a finished `Probe` is the
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from frozenkit._arrays import as_tensor, check_finite, described, is_array, r_squared, whole_number
+from frozenkit._files import with_suffix, write_sealed
 from frozenkit._outputs import Shown
 from frozenkit.errors import DataError, FrozenkitWarning, InputError, UnknownNameError
 from frozenkit.features import Features, FeatureSet, as_features, check_val, load_set
 from frozenkit.fingerprint import Origin
+from frozenkit.heads.columns import Columns
 from frozenkit.heads.modules import in_batches
 from frozenkit.heads.ridge import LinearMap, RidgePath
 from frozenkit.heads.softmax import SoftmaxPath
@@ -30,6 +33,7 @@ from frozenkit.probes._choose import (
 )
 from frozenkit.probes.calibration import Reliability, fit_temperature, reliability
 from frozenkit.probes.scores import Score, confidently_wrong, score
+from frozenkit.probes.stored import VERSION, describe_probe
 
 HEADS = ("ridge", "softmax", "prototype", "knn")
 _LINEAR, _NEAREST = ("ridge", "softmax"), ("prototype", "knn")
@@ -59,6 +63,7 @@ class Probe(Shown):
         log: The `TrainLog` of a module.
         settings: What else was chosen, such as the number of neighbours.
         origin: How the features of train were made, where they say so.
+        given: Arguments of `fit_probe` beside train and head that were given, as JSON; in place of arrays a word.
     """
 
     kind: str
@@ -77,6 +82,7 @@ class Probe(Shown):
     log: TrainLog | None
     settings: dict[str, int]
     origin: Origin | None = None
+    given: dict[str, Any] = field(default_factory=dict)
 
     def logits(self, x: Features | Any) -> Tensor:
         """(n, k) float32 logits on the CPU; −∞ for a class without a training image. (n, m) values in regression.
@@ -166,6 +172,21 @@ class Probe(Shown):
         test = self._labelled(test, None)
         self._check_same_task(test)
         return confidently_wrong(self.predict_proba(test), test.labels.cpu())
+
+    def save(self, path: str | Path) -> None:
+        """Writes the probe to one safetensors file, without pickle: written aside, renamed, and sealed by a sha256.
+
+        `load_probe` reads it. The path of strengths and the log of training stay behind.
+
+        Args:
+            path: Ends in ``.safetensors``; a file that is there is replaced.
+
+        Raises:
+            InputError: If the suffix is another one, or the head cannot be saved.
+            CacheError: If the file cannot be written; what was there is still there.
+        """
+        about, tensors = describe_probe(self)
+        write_sealed(with_suffix(path, ".safetensors"), "probe", VERSION, about, tensors)
 
     def __repr__(self) -> str:
         details = [f"{k}={v!r}" for k, v in self.settings.items()]
@@ -274,6 +295,11 @@ def fit_probe(
     train, seed = as_features(train, "train", labels), whole_number("seed", seed, least=0)
     _check_head(head, train)
     name = head if isinstance(head, str) else type(head).__name__
+    options = {"val": val, "scale": scale, "center": center, "normalize": normalize, "sample_weight": sample_weight}
+    given = {
+        key: value if isinstance(value, str | bool) else "…" for key, value in options.items() if value is not None
+    }
+    given |= {"seed": seed} if seed else {}
     _check_options(
         head, strengths=strengths, sample_weight=sample_weight, scale=scale, center=center, normalize=normalize
     )
@@ -289,7 +315,7 @@ def fit_probe(
     if isinstance(head, nn.Module):
         check_outputs(head, data)
         if 0 < len(present) < len(data.classes):
-            head = nn.Sequential(head, _Columns(present))
+            head = nn.Sequential(head, Columns(present))
         fit = fit_module(fit_on, choose_on, head, seed, scale)
     else:
         rows = (fit_on if head == "ridge" else _precise(fit_on.features), fit_on.labels.cpu())
@@ -318,20 +344,9 @@ def fit_probe(
         log=fit.log,
         settings=fit.settings,
         origin=getattr(data, "origin", None),
+        given=given,
     )
     return probe if val is None or not data.classes else probe.calibrate(val)
-
-
-class _Columns(nn.Module):
-    """The outputs for some classes alone."""
-
-    def __init__(self, kept: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("kept", kept)
-
-    def forward(self, logits: Tensor) -> Tensor:
-        """(b, k) to (b, kept)."""
-        return logits[:, self.kept]  # type: ignore[index]
 
 
 def _check_head(head: Any, train: Any) -> None:
