@@ -170,8 +170,9 @@ class FrozenClassifier(nn.Module):
             >>> backbone = load_backbone(image_size=64, device="cpu")
             >>> digits = load_dataset("digits", limit=60)
             >>> probe = fit_probe(extract(backbone, digits, layer="blocks.4", progress=False))
-            >>> FrozenClassifier.from_probe(backbone, probe).predict(digits[:2]).ids
-            ('digits/train/0', 'digits/train/1')
+            >>> found = FrozenClassifier.from_probe(backbone, probe).predict(digits[:20], progress=False)
+            >>> found.probabilities.shape, found.class_[0] in digits.classes
+            (torch.Size([20, 10]), True)
         """
         check_backbone(backbone)
         if not isinstance(probe, Probe):

@@ -71,7 +71,7 @@ def load_dataset(
     if split not in ("train", "test"):
         raise InputError(f"`split` must be 'train' or 'test', got {split!r}.")
     dataset = _ENTRIES[name].load(name, split, _root(root))
-    given = {"split": split} if split != "train" else {}
+    given: dict[str, Any] = {"split": split} if split != "train" else {}
     given |= {"root": str(root)} if root is not None else {}
     if limit is not None and whole_number("limit", limit) < len(dataset):
         dataset = dataset.subset(_stratified(dataset.labels, int(limit), seed))

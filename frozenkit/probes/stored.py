@@ -11,7 +11,7 @@ from frozenkit.heads.stored import describe_head
 VERSION = 1  # of what `describe_probe` says; raise it whenever an older reader would misread it
 # What a file holds as it is; not the path of strengths and the log of training, which are as long as they are of use
 # only to whoever has just fitted it.
-PLAIN = ("kind", "classes", "layer", "n_features", "n_train", "label_shape", "strength")
+PLAIN: tuple[str, ...] = ("kind", "classes", "layer", "n_features", "n_train", "label_shape", "strength")
 PLAIN += ("chosen_on", "choice_score", "temperature", "settings", "given")
 LEFT_OUT = ("strength_path", "log")
 
