@@ -296,7 +296,7 @@ def fit_probe(
     _check_head(head, train)
     name = head if isinstance(head, str) else type(head).__name__
     options = {"val": val, "scale": scale, "center": center, "normalize": normalize, "sample_weight": sample_weight}
-    given = {
+    given: dict[str, Any] = {
         key: value if isinstance(value, str | bool) else "…" for key, value in options.items() if value is not None
     }
     given |= {"seed": seed} if seed else {}
