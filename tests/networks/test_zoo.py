@@ -147,3 +147,26 @@ def test_missing_weights_say_what_is_there_offline(name, monkeypatch, tmp_path):
 def test_list_backbones():
     assert set(list_backbones(offline=True)) < set(list_backbones())
     assert "vit_b_16" in list_backbones()
+
+
+@pytest.mark.parametrize("size", [64, 224])
+def test_a_torchvision_transformer_is_resized_as_torchvision_does_it(size):
+    from torchvision.models import vit_b_16
+    from torchvision.models.vision_transformer import interpolate_embeddings
+
+    trained = vit_b_16()
+    state = trained.state_dict()
+    ours = zoo.resized_vit("vit_b_16", state, size).eval()
+    theirs = vit_b_16(image_size=size).eval()
+    theirs.load_state_dict(interpolate_embeddings(size, 16, trained.state_dict()))
+    images = noise(size, 1)
+    with torch.no_grad():
+        assert_close(ours(images), theirs(images))
+        if size == 224:
+            assert_close(ours(images), trained.eval()(images))
+    assert_close(state["encoder.pos_embedding"].shape, torch.Size([1, 197, 768]))
+
+
+def test_random_weights_of_a_torchvision_transformer_fit_its_preprocessing():
+    backbone = load_backbone("vit_h_14", weights=None, image_size=56, device="cpu")
+    assert backbone.trace().outputs["encoder.ln"] == (17, 1280)
