@@ -107,8 +107,8 @@ class FrozenClassifier(nn.Module):
     Args:
         extractor: φ, such as a `FeatureExtractor`. It stays in eval mode, also under ``.train()``, and gets no
             gradient, except its learned mix of layers (``extractor.mix``) where it has one: that is part of the head.
-        head: g, a module. Of a ridge or softmax probe that is
-            ``LinearHead.from_map(probe.head.weights, probe.head.intercept)``.
+        head: g, a module. Of a ridge or softmax probe whose ``present`` are all classes that is
+            ``LinearHead.from_map(probe.head.weights, probe.head.intercept, unit=probe.head.unit)``.
         classes: k class names, for `predict`.
 
     Attributes:
@@ -131,7 +131,7 @@ class FrozenClassifier(nn.Module):
             if not isinstance(part, nn.Module):
                 advice = {
                     "Probe": " Of a ridge or softmax probe: LinearHead.from_map(probe.head.weights, "
-                    "probe.head.intercept); of another, probe.head.",
+                    "probe.head.intercept, unit=probe.head.unit); of another, probe.head.",
                     "Backbone": " Wrap it: FeatureExtractor(backbone).",
                 }.get(type(part).__name__, "")
                 raise InputError(f"`{name}` must be a torch module, got {type(part).__name__}.{advice}")
@@ -181,8 +181,7 @@ class FrozenClassifier(nn.Module):
         extractor = _extractor_of(backbone, probe, _pooling_of(backbone, probe, pooling))
         head: nn.Module
         if isinstance(probe.head, LinearMap):
-            head = LinearHead.from_map(probe.head.weights, probe.head.intercept)
-            head.normalize = probe.head.unit
+            head = LinearHead.from_map(probe.head.weights, probe.head.intercept, unit=probe.head.unit)
         else:
             head = copy.deepcopy(probe.head)
         if len(probe.present) < len(probe.classes):

@@ -336,7 +336,7 @@ def _make_head(
         raise InputError(f"`start` must know every class, got one of {known}. Use start='zero'.")
     # Divided by its temperature the probe is calibrated: cross-entropy then has nothing to mend but the features.
     temperature = probe.temperature * softening(linear(features.features) / probe.temperature, features.labels)
-    return LinearHead.from_map(linear.weights / temperature, linear.intercept / temperature)
+    return LinearHead.from_map(linear.weights / temperature, linear.intercept / temperature, unit=linear.unit)
 
 
 def softening(logits: Tensor, labels: Tensor, least: float = LEAST_LOSS) -> float:

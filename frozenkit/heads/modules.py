@@ -40,14 +40,19 @@ class LinearHead(nn.Module):
         self.linear = nn.Linear(d, k)
 
     @classmethod
-    def from_map(cls, weights: Tensor, intercept: Tensor) -> "LinearHead":
+    def from_map(cls, weights: Tensor, intercept: Tensor, *, unit: bool = False) -> "LinearHead":
         """A head with these (d, k) weights and (k,) intercept, such as those of a ridge or softmax path.
+
+        Args:
+            weights: (d, k).
+            intercept: (k,).
+            unit: Scale each feature vector to length 1 first: ``LinearMap.unit`` of a fit with ``scale="unit"``.
 
         Example:
             >>> LinearHead.from_map(torch.eye(2), torch.tensor([0.0, 1.0]))(torch.tensor([[2.0, 3.0]])).tolist()
             [[2.0, 4.0]]
         """
-        head = cls(*weights.shape)
+        head = cls(*weights.shape, normalize=unit)
         with torch.no_grad():
             head.linear.weight.copy_(weights.T)
             head.linear.bias.copy_(intercept)

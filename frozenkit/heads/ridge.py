@@ -34,7 +34,7 @@ DEFAULT_STRENGTHS = tuple(float(x) for x in np.logspace(-9, 4, 53))
 
 @dataclass(frozen=True)
 class LinearMap:
-    """x ↦ x·weights + intercept, for raw features.
+    """x ↦ x·weights + intercept, for raw features, which `unit` first brings to length 1.
 
     Attributes:
         weights: (d, k) float32.

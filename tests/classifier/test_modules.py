@@ -86,16 +86,17 @@ class TestFrozenClassifier:
             assert_close(model.extractor.mix.logits.detach(), before)
 
 
-def test_a_frozen_classifier_takes_modules_and_says_how_a_probe_becomes_one():
+@pytest.mark.parametrize("scale", ["soft", "unit"])
+def test_a_frozen_classifier_takes_modules_and_says_how_a_probe_becomes_one(scale):
     x = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
     labels = (x[:, 0] > 0).long()
-    probe = fit_probe(FeatureSet.from_arrays(x, labels), strengths=[1.0])
+    probe = fit_probe(FeatureSet.from_arrays(x, labels), strengths=[1.0], scale=scale)
     with pytest.raises(InputError, match="`head` must be a torch module, got Probe. Of a ridge or softmax probe: Lin"):
         FrozenClassifier(nn.Identity(), probe)
     with pytest.raises(InputError, match="`extractor` must be a torch module, got Backbone. Wrap it: FeatureExtr"):
         FrozenClassifier(load_backbone(image_size=32, device="cpu"), nn.Linear(4, 2))
-    head = LinearHead.from_map(probe.head.weights, probe.head.intercept)  # the advice itself
-    torch.testing.assert_close(FrozenClassifier(nn.Identity(), head)(x).argmax(1), probe.head(x).argmax(1))
+    head = LinearHead.from_map(probe.head.weights, probe.head.intercept, unit=probe.head.unit)  # the advice itself
+    torch.testing.assert_close(FrozenClassifier(nn.Identity(), head)(x), probe.head(x))
 
 
 class TestFeatureExtractor:

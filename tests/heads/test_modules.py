@@ -59,8 +59,11 @@ def test_linear_normalised_ignores_length():
     assert_close(head(x), head(1000 * x))
 
 
-def test_linear_from_map_is_that_map():
+@pytest.mark.parametrize("unit", [False, True])
+def test_linear_from_map_is_that_map(unit):
     weights, intercept, x = torch.randn(4, 3), torch.randn(3), torch.randn(5, 4)
+    rows = x / x.norm(dim=1, keepdim=True) if unit else x
+    assert_close(LinearHead.from_map(weights, intercept, unit=unit)(x), rows @ weights + intercept)
     assert_close(LinearHead.from_map(weights, intercept)(x), x @ weights + intercept)
 
 
