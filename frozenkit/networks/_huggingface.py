@@ -104,8 +104,9 @@ class ImageTower(nn.Module):
         if pooled is not None:
             vector = pooled.flatten(1)
         else:
-            tokens = output.last_hidden_state
-            vector = tokens[:, 0] if self.num_prefix_tokens else tokens.mean(1)
+            last = output.last_hidden_state
+            is_map = last.ndim == 4
+            vector = last.mean((2, 3)) if is_map else last[:, 0] if self.num_prefix_tokens else last.mean(1)
         return self.features(vector if self.projection is None else self.projection(vector))
 
 
@@ -155,7 +156,8 @@ def load_huggingface(name: str, weights: str | None) -> Loaded:
     """
     if weights not in (None, "default"):
         raise InputError(f"`weights` of {name} must be 'default' or None, got {weights!r}.")
-    transformers = require("transformers", "hf")
+    with warnings.catch_warnings(action="ignore"):
+        transformers = require("transformers", "hf")
     source = name.removeprefix("hf:")
     if not source.startswith(("/", "./", "../", "~")):
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
@@ -251,7 +253,7 @@ def _drop_unread(vision: Any, missing: Sequence[str]) -> set[str]:
     """Removes what no image classifier of the family reads and what has no weights; the names of what is missing."""
     unread = {key for key in missing if key.endswith("mask_token")}  # for pretraining only
     for name, parameter in vision.named_parameters():
-        if name.endswith("mask_token"):
+        if name in unread:
             parameter.data.zero_()
     pooler = getattr(vision, "pooler", None)
     untrained = {key for key in missing if key.startswith("pooler.")}
@@ -293,7 +295,7 @@ def _text_tower(transformers: Any, source: str, model: Any) -> TextTower:
         tokenizer = NoTokenizer.unless_whole(tokenizer, len(tokenizer), config.vocab_size)
     except Exception as error:  # a missing file or a missing library: the images can do without
         tokenizer = NoTokenizer(_first(error))
-    length = config.max_position_embeddings
+    length = min(config.max_position_embeddings, getattr(tokenizer, "model_max_length", config.max_position_embeddings))
     return TextTower(model.text_model, getattr(model, "text_projection", None), tokenizer, length)
 
 

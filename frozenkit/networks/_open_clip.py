@@ -108,7 +108,8 @@ def load_open_clip(name: str, weights: str | None, image_size: int | None) -> Lo
     """
     if weights not in (None, "default"):
         raise InputError(f"`weights` of {name} must be 'default' or None, got {weights!r}: name the tag, model/tag.")
-    open_clip = require("open_clip", "clip")
+    with warnings.catch_warnings(action="ignore"):
+        open_clip = require("open_clip", "clip")
     source = name.removeprefix("open_clip:").removeprefix("local-dir:")
     if source.startswith(("/", "./", "../", "~")):
         folder = Path(source).expanduser()

@@ -235,7 +235,9 @@ def module_stages(module: nn.Module, trace: Trace, default_layer: str) -> tuple[
     def steps(parent: str) -> list[str]:
         prefix = f"{parent}." if parent else ""
         children = [f"{prefix}{child}" for child, _ in modules[parent].named_children()]
-        return [c for c in children if _size(modules[c]) and not _is_norm(modules[c]) and first(c) <= last]
+        found = [c for c in children if _size(modules[c]) and not _is_norm(modules[c]) and first(c) <= last]
+        # A lone list that is no layer, such as an encoder's of its stages, is looked through.
+        return steps(found[0]) if len(found) == 1 and found[0] not in finish else found
 
     def first(name: str) -> int:
         """When the first layer inside `name` finishes."""
@@ -254,7 +256,8 @@ def module_stages(module: nn.Module, trace: Trace, default_layer: str) -> tuple[
         after = trace.names[finish[blocks[-1]] + 1 : last + 1]
         stages += [name for name in after if name in modules and _is_norm(modules[name])][:1]
     while len(stages) < 5 and not blocks:
-        openable = [s for s in stages if len(steps(s)) > 1]
+        # A layer whose parts are none, such as lists of blocks, says more than they do.
+        openable = [s for s in stages if len(steps(s)) > 1 and (s not in finish or finish.keys() & {*steps(s)})]
         if not openable:
             break
         open_up(max(openable, key=lambda name: _size(modules[name])))
