@@ -68,6 +68,7 @@ _HOMES = {
     "fit_probe": "probes.probe",
     "frechet_distance": "theory.divergence",
     "from_csv": "images.table",
+    "from_huggingface": "images.huggingface",
     "from_torch": "images.pairs",
     "holdout_bound": "theory.bounds",
     "holm": "probes.intervals",

@@ -39,11 +39,13 @@ DOORS = {
     "textures": ("skimage", "data", "frozenkit.load_dataset('textures')"),
     "hf": ("transformers", "hf", "frozenkit.load_backbone('hf:org/model')"),
     "open_clip": ("open_clip", "clip", "frozenkit.load_backbone('open_clip:ViT-B-32/openai')"),
+    "from_huggingface": ("datasets", "hf", "frozenkit.from_huggingface(None)"),
     "retinal-oct": ("medmnist", "data", "frozenkit.load_dataset('retinal-oct')"),
 }
 HIDDEN = ["pandas", "matplotlib", "IPython", "ipywidgets", "anywidget", "traitlets", "jupyterlab", "jupyter_core"]
 HIDDEN += ["nbformat", "nbconvert", "latex2mathml", "psutil", "mlxtend", "conformal_clip_data", "skimage", "medmnist"]
 HIDDEN += ["transformers", "open_clip", "onnx", "notebook", "pytest", "hypothesis"]
+HIDDEN += ["datasets", "pyarrow"]
 
 WITHOUT = """
 import contextlib, io, json, os, sys

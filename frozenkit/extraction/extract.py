@@ -76,7 +76,7 @@ def extract(
 
     Args:
         backbone: From `load_backbone`, or your own.
-        dataset: An `ImageDataset` of n images, or whatever `from_torch` takes.
+        dataset: An `ImageDataset` of n images, or whatever `from_torch` or `from_huggingface` takes.
         layer: A name from ``backbone.layers``; default what the network's own classifier reads, see
             `Backbone.default_layer`, which no pooling changes. Several in one pass: `extract_layers`.
         pooling: What becomes of a map or of tokens: ``"mean"`` or ``"max"`` over all positions; ``"pyramid"``, averages
@@ -158,7 +158,7 @@ def extract_layers(
 
     Args:
         backbone: From `load_backbone`, or your own.
-        dataset: An `ImageDataset` of n images, or whatever `from_torch` takes.
+        dataset: An `ImageDataset` of n images, or whatever `from_torch` or `from_huggingface` takes.
         layers: Names from ``backbone.layers``, each once; default `Backbone.stages`, the network's big steps.
         pooling: As in `extract`, the same for all layers.
         precision: As in `extract`.

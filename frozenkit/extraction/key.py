@@ -21,6 +21,7 @@ from frozenkit.fingerprint import (
     stable_repr,
 )
 from frozenkit.images.dataset import ImageDataset, Images
+from frozenkit.images.huggingface import from_huggingface, is_huggingface
 from frozenkit.images.pairs import from_torch
 from frozenkit.networks.backbone import Backbone, check_backbone
 from frozenkit.networks.layers import in_eval_mode, pooled_activations
@@ -132,7 +133,9 @@ def _probe(backbone: Backbone, layers: Sequence[str], pooling: str) -> tuple[str
 
 
 def as_images(dataset: Any) -> Images:
-    """The one door for images: a dataset that says who its images are, else what `from_torch` makes of it."""
+    """The one door for images: a dataset that says who its images are, else what `from_torch` makes of it, or
+    `from_huggingface` does.
+    """
     if isinstance(dataset, ImageDataset):
         return dataset.pinned()  # one digest from here on, even if another thread takes a newer one meanwhile
     if isinstance(dataset, Features):
@@ -141,4 +144,4 @@ def as_images(dataset: Any) -> Images:
     # Asked of the class where it is a property, which would read every image.
     if named and (hasattr(type(dataset), "digest") or hasattr(dataset, "digest")):
         return dataset
-    return from_torch(dataset)
+    return from_huggingface(dataset) if is_huggingface(dataset) else from_torch(dataset)
