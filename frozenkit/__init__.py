@@ -15,6 +15,7 @@ _HOMES = {
     "CacheLab": "widgets",
     "CachedFeatures": "extraction.cache",
     "Divergence": "theory.divergence",
+    "EfficientProbeHead": "heads.modules",
     "FeatureCache": "extraction.cache",
     "FeatureExtractor": "classifier.modules",
     "FeatureSet": "features",

@@ -31,7 +31,7 @@ from frozenkit.errors import DataError, FrozenkitError, FrozenkitWarning, InputE
 from frozenkit.extraction.cache import CachedFeatures, FeatureCache
 from frozenkit.extraction.saved import load_features, save_features
 from frozenkit.features import FeatureSet, combine, feature_rows, reduce
-from frozenkit.heads.modules import AttentionHead, LinearHead, MLPHead
+from frozenkit.heads.modules import AttentionHead, EfficientProbeHead, LinearHead, MLPHead
 from frozenkit.heads.nearest import NearestMean, NearestNeighbours
 from frozenkit.heads.prototypical import PrototypicalHead
 from frozenkit.heads.ridge import ridge_path
@@ -597,7 +597,14 @@ def test_the_same_names_for_other_images_are_no_overlap():
 def heads_for(fs):
     torch.manual_seed(0)
     d, k = fs.n_features, fs.n_classes
-    return [*HEADS, LinearHead(d, k), MLPHead(d, k, hidden=(8,)), PrototypicalHead(d, k), AttentionHead(d, k, heads=1)]
+    return [
+        *HEADS,
+        LinearHead(d, k),
+        MLPHead(d, k, hidden=(8,)),
+        PrototypicalHead(d, k),
+        AttentionHead(d, k, heads=1),
+        EfficientProbeHead(d, k, queries=1),
+    ]
 
 
 def fits(train, test, val=None):
@@ -761,6 +768,7 @@ def test_whole_numbers_of_numpy_are_whole_numbers(kind):
     assert select_head(kind(5), kind(3), kind(100)).head is not None
     assert MLPHead(kind(5), kind(3), hidden=(kind(4),))(torch.zeros(2, 5)).shape == (2, 3)
     assert AttentionHead(kind(4), kind(3), heads=kind(2))(torch.zeros(2, 4)).shape == (2, 3)
+    assert EfficientProbeHead(kind(4), kind(3), queries=kind(2))(torch.zeros(2, 4)).shape == (2, 3)
     assert reduce(TRAIN, n_features=kind(2))[0].n_features == 2
     assert len(learning_curve(TRAIN, TEST, sizes=np.array([2, 3], dtype=kind), repeats=kind(1)).runs) == 2
     assert width_curve(TRAIN, TEST, widths=np.array([2], dtype=kind), how="pca").points[0].n_features == 2

@@ -1,7 +1,7 @@
 """Heads: the small modules g that map frozen features to logits, and the published rules for choosing one.
 
 Every head takes (b, d) features or (b, t, d) tokens and gives (b, k) logits, or k values in regression. All but
-`AttentionHead` average tokens first.
+`AttentionHead` and `EfficientProbeHead` average tokens first.
 """
 
 import math
@@ -157,6 +157,54 @@ class AttentionHead(nn.Module):
     def _weights(self, tokens: Tensor) -> Tensor:
         keys = self.keys(tokens).unflatten(-1, (self.heads, -1))
         scores = torch.einsum("hc,bthc->bht", self.queries, keys) / self.queries.shape[1] ** 0.5
+        return scores.softmax(-1)  # shifted by its maximum inside, so it cannot overflow
+
+
+class EfficientProbeHead(nn.Module):
+    """Efficient probing: attention over tokens that are their own keys and values, then a linear map.
+
+    Each learned query weighs all tokens by its product with the whole of them, and its weighted mean fills one slice of
+    the summary's d channels. There are d·queries parameters beside the linear map's, where `AttentionHead` has
+    2·d² + 4·d. Queries start at zero: at first every token counts the same. (Psomas et al., 2026, ICLR, "Attention,
+    Please! Revisiting Attentive Probing Through the Lens of Efficiency". Their probe maps the values, as with `values`.
+    That tokens are normalised, without parameters, is ours: layers before the final norm have scales of their own.)
+
+    Args:
+        d: Width of a token; a multiple of `queries`.
+        k: Number of classes, or of values in regression.
+        queries: Number of queries.
+        values: Whether to learn a d × d map of the values.
+
+    Example:
+        >>> head = EfficientProbeHead(8, 3, queries=2)
+        >>> tokens = torch.randn(5, 49, 8)
+        >>> head(tokens).shape, head.attention(tokens).shape
+        (torch.Size([5, 3]), torch.Size([5, 2, 49]))
+    """
+
+    def __init__(self, d: int, k: int, *, queries: int = 8, values: bool = False) -> None:
+        super().__init__()
+        check_sizes(d=d, k=k, queries=queries)
+        if d % queries:
+            raise InputError(f"`queries` must divide the width {d} of a token, got {queries}. Try {math.gcd(d, 8)}.")
+        self.norm = nn.LayerNorm(d, elementwise_affine=False)
+        self.queries = nn.Parameter(torch.zeros(queries, d))
+        self.values = nn.Linear(d, d, bias=False) if values else nn.Identity()
+        self.linear = nn.Linear(d, k)
+
+    def attention(self, x: Tensor) -> Tensor:
+        """(b, t, d) to (b, queries, t) weights that sum to 1 over the tokens: which positions each query looks at."""
+        return self._weights(self.norm(_as_tokens(x)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, t, d), or (b, d) as one token, to (b, k)."""
+        tokens = self.norm(_as_tokens(x))
+        values = self.values(tokens).unflatten(-1, (len(self.queries), -1))  # (b, t, queries, d / queries)
+        summary = torch.einsum("bqt,btqc->bqc", self._weights(tokens), values)
+        return self.linear(summary.flatten(1))
+
+    def _weights(self, tokens: Tensor) -> Tensor:
+        scores = torch.einsum("qd,btd->bqt", self.queries, tokens) / tokens.shape[-1] ** 0.5
         return scores.softmax(-1)  # shifted by its maximum inside, so it cannot overflow
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from frozenkit.errors import InputError
 from frozenkit.heads.columns import AllClasses, Columns
-from frozenkit.heads.modules import AttentionHead, LayerMix, LayerMixHead, LinearHead, MLPHead
+from frozenkit.heads.modules import AttentionHead, EfficientProbeHead, LayerMix, LayerMixHead, LinearHead, MLPHead
 from frozenkit.heads.nearest import Centered, NearestMean, NearestNeighbours
 from frozenkit.heads.prototypical import PrototypicalHead
 from frozenkit.heads.ridge import LinearMap
@@ -44,6 +44,12 @@ _BUILT: dict[type[nn.Module], Callable[[Any], Options]] = {
     LinearHead: _linear,
     MLPHead: _mlp,
     AttentionHead: lambda h: {"d": h.linear.in_features, "k": h.linear.out_features, "heads": h.heads},
+    EfficientProbeHead: lambda h: {
+        "d": h.linear.in_features,
+        "k": h.linear.out_features,
+        "queries": len(h.queries),
+        "values": isinstance(h.values, nn.Linear),
+    },
     PrototypicalHead: lambda h: {"d": h.prototypes.shape[1], "k": h.prototypes.shape[0], "metric": h.metric},
     LayerMixHead: lambda h: {"dims": list(h.dims), "k": h.linear.out_features},
     LayerMix: lambda h: {"dims": [norm.normalized_shape[0] for norm in h.norms]},

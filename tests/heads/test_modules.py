@@ -7,13 +7,15 @@ from torch import nn
 from torch.testing import assert_close
 
 from frozenkit.errors import InputError, UnknownNameError
-from frozenkit.heads.modules import AttentionHead, LayerMix, LayerMixHead, LinearHead, MLPHead
+from frozenkit.heads.modules import AttentionHead, EfficientProbeHead, LayerMix, LayerMixHead, LinearHead, MLPHead
 from frozenkit.heads.prototypical import PrototypicalHead
 
 HEADS = {
     "linear": lambda: LinearHead(8, 3, normalize=True, temperature=0.1),
     "mlp": lambda: MLPHead(8, 3, hidden=(5, 4), activation="gelu"),
     "attention": lambda: AttentionHead(8, 3, heads=2),
+    "efficient": lambda: EfficientProbeHead(8, 3, queries=2),
+    "efficient, values": lambda: EfficientProbeHead(8, 3, values=True),
     "cosine": lambda: PrototypicalHead(8, 3),
     "euclidean": lambda: PrototypicalHead(8, 3, metric="euclidean"),
     "mix": lambda: LayerMixHead([3, 5], 3),
@@ -72,12 +74,16 @@ def test_mlp_without_hidden_layers_is_linear():
     assert_close(head(x), head.layers[-1](x))
 
 
-class TestAttention:
-    def test_weights_sum_to_one_and_start_equal(self):
-        weights = AttentionHead(8, 3, heads=2).attention(torch.randn(4, 7, 8))
-        assert_close(weights, torch.full((4, 2, 7), 1 / 7))
+ATTENTIVE = {"attention": AttentionHead, "efficient": EfficientProbeHead}
 
-    def test_it_finds_the_one_token_that_matters(self):
+
+@pytest.mark.parametrize("kind", ATTENTIVE.values(), ids=ATTENTIVE)
+class TestAttention:
+    def test_weights_sum_to_one_and_start_equal(self, kind):
+        weights = kind(8, 3).attention(torch.randn(4, 7, 8))
+        assert_close(weights, torch.full((4, weights.shape[1], 7), 1 / 7))
+
+    def test_it_finds_the_one_token_that_matters(self, kind):
         # The class is the sign of one token; which token it is, only its mark tells. An average drowns it in noise.
         generator = torch.Generator().manual_seed(0)
         tokens = torch.randn(512, 9, 8, generator=generator)
@@ -86,26 +92,54 @@ class TestAttention:
         tokens[torch.arange(512), place, 0] = 4.0
         tokens[torch.arange(512), place, 1] = 2.0 * labels - 1
         torch.manual_seed(0)
-        head = AttentionHead(8, 2, heads=2)
+        head = kind(8, 2, **{"heads" if kind is AttentionHead else "queries": 2})
         optimiser = torch.optim.Adam(head.parameters(), lr=0.02)
-        for _ in range(100):
+        for _ in range(100 if kind is AttentionHead else 400):
             optimiser.zero_grad()
             nn.functional.cross_entropy(head(tokens), labels).backward()
             optimiser.step()
         assert (head(tokens).argmax(1) == labels).float().mean() > 0.95
         assert (head.attention(tokens).amax(1).argmax(1) == place).float().mean() > 0.8
 
-    def test_order_of_tokens_does_not_matter(self):
-        head, x, order = AttentionHead(8, 3), torch.randn(2, 7, 8), torch.randperm(7)
+    def test_order_of_tokens_does_not_matter(self, kind):
+        head, x, order = kind(8, 3), torch.randn(2, 7, 8), torch.randperm(7)
         nn.init.normal_(head.queries)
         assert_close(head(x), head(x[:, order]))
         assert_close(head.attention(x)[..., order], head.attention(x[:, order]))
 
-    def test_width_must_divide(self):
+    def test_width_must_divide(self, kind):
         with pytest.raises(InputError, match="must divide the width 6"):
-            AttentionHead(6, 3, heads=4)
+            kind(6, 3, **{"heads" if kind is AttentionHead else "queries": 4})
         with pytest.raises(InputError, match=r"\(b, d\) or \(b, t, d\)"):
-            AttentionHead(8, 3)(torch.zeros(8))
+            kind(8, 3)(torch.zeros(8))
+
+
+class TestEfficientProbe:
+    @pytest.mark.parametrize("values", [False, True])
+    def test_it_is_the_papers_formula(self, values):
+        head, x = EfficientProbeHead(8, 3, queries=2, values=values), torch.randn(4, 7, 8)
+        nn.init.normal_(head.queries)
+        mean, deviation = x.mean(-1, keepdim=True), x.var(-1, keepdim=True, unbiased=False).add(1e-5).sqrt()
+        tokens = (x - mean) / deviation
+        mapped = tokens @ head.values.weight.T if values else tokens
+        slices = []
+        for j in range(2):
+            weights = (tokens @ head.queries[j] / 8**0.5).softmax(1)  # (4, 7)
+            assert_close(head.attention(x)[:, j], weights)
+            slices.append((weights[:, :, None] * mapped[:, :, 4 * j : 4 * j + 4]).sum(1))
+        assert_close(head(x), torch.cat(slices, 1) @ head.linear.weight.T + head.linear.bias)
+
+    def test_it_has_few_parameters(self):
+        def count(head):
+            return sum(p.numel() for p in head.parameters())
+
+        assert count(EfficientProbeHead(384, 10)) == 8 * 384 + 384 * 10 + 10
+        assert count(EfficientProbeHead(384, 10, values=True)) == 384**2 + count(EfficientProbeHead(384, 10))
+        assert count(AttentionHead(384, 10)) == 2 * 384**2 + 5 * 384 + 384 * 10 + 10
+
+    def test_untrained_it_is_a_linear_head_on_the_mean_of_normalised_tokens(self):
+        head, x = EfficientProbeHead(8, 3), torch.randn(4, 7, 8)
+        assert_close(head(x), head.linear(nn.functional.layer_norm(x, (8,)).mean(1)))
 
 
 class TestLayerMixHead:

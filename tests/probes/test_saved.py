@@ -8,7 +8,16 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from frozenkit import AttentionHead, LayerMixHead, LinearHead, MLPHead, PrototypicalHead, fit_probe, load_probe
+from frozenkit import (
+    AttentionHead,
+    EfficientProbeHead,
+    LayerMixHead,
+    LinearHead,
+    MLPHead,
+    PrototypicalHead,
+    fit_probe,
+    load_probe,
+)
 from frozenkit._files import read_sealed, write_sealed
 from frozenkit.errors import CacheError, FrozenkitWarning, InputError
 from frozenkit.features import FeatureSet
@@ -43,6 +52,8 @@ HEADS = [
     MLPHead(20, 4, hidden=(8, 6), activation="gelu", dropout=0.1),
     MLPHead(20, 4, hidden=(8,), batch_norm=False, activation="silu"),
     AttentionHead(20, 4, heads=2),
+    EfficientProbeHead(20, 4, queries=4),
+    EfficientProbeHead(20, 4, queries=2, values=True),
     PrototypicalHead(20, 4, metric="euclidean"),
     LayerMixHead([5, 15], 4),
     nn.Sequential(nn.Linear(20, 5), nn.LayerNorm(5), nn.Tanh(), nn.BatchNorm1d(5), nn.Dropout(), nn.Linear(5, 4)),
