@@ -97,6 +97,12 @@ def first_row(bad: Tensor) -> int:
     return int(bad.reshape(len(bad), -1).any(1).nonzero()[0])
 
 
+def constant_columns(y: Tensor) -> dict[int, bool]:
+    """Columns of (n, k) zeros and ones that hold one value alone, and which."""
+    low, high = y.amin(0), y.amax(0)
+    return {j: bool(low[j]) for j in (low == high).nonzero().flatten().tolist()}
+
+
 def texts(values: Any, name: str) -> tuple[str, ...]:
     """A sequence of names as a tuple of text."""
     if isinstance(values, str | bytes) or values is None:
