@@ -1,5 +1,6 @@
 """What people hand in, checked and brought into one form: numbers, labels, names."""
 
+import warnings
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frozenkit.errors import DataError, InputError
+from frozenkit.errors import DataError, FrozenkitWarning, InputError
 
 _MOST_CLASSES = 100_000  # that are numbered and not named: beyond it, labels are more likely no class indices
 
@@ -114,13 +115,25 @@ def coded_labels(labels: Any, classes: tuple[str, ...] | None) -> tuple[Tensor, 
     """Labels and class names as a `FeatureSet` has them, from what `FeatureSet.from_arrays` accepts.
 
     Returns:
-        (n,) int64 with the names of the classes; or float32 (n,) or (n, m) with none.
+        (n,) int64 with the names of the classes; float32 (n,) or (n, m) with none; or bool (n, k) with the names of the
+        labels, any of which an image may have.
     """
     if not is_array(labels):
         raise InputError(f"`labels` must be an array of names or numbers, or None, got {described(labels)}.")
+    rows = list(labels) if isinstance(labels, list | tuple) or getattr(labels, "dtype", None) == np.object_ else []
+    if any(isinstance(row, _NAMES) and (not row or any(isinstance(v, str) for v in row)) for row in rows):
+        return _looked_up_sets(rows, classes)
+    columns = None
+    if getattr(labels, "ndim", 0) == 2 and hasattr(labels, "columns"):
+        labels, columns = _table(labels, classes)
     if isinstance(labels, list | tuple) and any(isinstance(v, str) for v in labels):
         labels = np.array(labels, dtype=object)  # or NumPy would make names of numbers and of NaN
     if not isinstance(labels, Tensor) and (array := np.asarray(labels)).dtype.kind not in "fiub":
+        if array.ndim == 2 and array.shape[1] > 1:
+            raise InputError(
+                f"`labels` must be (n,) class names or indices, got shape {array.shape} of {array.dtype}. Several "
+                "labels per image are lists of names, or one column of 0 and 1 for each label."
+            )
         values = array.ravel().tolist()
         named = [isinstance(v, str) for v in values]
         if any(named):
@@ -142,6 +155,8 @@ def coded_labels(labels: Any, classes: tuple[str, ...] | None) -> tuple[Tensor, 
                 f"`labels` must be names or indices of `classes`, but row {first_row(y != y.round())} has a fraction. "
                 "For regression leave `classes` out."
             )
+    if y.ndim == 2 and (y.shape[1] > 1 or len(classes or ()) == 1 or (y.dtype == torch.bool and not classes)):
+        return _matrix(y, classes, columns)
     default = ("False", "True") if y.dtype == torch.bool else None
     y = y.long()
     y = y.squeeze(1) if y.ndim == 2 and y.shape[1] == 1 else y
@@ -154,6 +169,96 @@ def coded_labels(labels: Any, classes: tuple[str, ...] | None) -> tuple[Tensor, 
             "[str(label) for label in labels]."
         )
     return y, classes or default or tuple(map(str, range(high + 1)))
+
+
+_NAMES = (list, tuple, set, frozenset)  # of the labels of one image
+
+
+def _matrix(
+    y: Tensor, classes: tuple[str, ...] | None, columns: tuple[str, ...] | None = None
+) -> tuple[Tensor, tuple[str, ...]]:
+    """(n, k) bool of zeros and ones, with a name for each column."""
+    odd = ((y != 0) & (y != 1)).nonzero()
+    if len(odd):
+        row, column = odd[0].tolist()
+        raise DataError(
+            f"`labels` of shape {tuple(y.shape)} must be 0 and 1, one column for each label that an image may have, "
+            f"but row {row} has {y[row, column].item()}. One class per image is (n,) class indices; numbers to predict "
+            "are floating-point."
+        )
+    k = y.shape[1]
+    if k == 1 and classes is None:
+        raise InputError(
+            f"`labels` of shape {tuple(y.shape)} may mean one of two classes or a single label. For classes give "
+            "labels[:, 0]; for a label name it, as in classes=['cat']."
+        )
+    names = classes or columns or tuple(map(str, range(k)))
+    if len(names) != k:
+        raise DataError(f"`classes` must name each of the {k} columns of `labels`, got {len(names)} names.")
+    if classes is None and len(y) > 1 and bool((y.sum(1) == 1).all()):
+        warnings.warn(
+            f"each of {len(y)} images has exactly one of {k} labels. If that is always so, give one class per image, "
+            "such as labels.argmax(1); as it is, each label is predicted by itself.",
+            FrozenkitWarning,
+            stacklevel=4,
+        )
+    return y.bool(), names
+
+
+def _looked_up_sets(rows: list[Any], classes: tuple[str, ...] | None) -> tuple[Tensor, tuple[str, ...]]:
+    """Lists of names, one for each image, as a matrix."""
+    for i, row in enumerate(rows):
+        odd = [v for v in row if not isinstance(v, str)] if isinstance(row, _NAMES) else [row]
+        if odd:
+            raise DataError(
+                f"`labels` must be a list of names for each image, but row {i} has {odd[0]!r}. An image without labels "
+                "is [], one with a single label ['cat']."
+            )
+    names = classes or tuple(sorted({v for row in rows for v in row}))
+    if not names:
+        raise DataError("`labels` must name at least one label, but no image has any. Give `classes`.")
+    place = {name: j for j, name in enumerate(names)}
+    y = torch.zeros(len(rows), len(names), dtype=torch.bool)
+    for i, row in enumerate(rows):
+        for value in row:
+            if value not in place:
+                raise DataError(f"`labels` must be among `classes`, but row {i} has {value!r}. They are {names[:10]}.")
+            y[i, place[value]] = True
+    return _matrix(y, names if classes or len(names) == 1 else None, names)
+
+
+def _table(table: Any, classes: tuple[str, ...] | None) -> tuple[Any, tuple[str, ...] | None]:
+    """The values of a table of several columns, in the order of `classes`, and what the columns are called."""
+    columns = list(table.columns)
+    if len(columns) < 2 and len(classes or ()) != 1:
+        return table, None
+    named = not all(isinstance(c, Integral) for c in columns)
+    names = tuple(map(str, columns))
+    if named and len(set(names)) < len(names):
+        raise DataError(f"`labels` must have columns of distinct names, got {', '.join(names[:10])}.")
+    if named and classes is not None and names != classes:
+        if set(names) != set(classes):
+            raise InputError(
+                f"`labels` must have a column for each of `classes`, {', '.join(classes[:10])}; "
+                f"got {', '.join(names[:10])}."
+            )
+        columns = [columns[names.index(name)] for name in classes]
+    parts = [np.asarray(table[c]) for c in columns] if named else list(np.asarray(table).T)
+    # Where a table may lack values, whole numbers and booleans come as objects.
+    parts = [p.astype(np.int64) if p.dtype == object and all(isinstance(v, Integral) for v in p) else p for p in parts]
+    return np.stack(parts, axis=1), names if named else None
+
+
+def rarest_label(y: Tensor) -> Tensor:
+    """(n,) of (n, k) booleans: which of its labels is the rarest, k for an image without any.
+
+    Strata by it spread every label about evenly, the rare ones first of all (a simple form of Sechidis, Tsoumakas and
+    Vlahavas, 2011, On the stratification of multi-label data).
+    """
+    k = y.shape[1]
+    order = y.sum(0).argsort(stable=True)
+    first = torch.where(y[:, order], torch.arange(k), k).amin(1)  # the place in that order
+    return torch.cat([order, torch.tensor([k])])[first]
 
 
 def check_classes(name: str, classes: Iterable[str], wanted: Iterable[str]) -> None:
@@ -243,7 +348,7 @@ def row_weights(sample_weight: Tensor | str | None, targets: Tensor) -> Tensor:
     if sample_weight is None:
         return torch.ones(n, dtype=torch.float64)
     if isinstance(sample_weight, str):
-        if sample_weight != "balanced" or targets.is_floating_point():
+        if sample_weight != "balanced" or targets.is_floating_point() or targets.ndim != 1:
             raise InputError(
                 f"`sample_weight` must be 'balanced' (with class labels), or one number per row, got {sample_weight!r}."
             )

@@ -42,12 +42,14 @@ class Features(Protocol):
 
     @property
     def labels(self) -> Tensor:
-        """(n,) int64 class indices; float32 (n,) or (n, m) for regression; None for images without labels."""
+        """(n,) int64 class indices; bool (n, k) where an image may have several labels; float32 (n,) or (n, m) for
+        regression; None for images without labels.
+        """
         ...
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names; empty for regression."""
+        """Class names, or those of the labels; empty for regression."""
         ...
 
     @property
@@ -102,14 +104,15 @@ class FeatureSet:
     """The features of one layer for n images, with their labels.
 
     What is passed in is brought into this form: arrays become tensors without a gradient, whole numbers and booleans
-    among the features become float32, labels int64 or float32, classes and ids tuples of text. `from_arrays` makes a
-    set of arrays alone.
+    among the features become float32, labels int64, bool or float32, classes and ids tuples of text. `from_arrays`
+    makes a set of arrays alone.
 
     Attributes:
         features: (n, d) float tensor, or (n, t, d) with ``pooling="tokens"``.
-        labels: (n,) int64 class indices in ``range(len(classes))``; float32 (n,) or (n, m) for regression; None for
-            images without labels, which can be predicted but not fitted on or scored.
-        classes: Class names; empty for regression.
+        labels: (n,) int64 class indices in ``range(len(classes))``; bool (n, k) where an image may have any of k
+            labels (multi-label); float32 (n,) or (n, m) for regression; None for images without labels, which can be
+            predicted but not fitted on or scored.
+        classes: Class names, or those of the k labels; empty for regression.
         ids: n stable, unique names, one per image.
         layer: Dotted layer name, or several joined by ``+``.
         fingerprint: Hex digest of what made these features (data, backbone, layer, pooling, size, precision, storage);
@@ -160,7 +163,13 @@ class FeatureSet:
                 raise DataError(f"`{name}` must be unique, but {twice!r} occurs {times} times.")
         if self.labels is None:
             return
-        if self.classes:
+        if is_multilabel(self):
+            if self.labels.shape[1] != len(self.classes) or not self.classes:
+                raise DataError(
+                    f"`classes` must name each of {self.labels.shape[1]} labels (boolean columns of `labels`), got "
+                    f"{len(self.classes)} names."
+                )
+        elif self.classes:
             if self.labels.ndim != 1 or self.labels.is_floating_point():
                 raise DataError(f"`labels` must be (n,) integers, got {self.labels.dtype} {tuple(self.labels.shape)}.")
             if n and (int(self.labels.min()) < 0 or int(self.labels.max()) >= len(self.classes)):
@@ -180,7 +189,8 @@ class FeatureSet:
         whole = not x.is_floating_point()
         y = self.labels if self.labels is None or isinstance(self.labels, Tensor) else as_tensor(self.labels, "labels")
         if y is not None:
-            y = y.detach().to(torch.float32 if y.is_floating_point() else torch.int64)
+            several = y.dtype == torch.bool and y.ndim == 2
+            y = y.detach().to(torch.float32 if y.is_floating_point() else torch.bool if several else torch.int64)
         fields = {
             "features": x.float() if whole or not isinstance(given, Tensor) else x,
             "labels": y,
@@ -205,9 +215,11 @@ class FeatureSet:
         Args:
             features: (n, d) or (n, t, d) numbers; kept as float32 on the CPU.
             labels: (n,) class names, or class indices 0, 1, … (booleans count as 0 and 1), or floating-point numbers
-                for regression, (n,) or (n, m); None for images without labels.
+                for regression, (n,) or (n, m); None for images without labels. Several labels per image: a list or set
+                of names for each image, or (n, k) booleans, or 0 and 1, a column for each label.
             classes: Class names. Default: the distinct names among the labels in sorted order; for class indices
-                ``"0"``, ``"1"``, … up to the largest that occurs, so that predictions are the numbers you gave.
+                ``"0"``, ``"1"``, … up to the largest that occurs, so that predictions are the numbers you gave; for
+                (n, k) labels the names of a table's columns, or ``"0"``, ``"1"``, …
                 Give it where a set, such as a test set, may lack one of the classes.
             ids: n unique names. Default: a digest of the features, and the row.
             layer: A name for where the features come from; a probe fitted on one layer refuses another.
@@ -216,11 +228,16 @@ class FeatureSet:
             InputError: If something is no array of numbers, or labels are neither names nor numbers.
             DataError: If lengths differ, a label is missing or unknown, or a number does not fit into float32.
 
+        Warns:
+            FrozenkitWarning: If each image has exactly one of several labels, and `classes` is not given.
+
         Example:
             >>> FeatureSet.from_arrays(np.eye(4), ["dog", "cat", "cat", "dog"])
             FeatureSet(4 images × 4 features, 2 classes, layer='features')
             >>> FeatureSet.from_arrays([[1.0, 2.0], [3.0, 4.0]], [0, 1]).classes
             ('0', '1')
+            >>> FeatureSet.from_arrays(np.eye(3), [["cat", "dog"], [], ["cat"]])
+            FeatureSet(3 images × 3 features, any of 2 labels, layer='features')
         """
         given = as_tensor(features, "features")
         if 0 in given.shape:
@@ -233,7 +250,9 @@ class FeatureSet:
         names = None if classes is None else texts(classes, "classes")
         y, names = (None, names or ()) if labels is None else coded_labels(labels, names)
         content = [hashlib.sha256(part.numpy().tobytes()).hexdigest() for part in (x, y) if part is not None]
-        digest = _derive("arrays", content, shape=list(x.shape), classes=list(names), layer=layer)
+        # Whole numbers of 8 bytes must not pass for a row of 8 booleans.
+        about = {"multilabel": True} if y is not None and y.dtype == torch.bool else {}
+        digest = _derive("arrays", content, shape=list(x.shape), classes=list(names), layer=layer, **about)
         if ids is None:  # the same row of another array is another image
             ids = [f"{content[0][:8]}/{i}" for i in range(len(x) if x.ndim else 0)]
         return cls(x, y, names, ids, layer, digest)  # type: ignore[arg-type]
@@ -274,8 +293,13 @@ class FeatureSet:
 
     @property
     def n_classes(self) -> int:
-        """k, the number of classes; 0 for regression."""
+        """k, the number of classes, or of labels; 0 for regression."""
         return len(self.classes)
+
+    @property
+    def is_multilabel(self) -> bool:
+        """Whether an image may have any number of the k labels: `labels` are (n, k) booleans."""
+        return is_multilabel(self)
 
     def batches(self, size: int = 4096) -> Iterator[tuple[Tensor, Tensor]]:
         """All rows in order, as (features, labels) chunks of `size`, which share memory with the set; at least one."""
@@ -324,14 +348,21 @@ class FeatureSet:
         )
 
     def relabel(self, labels: Tensor | Sequence[int], classes: Sequence[str]) -> "FeatureSet":
-        """The same features under other labels: a second task on one extraction."""
+        """The same features under other labels, as the attribute has them: a second task on one extraction.
+
+        Example:
+            >>> tagged = FeatureSet.from_arrays(np.eye(3), [["cat", "dog"], [], ["cat"]])
+            >>> tagged.relabel(tagged.labels[:, 0], ["no cat", "cat"])  # one label by itself
+            FeatureSet(3 images × 3 features, 2 classes, layer='features')
+        """
         new = as_tensor(labels, "labels")
-        fingerprint = _deriving("relabel", [self], labels=new, classes=list(classes))
+        about = {"multilabel": True} if new.dtype == torch.bool and new.ndim == 2 else {}
+        fingerprint = _deriving("relabel", [self], labels=new, classes=list(classes), **about)
         return self._replaced(labels=new.to(self.features.device), classes=tuple(classes), fingerprint=fingerprint)
 
     def numpy(self) -> tuple[np.ndarray, np.ndarray]:
         """Features and labels as NumPy arrays, ready for scikit-learn; raises an `InputError` without labels."""
-        as_features(self, "features")
+        as_features(self, "features", multilabel=True)
         return self.features.cpu().float().numpy(), self.labels.cpu().numpy()
 
     def to(self, device: str | torch.device) -> "FeatureSet":
@@ -340,26 +371,33 @@ class FeatureSet:
         return self._replaced(features=self.features.to(device), labels=labels)
 
     def to_frame(self) -> "pd.DataFrame":
-        """A pandas table: ids as index, the label's name (or value) if there is one, then a column per feature."""
+        """A pandas table: ids as index, the label's name (or value) if there is one, then a column per feature.
+
+        Where an image may have several labels, each has a column of booleans, ``label cat`` for one.
+        """
         pd = require("pandas", "course")
 
         if self.features.ndim == 3:
             raise InputError("`to_frame` needs (n, d) features, got tokens. Average them first, or index one token.")
         x = self.features.cpu().float().numpy()
         frame = pd.DataFrame(x, index=pd.Index(self.ids, name="id"), columns=[f"f{j}" for j in range(x.shape[1])])
-        if self.labels is not None:
+        if is_multilabel(self):
+            for j, name in enumerate(self.classes):
+                frame.insert(j, f"label {name}", self.labels[:, j].cpu().numpy())
+        elif self.labels is not None:
             y = self.labels.cpu().numpy()
             frame.insert(0, "label", [self.classes[i] for i in y] if self.classes else list(y))
         return frame
 
     def to_torch(self) -> torch.utils.data.TensorDataset:
         """A torch dataset of (feature, label) pairs; raises an `InputError` without labels."""
-        as_features(self, "features")
+        as_features(self, "features", multilabel=True)
         return torch.utils.data.TensorDataset(self.features, self.labels)
 
     def __repr__(self) -> str:
         size = " × ".join(map(str, self.features.shape[1:]))
         task = f"{self.n_classes} classes" if self.classes else "regression"
+        task = f"any of {self.n_classes} labels" if is_multilabel(self) else task
         task = "no labels" if self.labels is None else task
         return f"FeatureSet({len(self)} images × {size} features, {task}, layer={self.layer!r})"
 
@@ -453,6 +491,7 @@ def reduce(
     if how == "lda":
         if fit_on.labels is None or not fit_on.classes:
             raise InputError(f"`how='lda'` needs classes to tell apart, got {fit_on!r}. Use how='pca'.")
+        check_one_class(fit_on, "train")
         limit = min(limit, len(fit_on.labels.unique()) - 1)
     n_features, seed = whole_number("n_features", n_features), whole_number("seed", seed, least=0)
     if not n_features <= limit:
@@ -524,7 +563,24 @@ def is_pair(data: Any) -> bool:
     return isinstance(data, tuple) and len(data) == 2 and all(map(is_array, data))
 
 
-def as_features(data: Any, name: str, labels: Any = None, *, labelled: bool = True, **about: Any) -> Features:
+def is_multilabel(data: Features) -> bool:
+    """Whether an image may have any number of the labels: they are (n, k) booleans."""
+    return data.labels is not None and data.labels.dtype == torch.bool
+
+
+def check_one_class(data: Features, name: str) -> None:
+    """Raise an `InputError` where an image may have several labels."""
+    if is_multilabel(data):
+        raise InputError(
+            f"`{name}` must have one class per image here, got any of {data.n_classes} labels. Take one label by "
+            f"itself, as in {name}.relabel({name}.labels[:, 0], ['without', 'with']); "
+            "`fit_probe` with head='logistic' takes all."
+        )
+
+
+def as_features(
+    data: Any, name: str, labels: Any = None, *, labelled: bool = True, multilabel: bool = False, **about: Any
+) -> Features:
     """The one door to everything below the waist: `data` as `Features`, with labels where they are needed.
 
     Args:
@@ -532,15 +588,19 @@ def as_features(data: Any, name: str, labels: Any = None, *, labelled: bool = Tr
         name: What messages call it.
         labels: Of an array.
         labelled: Whether labels are needed.
+        multilabel: Whether an image may have several; where labels are not needed, it may.
         about: ``classes`` and ``layer`` of arrays, as in `FeatureSet.from_arrays`.
 
     Raises:
-        InputError: If it is anything else, or lacks labels; the message says how to get there.
+        InputError: If it is anything else, lacks labels, or has several per image; the message says how to get there.
     """
     if labels is None and is_pair(data):
         data, labels = data
     if is_array(data) and labels is not None:
-        return FeatureSet.from_arrays(data, labels, **about)
+        made = FeatureSet.from_arrays(data, labels, **about)
+        if labelled and not multilabel:
+            check_one_class(made, name)
+        return made
     if labels is not None:
         raise InputError(
             f"`labels` must be left out where `{name}` carries its own. For others use {name}.relabel(labels, classes)."
@@ -561,13 +621,17 @@ def as_features(data: Any, name: str, labels: Any = None, *, labelled: bool = Tr
         )
     if labelled and data.labels is None:
         raise InputError(f"`{name}` must have labels, got {data!r}. Give them with FeatureSet.from_arrays or relabel.")
+    if labelled and not multilabel:
+        check_one_class(data, name)
     return data
 
 
-def load_set(data: Any, name: str, *, labelled: bool = True, like: Features | None = None) -> FeatureSet:
+def load_set(
+    data: Any, name: str, *, labelled: bool = True, multilabel: bool = False, like: Features | None = None
+) -> FeatureSet:
     """What `as_features` gives, in memory and on the CPU; raises like it. Arrays get classes and layer of `like`."""
     about = {} if like is None else {"classes": like.classes or None, "layer": like.layer}
-    loaded = as_features(data, name, labelled=labelled, **about).load()
+    loaded = as_features(data, name, labelled=labelled, multilabel=multilabel, **about).load()
     return loaded if loaded.features.device.type == "cpu" else loaded.to("cpu")
 
 

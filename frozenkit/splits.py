@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frozenkit._arrays import as_tensor, check_finite, described, is_array, real_number, whole_number
+from frozenkit._arrays import as_tensor, check_finite, described, is_array, rarest_label, real_number, whole_number
 from frozenkit._outputs import Shown
 from frozenkit.errors import DataError, InputError
 
@@ -27,10 +27,11 @@ def split(
     """Disjoint index sets, stratified by label, that together hold every row once.
 
     Each class is divided in the given proportions, rounded so that no part is more than one image off in any class.
+    Where an image may have several labels, an image counts as one of its rarest.
     With `groups` (patients, photographers, videos) all rows of a group land in the same part.
 
     Args:
-        labels: (n,) class indices, or names: a tensor, NumPy array, pandas column or list.
+        labels: (n,) class indices, or names: a tensor, NumPy array, pandas column or list; or (n, k) booleans.
         fractions: Positive proportions, one a part; they are scaled to sum to 1.
         groups: (n,) group of each row; then proportions hold approximately.
         seed: Decides the draw; the same seed gives the same sets on every machine.
@@ -46,7 +47,7 @@ def split(
         >>> len(train), len(test)
         (6, 2)
     """
-    y, random = _classes_of(labels), _seeded(seed)
+    y, random = _classes_of(labels, multilabel=True), _seeded(seed)
     try:
         share = np.asarray(fractions, dtype=float)
     except (TypeError, ValueError):
@@ -198,12 +199,19 @@ def _centred_directions(x: Tensor) -> Tensor:
     return torch.cat([directions, at_mean.float()[:, None]], 1)
 
 
-def _classes_of(labels: Any) -> np.ndarray:
+def _classes_of(labels: Any, *, multilabel: bool = False) -> np.ndarray:
     """(n,) what tells classes apart."""
     if not is_array(labels) and not isinstance(labels, range):
         hint = " Give its .labels." if hasattr(labels, "labels") else ""
         raise InputError(f"`labels` must be (n,) with n ≥ 1, got {described(labels)}.{hint}")
     y = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    if y.ndim == 2 and y.dtype == np.bool_ and y.size:
+        if not multilabel:
+            raise InputError(
+                f"`labels` must be (n,), one class per image, got any of {y.shape[1]} labels. Take one label by "
+                "itself, as in labels[:, 0]."
+            )
+        return rarest_label(torch.from_numpy(np.ascontiguousarray(y))).numpy()
     if y.ndim != 1 or len(y) == 0:
         raise InputError(f"`labels` must be (n,) with n ≥ 1, got shape {y.shape}.")
     return y

@@ -178,7 +178,7 @@ def test_images_without_labels_can_be_predicted_and_no_more():
         (DataError, "row 1 has a fraction", {"labels": [0.0, 0.5, 1.0, 1.0], "classes": ["a", "b"]}),
         (DataError, "among `classes`, but row 2 has 'c'", {"labels": list("abca"), "classes": ["a", "b"]}),
         (DataError, r"0\.\.1 for 2 classes, got 0\.\.2", {"labels": [0, 1, 2, 0], "classes": ["a", "b"]}),
-        (InputError, r"class names or indices, got shape \(4, 2\)", {"labels": np.eye(4, 2, dtype=int)}),
+        (InputError, r"class names or indices, got shape \(4, 2, 1\)", {"labels": np.zeros((4, 2, 1), dtype=int)}),
         (InputError, "`classes` must be a sequence of names, got str 'ab'", {"labels": [0, 1, 0, 1], "classes": "ab"}),
         (
             DataError,

@@ -37,7 +37,15 @@ LAYOUT = 4
 _HEADER_BYTES = 4096
 STORAGE = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 # What safetensors calls the types that we store.
-_TYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32", "uint8": "U8"}
+_TYPES = {
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "int64": "I64",
+    "int32": "I32",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,7 @@ class Header:
     storage: str
     shape: tuple[int, ...]
     batch_size: int
-    labels_type: str  # "int64" or "float32"; empty: there are no labels
+    labels_type: str  # "int64", "float32" or "bool"; empty: there are no labels
     labels_shape: tuple[int, ...]
     about_bytes: int
     digest: str = ""
@@ -131,7 +139,7 @@ class Header:
         return header
 
 
-_LABELS = {("", 0), ("int64", 1), ("float32", 1), ("float32", 2)}  # (type, axes)
+_LABELS = {("", 0), ("int64", 1), ("float32", 1), ("float32", 2), ("bool", 2)}  # (type, axes)
 
 
 class FeatureFile:

@@ -20,7 +20,7 @@ from frozenkit._files import disk_errors
 from frozenkit.errors import CacheError, CacheMissError, DataError, InputError, require
 from frozenkit.extraction._file import STORAGE, FeatureFile, PartFile
 from frozenkit.extraction._locks import locked
-from frozenkit.features import FeatureSet, as_features
+from frozenkit.features import FeatureSet, as_features, is_multilabel
 from frozenkit.fingerprint import Fingerprint, Origin
 
 if TYPE_CHECKING:
@@ -63,6 +63,11 @@ class CachedFeatures(torch.utils.data.Dataset):
         return self.shape[-1]
 
     @property
+    def is_multilabel(self) -> bool:
+        """Whether an image may have any number of the labels: they are (n, k) booleans."""
+        return is_multilabel(self)
+
+    @property
     def n_classes(self) -> int:
         """k, the number of classes; 0 for regression."""
         return len(self.classes)
@@ -71,13 +76,13 @@ class CachedFeatures(torch.utils.data.Dataset):
         return self.shape[0]
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        as_features(self, "features")  # with labels
+        as_features(self, "features", multilabel=True)  # with labels
         row = range(len(self))[index]
         return self.rows([row])[0], self.labels[row]
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
         """A whole batch in one go: what DataLoader calls."""
-        as_features(self, "features")  # with labels
+        as_features(self, "features", multilabel=True)  # with labels
         return list(zip(self.rows(indices), self.labels[torch.as_tensor(indices)], strict=True))
 
     def rows(self, indices: Sequence[int] | np.ndarray | Tensor) -> Tensor:

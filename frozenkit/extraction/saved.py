@@ -44,7 +44,7 @@ def save_features(features: FeatureSet, path: str | Path) -> None:
         finally:
             part.close()
         return
-    as_features(features, "features")  # with labels
+    as_features(features, "features", multilabel=True)  # with labels
     about: dict[str, Any] = {name: getattr(features, name) for name in ("classes", "ids", "layer", "fingerprint")}
     if features.origin:
         about["origin"] = features.origin.to_ingredients()

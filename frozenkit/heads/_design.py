@@ -1,5 +1,6 @@
 """Labelled rows of features as linear solvers want them: checked, weighted, scaled, chunk by chunk in float64."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -104,6 +105,15 @@ def checked_strengths(strengths: Sequence[float]) -> Tensor:
             f"`strengths` must be finite numbers above 0, got {grid[:5].tolist()}. For hardly any, try 1e-6."
         )
     return grid.sort().values
+
+
+def strength_index(strengths: Tensor, strength: float) -> int:
+    """Where a strength lies in a path that has fits at its own strengths alone."""
+    index = int((strengths.log() - math.log(max(float(strength), 1e-300))).abs().argmin())
+    nearest = float(strengths[index])
+    if not abs(nearest - strength) <= 1e-6 * nearest:
+        raise InputError(f"`strength` must be one of the path's, got {strength!r}; the nearest is {nearest:.6g}.")
+    return index
 
 
 def eigenpairs(gram: Tensor) -> tuple[Tensor, Tensor]:

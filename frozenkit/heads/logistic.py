@@ -26,11 +26,12 @@ from torch import Tensor, nn
 from frozenkit._arrays import constant_columns
 from frozenkit._outputs import Shown
 from frozenkit.errors import DataError, InputError
-from frozenkit.heads._design import Rows, checked_strengths
+from frozenkit.heads._design import Rows, checked_strengths, strength_index
 from frozenkit.heads.ridge import LinearMap
 from frozenkit.heads.softmax import _eigenbasis
 
-DEFAULT_LOGISTIC_STRENGTHS = tuple(float(x) for x in np.logspace(-5, 1, 13))
+# Two a decade; on noise log-loss goes on falling until next to nothing is left of w.
+DEFAULT_LOGISTIC_STRENGTHS = tuple(float(x) for x in np.logspace(-5, 3, 17))
 _MEMORY = 12  # curvature pairs kept by L-BFGS
 _HALVINGS = 30  # of a step, after which rounding hides any further descent
 
@@ -59,10 +60,7 @@ class LogisticPath(Shown):
 
     def at(self, strength: float) -> LinearMap:
         """The fit at one of the strengths of the path: (m, d) features to (m, k) logits."""
-        index = int((self.strengths.log() - np.log(max(float(strength), 1e-300))).abs().argmin())
-        nearest = float(self.strengths[index])
-        if not abs(nearest - strength) <= 1e-6 * nearest:
-            raise InputError(f"`strength` must be one of the path's, got {strength!r}; the nearest is {nearest:.6g}.")
+        index = strength_index(self.strengths, strength)
         return LinearMap(self.weights[index], self.intercepts[index], self.scale == "unit")
 
     def __repr__(self) -> str:
@@ -81,18 +79,19 @@ def logistic_path(
     scale: str = "soft",
     tolerance: float = 1e-4,
     max_iterations: int = 500,
-    sample_weight: Tensor | None = None,
+    sample_weight: Tensor | str | None = None,
 ) -> LogisticPath:
     """Fits an independent logistic regression to each label at every strength, each with a certificate.
 
     Args:
         features: (n, d) tensor, `FeatureSet` or `CachedFeatures`; the rows are held in memory.
         labels: (n, k) booleans, or 0 and 1; may be left out if `features` carries labels.
-        strengths: λ > 0 of the mean loss; default 13 from 1e-5 to 10. scikit-learn's C is 1/(λ·n).
+        strengths: λ > 0 of the mean loss; default 17 from 1e-5 to 1000. scikit-learn's C is 1/(λ·n).
         scale: As in `ridge_path`: ``"soft"``, ``"unit"``, ``"none"`` or ``"standard"``.
         tolerance: A fit counts as converged once its objective is certified to lie within this fraction of the minimum.
         max_iterations: At most so many steps at each strength.
-        sample_weight: (n,) how much each row counts, above 0; scaled to a mean of 1.
+        sample_weight: (n,) how much each row counts, above 0; scaled to a mean of 1. Not ``"balanced"``: rows have no
+            one class.
 
     Returns:
         A `LogisticPath`. ``converged`` tells where `max_iterations` did not suffice.

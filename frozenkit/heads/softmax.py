@@ -29,7 +29,7 @@ from torch import Tensor
 from frozenkit._devices import resolve_device
 from frozenkit._outputs import Shown
 from frozenkit.errors import InputError, require
-from frozenkit.heads._design import Rows, check_varying, checked_strengths, coded_targets, eigenpairs
+from frozenkit.heads._design import Rows, check_varying, checked_strengths, coded_targets, eigenpairs, strength_index
 from frozenkit.heads.ridge import LinearMap
 
 if TYPE_CHECKING:
@@ -64,10 +64,7 @@ class SoftmaxPath(Shown):
 
     def at(self, strength: float) -> LinearMap:
         """The fit at one of the strengths of the path."""
-        index = int((self.strengths.log() - np.log(max(float(strength), 1e-300))).abs().argmin())
-        nearest = float(self.strengths[index])
-        if not abs(nearest - strength) <= 1e-6 * nearest:
-            raise InputError(f"`strength` must be one of the path's, got {strength!r}; the nearest is {nearest:.6g}.")
+        index = strength_index(self.strengths, strength)
         return LinearMap(self.weights[index], self.intercepts[index], self.scale == "unit")
 
     def to_frame(self) -> "pd.DataFrame":

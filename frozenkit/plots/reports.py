@@ -46,13 +46,13 @@ def plot_layer_report(report: LayerReport, *, ax: Axes | None = None) -> Axes:
     ax.plot(places - 0.1, choice, color=SKY, marker="o", ls="-", label=f"{chosen_on} (chooses)")
     if report.scores:
         values = [report.scores[n] for n in names]
-        middle = np.array([v.accuracy for v in values])
-        ends = np.array([[v.accuracy - v.low, v.high - v.accuracy] for v in values]).T
+        middle = np.array([v.value for v in values])
+        ends = np.array([[v.value - v.low, v.high - v.value] for v in values]).T
         style: dict[str, Any] = {"color": ORANGE, "marker": "s", "ls": "none", "elinewidth": 3}
         ax.errorbar(places + 0.1, middle, yerr=ends, label="test (reported)", **style)
     ax.set_xticks(places, names, rotation=30 if len(names) > 6 else 0, ha="right" if len(names) > 6 else "center")
     ax.grid(visible=False, axis="x")
-    ax.set(ylabel="accuracy", xlabel=report.kind)
+    ax.set(ylabel="mean average precision" if report.probe.is_multilabel else "accuracy", xlabel=report.kind)
     ax.set_title(f"Chosen: {report.chosen}")
     legend_below(ax)
     return ax
@@ -100,12 +100,12 @@ def plot_depths(
         color, mark = PALETTE[index % len(PALETTE)], MARKS[index % len(MARKS)]
         scores = [report.scores[layer] for layer in layers]
         ax.fill_between(places, [s.low for s in scores], [s.high for s in scores], color=color, alpha=0.18, lw=0)
-        ax.plot(places, [s.accuracy for s in scores], color=color, marker=mark, label=name)
+        ax.plot(places, [s.value for s in scores], color=color, marker=mark, label=name)
         best = layers.index(report.chosen)
         ring: dict[str, Any] = {"markersize": 19, "markerfacecolor": "none", "markeredgewidth": 2.5, "ls": "none"}
-        ax.plot(best, scores[best].accuracy, marker="o", markeredgecolor=color, **ring)
+        ax.plot(best, scores[best].value, marker="o", markeredgecolor=color, **ring)
         if controls and name in controls:
-            random = [controls[name].scores[layer].accuracy for layer in layers]
+            random = [controls[name].scores[layer].value for layer in layers]
             ax.plot(places, random, color=color, marker=mark, ms=5, ls="--", lw=1.5, label=f"{name}, random weights")
     ax.set_xticks(places, layers, rotation=30, ha="right")
     ax.grid(visible=False, axis="x")

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from frozenkit._arrays import r_squared, row_weights
+from frozenkit._arrays import constant_columns, r_squared, rarest_label, row_weights
 from frozenkit.errors import DataError, FrozenkitWarning, InputError
 from frozenkit.features import Features, FeatureSet
+from frozenkit.heads.logistic import LogisticPath, logistic_path
 from frozenkit.heads.modules import in_batches
 from frozenkit.heads.nearest import NearestMean, NearestNeighbours
 from frozenkit.heads.ridge import LinearMap, RidgePath, ridge_path
@@ -23,6 +24,7 @@ from frozenkit.heads.scaling import Scaler
 from frozenkit.heads.softmax import SoftmaxPath, softmax_path
 from frozenkit.heads.training import TrainLog, train_head
 from frozenkit.probes.calibration import fit_temperature
+from frozenkit.probes.multilabel import mean_average_precision
 from frozenkit.splits import split
 
 Labelled = tuple[Any, Tensor]  # (features: Tensor or Features, labels)
@@ -43,7 +45,7 @@ class Fit:
     choice_score: float
     strength: float | None = None
     temperature: float = 1.0
-    strength_path: RidgePath | SoftmaxPath | None = None
+    strength_path: RidgePath | SoftmaxPath | LogisticPath | None = None
     log: TrainLog | None = None
     settings: dict[str, int] = field(default_factory=dict)
 
@@ -55,7 +57,10 @@ def fit_ridge(
     sample_weight: SampleWeight = None,
     scale: str = "soft",
 ) -> Fit:
-    """Ridge at the strength that is best by leave-one-out, or on val."""
+    """Ridge at the strength that is best by leave-one-out, or on val; on ±1 where there are several labels."""
+    labels, on_val = train[1], val
+    if labels.dtype == torch.bool:
+        train, val = (part and (part[0], part[1].double() * 2 - 1) for part in (train, val))  # type: ignore[assignment]
     path = ridge_path(*train, strengths=strengths, sample_weight=sample_weight, scale=scale)
     grid = as_list(path.strengths)
     if val is None:
@@ -73,10 +78,15 @@ def fit_ridge(
             FrozenkitWarning,
             stacklevel=3,
         )
-    temperature = 1.0
-    if not train[1].is_floating_point():
-        temperature = fit_temperature(path.leave_one_out(*train, strength), train[1])
-    return Fit(path.at(strength), chosen_on, scores[best], strength, temperature, path)
+    temperature, score = 1.0, scores[best]
+    if not labels.is_floating_point():
+        held_out = path.leave_one_out(*train, strength)
+        if labels.dtype == torch.bool:
+            temperature = fit_temperature(*as_binary(held_out, labels))
+            score = _quality(path.at(strength), on_val) if on_val else mean_average_precision(held_out, labels)
+        else:
+            temperature = fit_temperature(held_out, labels)
+    return Fit(path.at(strength), chosen_on, score, strength, temperature, path)
 
 
 def fit_softmax(
@@ -108,6 +118,57 @@ def fit_softmax(
     best = best_of(scores)
     warn_at_edge(grid, scores, best)
     return Fit(path.at(grid[best]), chosen_on, scores[best], grid[best], temperature, path)
+
+
+def fit_logistic(
+    train: Labelled,
+    val: Labelled | None,
+    strengths: Sequence[float] | None,
+    sample_weight: SampleWeight,
+    seed: int,
+    scale: str = "soft",
+) -> Fit:
+    """Independent logistic regressions of several labels, at the strength of least log-loss in cross-validation or on
+    val.
+
+    One strength serves all labels. Chosen label by label it cost up to 0.02 of log-loss with few images of a label (on
+    handwritten digits), and gained as much where labels differed a hundredfold in how much the features say of them;
+    mean average precision was the same within 0.003. Chosen by average precision, probabilities came out far worse.
+    """
+    x, y = train
+    path = logistic_path(x, y, strengths, sample_weight=sample_weight, scale=scale)
+    grid = as_list(path.strengths)
+    if val is not None:
+        held_out = torch.stack([in_batches(path.at(s), feature_batches(val[0]), len(val[1])) for s in grid])
+        truth, chosen_on, w = val[1].cpu(), "val", torch.ones(len(val[1]), dtype=torch.float64)
+    else:
+        truth, chosen_on, w = y, "cross-validation", row_weights(sample_weight, y)
+        held_out = _held_out_logits(x, y, grid, w, seed, scale)
+    if not all(path.converged):
+        stuck = [f"{s:.3g}" for s, done in zip(grid, path.converged) if not done]
+        warnings.warn(
+            f"logistic regression did not converge at strengths {', '.join(stuck)}. "
+            "Leave out the smallest strengths, or scale the features.",
+            FrozenkitWarning,
+            stacklevel=3,
+        )
+    if not len(held_out):
+        return Fit(path.at(grid[0]), chosen_on, float("nan"), grid[0], 1.0, path)
+    losses = nn.functional.binary_cross_entropy_with_logits(
+        held_out.double(), truth.double().expand(len(grid), -1, -1), reduction="none"
+    )
+    scores = as_list(-(w @ losses.mean(2).T) / len(truth))
+    best = best_of(scores)
+    warn_at_edge(grid, scores, best)
+    temperature = fit_temperature(*as_binary(held_out[best], truth))
+    score = mean_average_precision(held_out[best], truth)
+    return Fit(path.at(grid[best]), chosen_on, score, grid[best], temperature, path)
+
+
+def as_binary(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """(n, k) logits and booleans as n·k images of two classes, whose softmax is the sigmoid."""
+    flat = logits.flatten()
+    return torch.stack([torch.zeros_like(flat), flat], 1), labels.flatten().long()
 
 
 def fit_nearest_mean(train: Labelled, val: Labelled | None, *, center: bool, normalize: bool) -> Fit:
@@ -193,9 +254,11 @@ def as_list(values: Any) -> list[float]:
 
 
 def _quality(head: Callable[[Tensor], Tensor], val: Labelled) -> float:
-    """Accuracy on val; R² where the labels are numbers."""
+    """Accuracy on val; R² where the labels are numbers, mean average precision where there are several."""
     x, y = val
     logits = in_batches(head, feature_batches(x), len(y))
+    if y.dtype == torch.bool:
+        return mean_average_precision(logits, y.cpu())
     return r_squared(logits, y) if y.is_floating_point() else _share_right(logits, y)
 
 
@@ -231,6 +294,34 @@ def _cross_validate(
     for held, seen, path in parts:
         logits[held.nonzero(), seen] = path.at(grid[best_of(scores)])(x[held])
     return scores, logits
+
+
+def _held_out_logits(x: Tensor, y: Tensor, grid: Sequence[float], w: Tensor, seed: int, scale: str) -> Tensor:
+    """(s, n, k) logits of several labels at each strength, by paths that did not see the row; (0,) for want of images.
+
+    A label that all of the rest have, or none, gets the same logit everywhere, from its share, half an image added.
+    """
+    fold = _folds(rarest_label(y), seed)
+    logits = torch.empty(len(grid), len(y), y.shape[1])
+    fitted = False
+    for part in fold.unique().tolist():
+        held, rest = fold == part, y[fold != part]
+        logits[:, held] = torch.logit((rest.sum(0) + 0.5) / (len(rest) + 1))
+        varying = [j for j in range(y.shape[1]) if j not in constant_columns(rest)]
+        if not varying:
+            continue
+        path = logistic_path(x[~held], rest[:, varying], grid, sample_weight=w[~held], scale=scale)
+        rows, columns, fitted = held.nonzero(), torch.tensor(varying), True
+        for i, strength in enumerate(grid):
+            logits[i, rows, columns] = path.at(strength)(x[held])
+    if not fitted:
+        if len(grid) == 1:
+            return torch.empty(0)
+        raise DataError(
+            "choosing a strength by cross-validation needs a label that at least two images in train have and two do "
+            "not. Give `val`, or one strength."
+        )
+    return logits
 
 
 def _folds(labels: Tensor, seed: int) -> Tensor:

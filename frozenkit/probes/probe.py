@@ -12,19 +12,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from frozenkit._arrays import as_tensor, check_finite, described, is_array, r_squared, whole_number
+from frozenkit._arrays import (
+    as_tensor,
+    check_finite,
+    constant_columns,
+    described,
+    is_array,
+    r_squared,
+    whole_number,
+)
 from frozenkit._files import with_suffix, write_sealed
 from frozenkit._outputs import Shown
 from frozenkit.errors import DataError, FrozenkitWarning, InputError, UnknownNameError
-from frozenkit.features import Features, FeatureSet, as_features, check_val, load_set
+from frozenkit.features import Features, FeatureSet, as_features, check_val, is_multilabel, load_set
 from frozenkit.fingerprint import Origin
 from frozenkit.heads.columns import Columns
+from frozenkit.heads.logistic import LogisticPath, constant_text
 from frozenkit.heads.modules import in_batches
 from frozenkit.heads.ridge import LinearMap, RidgePath
 from frozenkit.heads.softmax import SoftmaxPath
 from frozenkit.heads.training import TrainLog, check_outputs
 from frozenkit.probes._choose import (
+    as_binary,
     feature_batches,
+    fit_logistic,
     fit_module,
     fit_nearest_mean,
     fit_neighbours,
@@ -32,11 +43,12 @@ from frozenkit.probes._choose import (
     fit_softmax,
 )
 from frozenkit.probes.calibration import Reliability, fit_temperature, reliability
-from frozenkit.probes.scores import Score, confidently_wrong, score
+from frozenkit.probes.multilabel import multilabel_score
+from frozenkit.probes.scores import confidently_wrong, score
 from frozenkit.probes.stored import VERSION, describe_probe
 
-HEADS = ("ridge", "softmax", "prototype", "knn")
-_LINEAR, _NEAREST = ("ridge", "softmax"), ("prototype", "knn")
+HEADS = ("ridge", "softmax", "prototype", "knn", "logistic")
+_LINEAR, _NEAREST, _MULTILABEL = ("ridge", "softmax", "logistic"), ("prototype", "knn"), ("logistic", "ridge")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,19 +59,22 @@ class Probe(Shown):
     (n, d) arrays: NumPy, torch, pandas, or lists. A row with NaN or infinity is an error that names it.
 
     Attributes:
-        kind: ``"ridge"``, ``"softmax"``, ``"prototype"``, ``"knn"``, or the class name of the module that was trained.
-        classes: k class names, as in train; empty for regression.
+        kind: ``"ridge"``, ``"softmax"``, ``"logistic"``, ``"prototype"``, ``"knn"``, or the class name of the module
+            that was trained.
+        classes: k class names, or those of k labels, as in train; empty for regression.
         layer: The layer whose features it was fitted on.
         n_features: d.
         n_train: Number of images fitted on.
-        label_shape: Shape of one label: ``()``, or ``(m,)`` in a regression of m numbers.
+        label_shape: Shape of one label: ``()``; ``(m,)`` in a regression of m numbers, ``(k,)`` of k labels per image.
         head: The fitted map, for raw features: (b, d) → (b, present classes), or (b, numbers) in regression.
         present: Indices of the classes that had a training image; the others cannot be predicted.
         strength: λ chosen, or None where there is none to choose.
         chosen_on: ``"leave-one-out"``, ``"cross-validation"`` or ``"val"``.
-        choice_score: Accuracy there (R² in regression). Having been chosen by, it flatters; test does not.
-        temperature: Divides logits before the softmax; fitted on val, else on leave-one-out logits, else 1.
-        strength_path: The `RidgePath` or `SoftmaxPath` of all strengths, where there is one.
+        choice_score: Accuracy there; R² in regression, mean average precision of several labels. Having been chosen by,
+            it flatters; test does not.
+        temperature: Divides logits before the softmax, or the sigmoid of several labels; fitted on val, else on logits
+            of rows left out, else 1.
+        strength_path: The `RidgePath`, `SoftmaxPath` or `LogisticPath` of all strengths, where there is one.
         log: The `TrainLog` of a module.
         settings: What else was chosen, such as the number of neighbours.
         origin: How the features of train were made, where they say so.
@@ -78,11 +93,16 @@ class Probe(Shown):
     chosen_on: str
     choice_score: float
     temperature: float
-    strength_path: RidgePath | SoftmaxPath | None
+    strength_path: RidgePath | SoftmaxPath | LogisticPath | None
     log: TrainLog | None
     settings: dict[str, int]
     origin: Origin | None = None
     given: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_multilabel(self) -> bool:
+        """Whether an image may have any number of the labels."""
+        return bool(self.classes and self.label_shape)
 
     def logits(self, x: Features | Any) -> Tensor:
         """(n, k) float32 logits on the CPU; −∞ for a class without a training image. (n, m) values in regression.
@@ -100,19 +120,28 @@ class Probe(Shown):
         return full
 
     def predict(self, x: Features | Any) -> Tensor:
-        """(n,) int64 indices of `classes`; in regression the values, shaped like the labels. Raises like `logits`."""
+        """(n,) int64 indices of `classes`; in regression the values, shaped like the labels. Raises like `logits`.
+
+        Of several labels (n, k) booleans: those with a probability above ½.
+        """
         logits = self.logits(x)
+        if self.is_multilabel:
+            return logits > 0
         if self.classes:
             return logits.argmax(1)
         return logits.reshape(len(logits), *self.label_shape)
 
     def predict_proba(self, x: Features | Any) -> Tensor:
-        """(n, k) float32 probabilities: softmax of logits / temperature. Raises like `logits`."""
-        self._need_classes("predict_proba")
-        return (self.logits(x) / self.temperature).softmax(1)
+        """(n, k) float32 probabilities: softmax of logits / temperature. Raises like `logits`.
 
-    def score(self, test: Features | Any, labels: Any = None, *, confidence: float = 0.95) -> Score:
-        """The `Score` on images that took no part in fitting or choosing.
+        Of several labels each has its own, the sigmoid of logits / temperature.
+        """
+        self._need_classes("predict_proba")
+        scaled = self.logits(x) / self.temperature
+        return scaled.sigmoid() if self.is_multilabel else scaled.softmax(1)
+
+    def score(self, test: Features | Any, labels: Any = None, *, confidence: float = 0.95) -> Any:
+        """The `Score` on images that took no part in fitting or choosing; of several labels a `MultiLabelScore`.
 
         Args:
             test: Features with labels; or (n, d) arrays, with `labels` as `FeatureSet.from_arrays` takes them.
@@ -126,6 +155,10 @@ class Probe(Shown):
         self._need_classes("score")
         test = self._labelled(test, labels)
         self._check_same_task(test)
+        if self.is_multilabel:
+            return multilabel_score(
+                self.logits(test), test.labels.cpu(), threshold=0, classes=self.classes, confidence=confidence
+            )
         return score(
             self.predict(test),
             test.labels.cpu(),
@@ -153,6 +186,8 @@ class Probe(Shown):
         val = self._labelled(val, None, "val")
         self._check_same_task(val)
         labels = val.labels.cpu()
+        if self.is_multilabel:
+            return replace(self, temperature=fit_temperature(*as_binary(self.logits(val), labels)))
         seen = torch.isin(labels, self.present)
         logits, place = self.logits(val)[seen][:, self.present], torch.searchsorted(self.present, labels[seen])
         return replace(self, temperature=fit_temperature(logits, place))
@@ -163,12 +198,14 @@ class Probe(Shown):
 
     def reliability(self, test: Features, *, bins: int = 10) -> Reliability:
         """Confidence against accuracy of `predict_proba` on `test`, bin by bin."""
+        self._need_one_class("reliability")
         test = self._labelled(test, None)
         self._check_same_task(test)
         return reliability(self.predict_proba(test), test.labels.cpu(), bins=bins)
 
     def confidently_wrong(self, test: Features) -> Tensor:
         """Row indices of `test` that are predicted wrong, the most confident mistake first."""
+        self._need_one_class("confidently_wrong")
         test = self._labelled(test, None)
         self._check_same_task(test)
         return confidently_wrong(self.predict_proba(test), test.labels.cpu())
@@ -193,6 +230,7 @@ class Probe(Shown):
         if self.strength is not None:
             details.insert(0, f"strength={self.strength:.3g}")
         task = f"{len(self.classes)} classes" if self.classes else "regression"
+        task = f"any of {len(self.classes)} labels" if self.is_multilabel else task
         return (
             f"Probe({', '.join([self.kind, *details])}: {self.n_train} images × {self.n_features} features of "
             f"{self.layer!r}, {task}; {self.chosen_on} {self.choice_score:.3f})"
@@ -215,13 +253,21 @@ class Probe(Shown):
 
     def _labelled(self, test: Any, labels: Any, name: str = "test") -> Features:
         """`test` with labels."""
-        return as_features(test, name, labels, classes=self.classes or None, layer=self.layer)
+        classes, several = self.classes or None, self.is_multilabel
+        return as_features(test, name, labels, multilabel=several, classes=classes, layer=self.layer)
 
     def _check_same_task(self, test: Features) -> None:
         if tuple(test.classes) != self.classes:
             odd = sorted(set(test.classes) ^ set(self.classes))
             reason = f"these are in only one of them: {odd[:5]}" if odd else "their order differs"
             raise InputError(f"these images must have the classes of train in the same order; {reason}.")
+        if self.is_multilabel:
+            if not is_multilabel(test):
+                raise InputError(
+                    f"these images must have any of {len(self.classes)} labels each, (n, {len(self.classes)}) booleans "
+                    "like train, got one class each."
+                )
+            return
         missing = sorted(set(test.labels.unique().tolist()) - set(self.present.tolist()))
         if missing:
             names = ", ".join(repr(self.classes[i]) for i in missing[:5])
@@ -234,6 +280,13 @@ class Probe(Shown):
     def _need_classes(self, what: str) -> None:
         if not self.classes:
             raise InputError(f"`{what}` needs classes; this probe is a regression. Use `predict` and `r_squared`.")
+
+    def _need_one_class(self, what: str) -> None:
+        if self.is_multilabel:
+            raise InputError(
+                f"`{what}` needs one class per image; this probe predicts any of {len(self.classes)} labels. "
+                "Use `score`, or fit one label by itself: train.relabel(train.labels[:, 0], ['without', 'with'])."
+            )
 
 
 def fit_probe(
@@ -252,21 +305,23 @@ def fit_probe(
     """Fit a head on train features, and choose its strength without seeing test.
 
     Args:
-        train: (n, d) features, n ≥ 2, at least two classes (or float labels for regression): `Features`, read in
-            chunks for ridge and loaded for the other heads; an (X, y) pair of arrays; or an array, with `labels`.
+        train: (n, d) features, n ≥ 2, at least two classes (or float labels for regression, or several labels per
+            image, each in some images and not in others): `Features`, read in chunks for ridge and loaded for the other
+            heads; an (X, y) pair of arrays; or an array, with `labels`.
         labels: Of an array: names, class indices or numbers, as `FeatureSet.from_arrays` takes them.
         head: ``"ridge"`` (least squares on ±1), ``"softmax"`` (multinomial logistic), ``"prototype"`` (nearest class
             mean), ``"knn"``, or an ``nn.Module`` from d features to k logits; a copy of the module is trained.
+            Where an image may have several labels: ``"logistic"`` (a logistic regression of each) or ``"ridge"``.
         val: Where strength, neighbours, epoch and temperature are chosen. Without it: ridge, prototype and knn by
-            leave-one-out, softmax by 5-fold cross-validation, a module on a fifth of train, carved out.
+            leave-one-out, softmax and logistic by 5-fold cross-validation, a module on a fifth of train, carved out.
             Other images than train, a set or an (X, y) pair of arrays; it is loaded.
-        strengths: Ridge and softmax: λ > 0 to choose from, of the mean loss plus λ/2·‖W‖²; None is a wide grid.
+        strengths: Linear heads: λ > 0 to choose from, of the mean loss plus λ/2·‖W‖²; None is a wide grid.
         seed: For folds, the carved part and the training of a module.
         center: Prototype and knn: subtract the train mean (SimpleShot); True if not given.
         normalize: Prototype and knn: scale features to length 1 (SimpleShot); True if not given.
-        sample_weight: Ridge and softmax: (n,) how much each image counts, or ``"balanced"``, by which every class
+        sample_weight: Linear heads: (n,) how much each image counts, or ``"balanced"``, by which every class
             counts alike, in fitting and in choosing.
-        scale: Ridge, softmax and modules: how features are scaled first, by train alone, as in `ridge_path`; "soft" if
+        scale: Linear heads and modules: how features are scaled first, by train alone, as in `ridge_path`; "soft" if
             not given.
 
     Returns:
@@ -274,7 +329,7 @@ def fit_probe(
 
     Raises:
         DataError: If features of train or val are not finite, all images of train have the same features or number, or
-            train has fewer than two images or classes.
+            train has fewer than two images or classes, or one of several labels is in all of its images or in none.
         InputError: If `head` is neither a known name nor a module with one output per class; if something is no set of
             features, strengths, shapes or classes do not fit, an argument belongs to another head, or an image of val
             is one of train.
@@ -291,8 +346,12 @@ def fit_probe(
         tensor([1])
         >>> fit_probe([[0.0], [0.1], [1.0], [1.1]], ["low", "low", "high", "high"], head="prototype").classes
         ('high', 'low')
+        >>> tags = [["warm"], ["warm", "wide"], [], ["wide"], ["warm"], [], ["wide"], ["warm", "wide"]]
+        >>> wide = torch.tensor([[2.0, 0], [2, 3], [0, 0], [0, 3], [2, 0], [0, 0], [0, 3], [2, 3]])
+        >>> fit_probe(wide, tags, head="logistic", strengths=[0.01]).predict(torch.tensor([[2.0, 3.0]]))
+        tensor([[True, True]])
     """
-    train, seed = as_features(train, "train", labels), whole_number("seed", seed, least=0)
+    train, seed = as_features(train, "train", labels, multilabel=True), whole_number("seed", seed, least=0)
     _check_head(head, train)
     name = head if isinstance(head, str) else type(head).__name__
     options = {"val": val, "scale": scale, "center": center, "normalize": normalize, "sample_weight": sample_weight}
@@ -304,7 +363,7 @@ def fit_probe(
         head, strengths=strengths, sample_weight=sample_weight, scale=scale, center=center, normalize=normalize
     )
     # Ridge adds up chunks, so features on disk may stay there; the others need the rows at hand.
-    data = train if head == "ridge" else load_set(train, "train")
+    data = train if head == "ridge" else load_set(train, "train", multilabel=True)
     _check_features(data, tokens=isinstance(head, nn.Module))
     present = _check_labels(data, regression=isinstance(head, nn.Module) or head == "ridge")
     if val is not None:
@@ -322,8 +381,9 @@ def fit_probe(
         val_rows = None if choose_on is None else (choose_on.features, choose_on.labels)
         if head == "ridge":
             fit = fit_ridge(rows, val_rows, strengths, sample_weight, scale)
-        elif head == "softmax":
-            fit = fit_softmax(rows, val_rows, strengths, sample_weight, seed, scale)
+        elif head in ("softmax", "logistic"):
+            fit_by_folds = fit_softmax if head == "softmax" else fit_logistic
+            fit = fit_by_folds(rows, val_rows, strengths, sample_weight, seed, scale)
         else:
             fit_by_distance = fit_nearest_mean if head == "prototype" else fit_neighbours
             fit = fit_by_distance(rows, val_rows, center=center is not False, normalize=normalize is not False)
@@ -351,6 +411,17 @@ def fit_probe(
 
 def _check_head(head: Any, train: Any) -> None:
     if isinstance(head, nn.Module) or (isinstance(head, str) and head in HEADS):
+        if is_multilabel(train) and head not in _MULTILABEL:
+            got = repr(head) if isinstance(head, str) else described(head)
+            raise InputError(
+                f"`head` must be 'logistic' or 'ridge' where an image may have several labels, got {got:.80}. If each "
+                "has exactly one, give train.relabel(train.labels.int().argmax(1), train.classes)."
+            )
+        if head == "logistic" and not is_multilabel(train):
+            raise InputError(
+                "`head` must be 'softmax' for logistic regression with one class per image; 'logistic' is for several "
+                "labels per image, given as lists of names, or as (n, k) columns of 0 and 1."
+            )
         return
     if isinstance(head, str):
         raise UnknownNameError("head", head, HEADS, hint="Or pass an nn.Module.")
@@ -420,6 +491,14 @@ def _check_labels(data: Features, *, regression: bool) -> Tensor:
             raise InputError("`head` must be 'ridge' or a module for float labels; this head predicts classes.")
         _check_numbers(data, "train")
         return torch.empty(0, dtype=torch.int64)
+    if is_multilabel(data):
+        if constant := constant_columns(data.labels.cpu()):
+            raise DataError(
+                "`train` must hold images with each label and images without it, but "
+                f"{constant_text(constant, data.classes)}. Leave such labels out: keep = train.labels.any(0) & "
+                "~train.labels.all(0), and relabel with labels[:, keep] and their names."
+            )
+        return torch.arange(data.n_classes)
     present = data.labels.unique().cpu()
     if len(present) < 2:
         raise DataError(
@@ -446,9 +525,13 @@ def _check_numbers(data: Any, name: str) -> None:
 def _as_val(train: Any, val: Any, present: Tensor) -> FeatureSet:
     """val in memory, if it is fit to choose on."""
     classes = {"classes": train.classes} if train.classes else {}
-    val = load_set(as_features(val, "val", layer=train.layer, **classes), "val")
+    several = is_multilabel(train)
+    val = load_set(as_features(val, "val", layer=train.layer, multilabel=several, **classes), "val", multilabel=several)
     check_val(train, val)
-    if not len(val) or (val.classes and not torch.isin(val.labels, present).any()):
+    if several:
+        if not val.labels.any():
+            raise DataError(f"`val` must hold at least one image with a label, got {len(val)} images.")
+    elif not len(val) or (val.classes and not torch.isin(val.labels, present).any()):
         raise DataError(f"`val` must hold at least one image of a class that train has, got {len(val)} images.")
     check_finite(val.features, "val", val.ids)
     if not val.classes:

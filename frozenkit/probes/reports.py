@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from frozenkit._arrays import described, whole_number
 from frozenkit._outputs import table
 from frozenkit.errors import FrozenkitError, FrozenkitWarning, InputError, require
-from frozenkit.features import Features, as_features, is_pair, load_set, reduce, same_labels
+from frozenkit.features import Features, as_features, is_multilabel, is_pair, load_set, reduce, same_labels
 from frozenkit.probes.intervals import holm, wilson_interval
+from frozenkit.probes.multilabel import compare_multilabel
 from frozenkit.probes.probe import Probe, fit_probe
-from frozenkit.probes.scores import PairedTest, Score, compare
+from frozenkit.probes.scores import Gap, Score, compare
 from frozenkit.splits import few_shot
 
 if TYPE_CHECKING:
@@ -34,16 +35,16 @@ class LayerReport:
     Attributes:
         probes: Name to `Probe`, in the order given.
         chosen: The name with the best choice score; of equals, the first.
-        scores: Name to `Score` on test; empty without test.
-        tests: Name to `PairedTest` of the chosen against that one, on test; empty without test.
+        scores: Name to `Score` on test, or `MultiLabelScore`; empty without test.
+        tests: Name to `PairedTest` (or `PrecisionGap`) of the chosen against that one, on test; empty without test.
         p_values: Name to the p-value of that test, corrected for their number by Holm's method.
         kind: ``"layer"`` or ``"backbone"``.
     """
 
     probes: dict[str, Probe]
     chosen: str
-    scores: dict[str, Score]
-    tests: dict[str, PairedTest]
+    scores: dict[str, Any]
+    tests: dict[str, Gap]
     p_values: dict[str, float]
     kind: str = "layer"
 
@@ -53,8 +54,8 @@ class LayerReport:
         return self.probes[self.chosen]
 
     @property
-    def score(self) -> Score | None:
-        """The chosen probe's score on test."""
+    def score(self) -> Any:
+        """The chosen probe's score on test; None without test."""
         return self.scores.get(self.chosen)
 
     def to_frame(self) -> "pd.DataFrame":
@@ -73,7 +74,7 @@ class LayerReport:
             }
             if name in self.scores:
                 found = self.scores[name]
-                row |= {"test": found.accuracy, "low": found.low, "high": found.high}
+                row |= {"test": found.value, "low": found.low, "high": found.high}
                 row["p against chosen"] = self.p_values.get(name, float("nan"))
             rows.append(row)
         return rows
@@ -184,14 +185,15 @@ def _report(
         for warning in caught:
             warnings.warn(f"{kind} {name!r}: {warning.message}", warning.category, stacklevel=3)
     chosen = max(probes, key=lambda name: probes[name].choice_score)
-    scores: dict[str, Score] = {}
-    tests: dict[str, PairedTest] = {}
+    scores: dict[str, Any] = {}
+    tests: dict[str, Gap] = {}
     p_values: dict[str, float] = {}
     if test is not None:
         scores = {name: probe.score(test[name]) for name, probe in probes.items()}
-        predictions = {name: probe.predict(test[name]) for name, probe in probes.items()}
-        labels = test[chosen].labels.cpu()
-        tests = {n: compare(predictions[chosen], p, labels) for n, p in predictions.items() if n != chosen}
+        several = is_multilabel(test[chosen])
+        outputs = {name: (p.logits if several else p.predict)(test[name]) for name, p in probes.items()}
+        labels, judge = test[chosen].labels.cpu(), compare_multilabel if several else compare
+        tests = {name: judge(outputs[chosen], found, labels) for name, found in outputs.items() if name != chosen}
         p_values = dict(zip(tests, holm([t.p_value for t in tests.values()])))
     return LayerReport(probes, chosen, scores, tests, p_values, kind)
 
@@ -207,6 +209,7 @@ def _as_sets(what: str, sets: Any, train: Mapping[str, Features], kind: str) -> 
         name: as_features(
             features,
             f"{what}[{name!r}]",
+            multilabel=True,
             layer=name,
             classes=train[name].classes or None if isinstance(train.get(name), Features) else None,
             ids=[f"{what}/{i}" for i in range(len(features[0]))] if is_pair(features) else None,

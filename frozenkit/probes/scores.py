@@ -51,6 +51,11 @@ class Score:
     classes: tuple[str, ...] = field(default=())
 
     @property
+    def value(self) -> float:
+        """`accuracy`, by the name that all scores share."""
+        return self.accuracy
+
+    @property
     def n_correct(self) -> int:
         """Number of images predicted right."""
         return int(self.confusion.trace())
