@@ -289,12 +289,16 @@ def test_a_module_is_fitted_on_the_classes_that_are_there():
         (
             "knn",
             {"sample_weight": "balanced"},
-            "`sample_weight` must be left out for 'knn': it is for ridge and softmax",
+            "`sample_weight` must be left out for 'knn': it is for ridge, softmax and logistic",
         ),
         (LinearHead(5, 3), {"sample_weight": "balanced"}, "`sample_weight` must be left out for 'a module'"),
         ("prototype", {"scale": "soft"}, "`scale` must be left out for 'prototype'"),
         ("prototype", {"strengths": [1.0]}, "`strengths` must be left out for 'prototype'"),
-        ("knn", {"scale": "unit"}, "`scale` must be left out for 'knn': it is for ridge and softmax and a module"),
+        (
+            "knn",
+            {"scale": "unit"},
+            "`scale` must be left out for 'knn': it is for ridge, softmax, logistic and a module",
+        ),
     ],
 )
 def test_nothing_that_was_given_is_ignored(head, options, message):

@@ -447,7 +447,8 @@ def _check_options(head: Any, **given: Any) -> None:
     kind = head if isinstance(head, str) else "a module"
     for name, value in given.items():
         if value is not None and kind not in takes[name]:
-            raise InputError(f"`{name}` must be left out for {kind!r}: it is for {' and '.join(takes[name])}.")
+            *others, last = takes[name]
+            raise InputError(f"`{name}` must be left out for {kind!r}: it is for {', '.join(others)} and {last}.")
 
 
 def _precise(x: Tensor) -> Tensor:

@@ -220,7 +220,9 @@ def test_balanced_weights_help_the_rare_class(head):
 
 
 def test_weights_are_for_linear_heads():
-    with pytest.raises(InputError, match="`sample_weight` must be left out for 'knn': it is for ridge and softmax"):
+    with pytest.raises(
+        InputError, match="`sample_weight` must be left out for 'knn': it is for ridge, softmax and logistic"
+    ):
         fit_probe(TRAIN, head="knn", sample_weight="balanced")
 
 
