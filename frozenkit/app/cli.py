@@ -15,7 +15,7 @@ import typer
 from frozenkit import __version__
 from frozenkit._files import written_aside
 from frozenkit._outputs import printable, table
-from frozenkit.errors import DataError, FrozenkitError, FrozenkitWarning, InputError, require
+from frozenkit.errors import CacheMissError, DataError, FrozenkitError, FrozenkitWarning, InputError, require
 
 app = typer.Typer(
     help="Frozen feature transfer: keep a pretrained network fixed, fit a light head, know how good the result is.",
@@ -279,13 +279,13 @@ def cache_list() -> None:
 
 @stored.command("verify")
 def cache_verify(
-    remove: Annotated[bool, typer.Option("--remove", help="Forget what is damaged.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Forget what is damaged, or of frozenkit 0.1.")] = False,
 ) -> None:
     """Read every byte that would ever be returned; ends with 1 if something is damaged or unread, and still there."""
     from frozenkit.extraction.cache import FeatureCache
 
     store = FeatureCache()
-    found = store.verify()
+    found, outdated = store.verify(), store.outdated()
     damaged = {fingerprint: state for fingerprint, state in found.items() if state != "ok"}
     # A disk that fails, a permission or another version says nothing about what is stored.
     unread = {
@@ -298,9 +298,15 @@ def cache_verify(
         print(f"{fingerprint[:12]}  {_one_line(state)}")
         if fingerprint in removed:
             store.remove(fingerprint)
+    for path in outdated:
+        print(f"{path.stem[:12]}  was written by frozenkit 0.1: this version does not read it")
+    if remove:
+        store.remove_outdated()
+    forgets = "and removed" if remove else "(--remove forgets them)"
     print(
         f"{len(found) - len(damaged)} sound, {len(damaged) - len(unread)} damaged{' and removed' if removed else ''}"
         + (f", {len(unread)} could not be read, or are of another version, and stay" if unread else "")
+        + (f", {len(outdated)} of frozenkit 0.1 {forgets}" if outdated else "")
     )
     raise typer.Exit(1 if damaged.keys() - removed else 0)
 
@@ -335,11 +341,13 @@ def cache_why(
     train, frozen = images.train, load_backbone(backbone, image_size=image_size or images.image_size)
     store = FeatureCache()
     wanted = fingerprint_of(frozen, train, layer or frozen.default_layer, cache=store)
-    if wanted.digest in store:
-        print(f"stored: {printable(store.path(wanted.digest))}")
+    try:
+        print(f"stored: {printable(store.open(wanted.digest).path)}")
         return
-    differs = store.why(wanted)
-    print("not stored" + ("; the nearest entry differs in" if differs else f", and {printable(store.root)} is empty"))
+    except CacheMissError:
+        differs = store.why(wanted)
+    nothing = f", and nothing comparable is in {printable(store.root)}"
+    print("not stored" + ("; the nearest entry differs in" if differs else nothing))
     for ingredient, (mine, theirs) in differs.items():
         print(printable(f"  {ingredient}: wanted {mine}, stored {theirs}"))
 

@@ -48,6 +48,10 @@ _TYPES = {
 }
 
 
+class OutdatedError(CacheError):
+    """A file of frozenkit 0.1: nothing is wrong with it, but it is not read."""
+
+
 @dataclass(frozen=True)
 class Header:
     """What must be known before a single byte is believed."""
@@ -105,18 +109,19 @@ class Header:
         """Reads a header.
 
         Raises:
+            OutdatedError: If frozenkit 0.1 wrote it.
             CacheError: If it is damaged, of another version, or names what no file of ours holds.
         """
-        reader = "h5py" if path.suffix == ".h5" else "safetensors.torch.load_file"
-        advice = (
-            f"Extract it again; or, if frozenkit 0.1 wrote it, read its `features` and `labels` with {reader}, make a "
-            "set of them with FeatureSet.from_arrays, and save that."
-        )
+        if block.startswith(_OF_0_1[".h5"]) or block[8:].startswith(_OF_0_1[".safetensors"]):
+            raise OutdatedError(
+                f"{path} was written by frozenkit 0.1, which this version does not read. Extract its features again."
+            )
         try:
             values = json.loads(json.loads(block[8:])["__metadata__"]["frozenkit"])
             if values["layout"] != LAYOUT:
                 raise CacheError(
-                    f"{path} was written in layout {values['layout']}, this version reads {LAYOUT}. {advice}"
+                    f"{path} was written in layout {values['layout']}, this version reads {LAYOUT}. Extract it again, "
+                    "or read it with the version that wrote it."
                 )
             shapes = {name: tuple(values[name]) for name in ("shape", "labels_shape")}
             header = cls(**{**values, **shapes})
@@ -132,7 +137,8 @@ class Header:
             )
         except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise CacheError(
-                f"{path} is damaged or not a feature file: its header is none of ours ({error!r:.200}). {advice}"
+                f"{path} is damaged or not a feature file: its header is none of ours ({error!r:.200}). "
+                "Extract it again."
             ) from error
         if not sound:
             raise CacheError(f"{path} is damaged or not a feature file: its header contradicts itself.")
@@ -140,6 +146,9 @@ class Header:
 
 
 _LABELS = {("", 0), ("int64", 1), ("float32", 1), ("float32", 2), ("bool", 2)}  # (type, axes)
+
+# How frozenkit 0.1 began its files: HDF5 behind a block of JSON, in two layouts; and plain safetensors, 8 bytes in.
+_OF_0_1 = {".h5": (b'{"batch_size": ', b'{"about_at": '), ".safetensors": b'{"__metadata__":{"about":'}
 
 
 class FeatureFile:

@@ -222,9 +222,31 @@ class FeatureCache:
         return {(path.name, status.st_ino, status.st_mtime_ns) for path, status in self._files()}
 
     def verify(self) -> dict[str, str]:
-        """Reads every byte that would ever be returned: fingerprint to ``"ok"`` or to what is wrong."""
-        states = {path: _state_of(path) for path, _ in self._files()}
+        """Reads every byte that would ever be returned: fingerprint to ``"ok"`` or to what is wrong.
+
+        What frozenkit 0.1 wrote is never returned; `outdated` names it.
+        """
+        states = {path: _state_of(path) for path, _ in self._files(".safetensors")}
         return {path.stem: state for path, state in states.items() if state == "ok" or _is_file(path)}
+
+    def outdated(self) -> list[Path]:
+        """The files of frozenkit 0.1, newest first, which this version does not read."""
+        return [path for path, _ in self._files(".h5")]
+
+    def remove_outdated(self) -> int:
+        """Forgets what `outdated` names, and nothing else.
+
+        Returns:
+            How many files went.
+
+        Raises:
+            CacheError: If the folder refuses.
+        """
+        paths = self.outdated()
+        for path in paths:
+            with disk_errors(path):
+                path.unlink(missing_ok=True)
+        return len(paths)
 
     def _verify_entry(self, fingerprint: str) -> str:
         """``"ok"``, or what is wrong with the entry that `open` finds."""
@@ -388,8 +410,6 @@ def _open_entry(path: Path) -> CachedFeatures:
 
 def _state_of(path: Path) -> str:
     """``"ok"``, or what is wrong with this entry."""
-    if path.suffix == ".h5":
-        return f"{path} was written in layout 3 or older, by frozenkit 0.1. `frozenkit cache clear` forgets it."
     try:
         for _ in _open_entry(path).batches():
             pass

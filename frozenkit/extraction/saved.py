@@ -15,7 +15,7 @@ from torch import Tensor
 
 from frozenkit._files import disk_errors, open_regular, written_aside
 from frozenkit.errors import CacheError, InputError
-from frozenkit.extraction._file import PartFile
+from frozenkit.extraction._file import OutdatedError, PartFile
 from frozenkit.extraction.cache import CachedFeatures, _feature_set
 from frozenkit.features import FeatureSet, as_features
 from frozenkit.fingerprint import Origin
@@ -64,7 +64,14 @@ def load_features(path: str | Path) -> FeatureSet:
     path = Path(path) if Path(path).suffix == ".h5" else _with_known_suffix(path)
     os.close(open_regular(path))  # no pipe, no device
     if path.suffix != ".npz":
-        return CachedFeatures(path).load()
+        try:
+            return CachedFeatures(path).load()
+        except OutdatedError as error:
+            reader = "h5py" if path.suffix == ".h5" else "safetensors.torch.load_file"
+            raise CacheError(
+                f"{str(error).removesuffix('.')}, or read its `features` and `labels` with {reader}, make a set of "
+                "them with FeatureSet.from_arrays, and save that."
+            ) from error
     try:
         x, y, text = _read_npz(path)
         about = json.loads(text)

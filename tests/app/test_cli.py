@@ -81,16 +81,27 @@ def test_cache_commands(capsys, images):
     newer = images.parent / "home" / "cache" / f"{'0' * 64}.safetensors"
     header = json.dumps({"__metadata__": {"frozenkit": json.dumps({"layout": 99})}}).encode()
     newer.write_bytes((4088).to_bytes(8, "little") + header.ljust(4088))
-    old = newer.with_name(f"{'1' * 64}.h5")
-    old.write_bytes(bytes(5000))
     status, out, _ = run(capsys, "cache", "verify", "--remove")
     assert (status, out.splitlines()[-1]) == (
         1,
-        "4 sound, 0 damaged, 2 could not be read, or are of another version, and stay",
+        "4 sound, 0 damaged, 1 could not be read, or are of another version, and stay",
     )
     newer.unlink()
-    old.unlink()
     damaged = next((images.parent / "home" / "cache").glob("*.safetensors"))
+    old = damaged.with_suffix(".h5")  # beside an entry of this version
+    old.write_bytes(bytes(5000))
+    status, out, _ = run(capsys, "cache", "verify")
+    assert (status, out.splitlines()) == (
+        0,
+        [
+            f"{old.stem[:12]}  was written by frozenkit 0.1: this version does not read it",
+            "4 sound, 0 damaged, 1 of frozenkit 0.1 (--remove forgets them)",
+        ],
+    )
+    status, out, _ = run(capsys, "cache", "verify", "--remove")
+    assert (status, out.splitlines()[-1]) == (0, "4 sound, 0 damaged, 1 of frozenkit 0.1 and removed")
+    assert damaged.exists()
+    assert not old.exists()
     damaged.write_bytes(damaged.read_bytes()[:-100])
     status, out, _ = run(capsys, "cache", "verify")
     assert status == 1

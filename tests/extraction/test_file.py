@@ -133,12 +133,13 @@ OLD_PRINT = Fingerprint({"of": "version 0.1"})
 def test_an_old_entry_is_named_and_makes_room(cache, layout):
     cache.root.mkdir()
     old = shutil.copy(OLD / layout / "entry.h5", cache.path(OLD_PRINT.digest).with_suffix(".h5"))
-    said = "h5 is damaged or not a feature file: .* Extract it again; or, if frozenkit 0.1 wrote it, .* with h5py"
-    with pytest.raises(CacheError, match=said):
+    said = "h5 was written by frozenkit 0.1, which this version does not read. Extract its features again"
+    with pytest.raises(CacheError, match=rf"{said}\.$"):
         cache.open(OLD_PRINT.digest)
-    with pytest.raises(CacheError, match=said):
+    with pytest.raises(CacheError, match=rf"{said}, or read its `features` and `labels` with h5py, make a set"):
         load_features(old)
-    assert "frozenkit 0.1" in cache.verify()[OLD_PRINT.digest]
+    assert cache.outdated() == [cache.path(OLD_PRINT.digest).with_suffix(".h5")]
+    assert cache.verify() == {}  # it is never returned
     assert "frozenkit 0.1" in cache.entries()["state"][0]
     assert cache.size > 4096
     store(cache, a_set(n=6, fingerprint=OLD_PRINT.digest), fingerprint=OLD_PRINT)
@@ -148,9 +149,32 @@ def test_an_old_entry_is_named_and_makes_room(cache, layout):
     assert list(cache.root.iterdir()) == []
 
 
+def test_an_old_file_beside_an_entry_hides_no_damage_and_goes_alone(cache):
+    store(cache, a_set(n=6, fingerprint=OLD_PRINT.digest), fingerprint=OLD_PRINT)
+    new, old = cache.path(OLD_PRINT.digest), cache.path(OLD_PRINT.digest).with_suffix(".h5")
+    shutil.copy(OLD / "late" / "entry.h5", old)
+    os.utime(old, (0, 0))  # what was there before
+    assert cache.verify() == {OLD_PRINT.digest: "ok"}
+    sound, at = new.read_bytes(), cache.open(OLD_PRINT.digest)._open().header.blocks["features"][0]
+    new.write_bytes(sound[:at] + bytes([sound[at] ^ 1]) + sound[at + 1 :])
+    assert "row 0 does not match its checksum" in cache.verify()[OLD_PRINT.digest]
+    new.write_bytes(sound)
+    assert cache.remove_outdated() == 1
+    assert cache.outdated() == []
+    assert len(cache.load(OLD_PRINT.digest)) == 6
+    assert cache.remove_outdated() == 0
+
+
+def test_another_programs_h5_is_not_called_ours(tmp_path):
+    (tmp_path / "x.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(5000))
+    with pytest.raises(CacheError, match="x.h5 is damaged or not a feature file: its header is none of ours"):
+        load_features(tmp_path / "x.h5")
+
+
 @pytest.mark.parametrize("layout", ["early", "late"])
 def test_old_saved_features_are_read_or_refused_with_what_to_do(layout):
-    with pytest.raises(CacheError, match="read its `features` and `labels` with safetensors.torch.load_file, make a"):
+    said = "safetensors was written by frozenkit 0.1, which .* with safetensors.torch.load_file, make a set of them"
+    with pytest.raises(CacheError, match=said):
         load_features(path := OLD / layout / "saved.safetensors")
     tensors = load_file(path)  # what the message says works
     right = FeatureSet.from_arrays(tensors["features"], tensors["labels"])
