@@ -208,7 +208,9 @@ def _tokenizer(open_clip: Any, model_name: str, model: Any, config: Any) -> Any:
     except Exception as error:  # a missing file or a missing library: the images can do without
         return NoTokenizer(_first(error))
     inner = getattr(tokenizer, "tokenizer", None)  # transformers'
-    return tokenizer if inner is None else NoTokenizer.unless_whole(tokenizer, len(inner), config["vocab_size"])
+    if inner is None:
+        return tokenizer
+    return NoTokenizer.unless_whole(tokenizer, len(inner), getattr(model, "text", model).vocab_size)
 
 
 def _first(error: Exception) -> str:

@@ -180,6 +180,32 @@ def test_features_and_blocks_are_the_librarys_own(saved, family):
             assert_close(pooled(backbone, images, layer, "cls"), state[:, 0], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("family", "norm", "n_prefix"),
+    [
+        ("dinov2", "model.layernorm", 1),
+        ("dinov2-registers", "model.layernorm", 5),
+        ("dinov3", "model.norm", 5),
+        ("dinov3-convnext", "model.layer_norm", 1),  # the pooled map stands first
+        ("siglip", "model.post_layernorm", 0),
+        ("mae", "model.layernorm", 1),
+        ("vit", "model.layernorm", 1),
+        ("swin", "model.layernorm", 0),
+    ],
+)
+def test_the_final_norm_is_a_layer_whose_patches_are_known(saved, family, norm, n_prefix):
+    backbone = load_backbone(f"hf:{saved(family)}", device="cpu")
+    size = backbone.image_size
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
+    _, output = theirs(saved(family), images)
+    state = output.last_hidden_state
+    mean = state[:, n_prefix:].mean(1)
+    assert_close(pooled(backbone, images, norm, "mean"), mean, rtol=0, atol=1e-5)
+    if n_prefix:  # what Dinov2ForImageClassification reads
+        both = torch.cat([state[:, 0], mean], 1)
+        assert_close(pooled(backbone, images, norm, "cls+mean"), both, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_images_are_prepared_as_the_processor_does(saved, family):
     folder = saved(family)
@@ -334,6 +360,10 @@ def test_what_a_folder_lacks_is_named(saved, tmp_path):
     with pytest.raises(NotAvailableError, match=r"lacks model.safetensors; pickled weights \(.bin, .pt\) are never"):
         load_backbone(f"hf:{folder}")
     assert load_backbone(f"hf:{folder}", weights=None).image_size == 64  # needs none
+    torch.save(hf.ViTModel(hf.ViTConfig(**TOWER)).state_dict(), folder / "pytorch_model.bin")
+    shutil.copy(saved("dinov2") / "model.safetensors", folder / "of_another_kind.safetensors")
+    with pytest.raises(DataError, match="must hold a model that transformers loads, but it says: .*model.safetensors"):
+        load_backbone(f"hf:{folder}")  # rather than read the pickle
 
 
 def test_damaged_folders_are_refused(saved, tmp_path):

@@ -25,17 +25,17 @@ with warnings.catch_warnings(action="ignore"):
     import open_clip
 
 TEXT = {"context_length": 20, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2}
-VIT = {"image_size": 64, "patch_size": 16, "layers": 3, "width": 32, "head_width": 8}
+VIT_TOWER = {"image_size": 64, "patch_size": 16, "layers": 3, "width": 32, "head_width": 8}
 SIGLIP = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
 
 # name -> (configuration, preprocessing, layer of a block, tokens before the patches)
 MODELS: dict[str, tuple[dict[str, Any], dict[str, Any], str, int]] = {
-    "vit": ({"embed_dim": 24, "vision_cfg": VIT, "text_cfg": TEXT}, {}, "visual.transformer.resblocks.{}", 1),
+    "vit": ({"embed_dim": 24, "vision_cfg": VIT_TOWER, "text_cfg": TEXT}, {}, "visual.transformer.resblocks.{}", 1),
     "vit-quick-gelu-average": (
         {
             "embed_dim": 24,
             "quick_gelu": True,
-            "vision_cfg": VIT | {"pool_type": "avg", "final_ln_after_pool": True},
+            "vision_cfg": VIT_TOWER | {"pool_type": "avg", "final_ln_after_pool": True},
             "text_cfg": TEXT,
         },
         {"interpolation": "bilinear", "resize_mode": "longest", "fill_color": 7},
@@ -45,7 +45,7 @@ MODELS: dict[str, tuple[dict[str, Any], dict[str, Any], str, int]] = {
     "coca": (
         {
             "embed_dim": 24,
-            "vision_cfg": VIT | {"attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True},
+            "vision_cfg": VIT_TOWER | {"attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True},
             "text_cfg": TEXT | {"embed_cls": True, "output_tokens": True},
             "multimodal_cfg": {"context_length": 20, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
             "custom_text": True,
@@ -293,11 +293,40 @@ def test_an_absent_tokenizer_costs_only_sentences(saved, tmp_path):
         backbone.encode_text(["a cat"])
 
 
-def test_loading_leaves_logging_alone(saved):
+def test_loading_leaves_logging_alone(saved, monkeypatch):
     root = logging.getLogger()
-    before = root.handlers[:], root.manager.disable
+    monkeypatch.setattr(root, "handlers", [])  # as outside pytest: a first message would give it one
+    before = root.manager.disable
     load_backbone(f"open_clip:{saved('vit')}", weights=None, device="cpu")
-    assert (root.handlers[:], root.manager.disable) == before
+    assert (root.handlers, root.manager.disable) == ([], before)
+
+
+def test_a_text_tower_of_transformers(tmp_path):
+    """Its words are in its own tokenizer; its weights, where none are asked for, are drawn too."""
+    from tests.networks.test_huggingface import VIT, hf, tokenizer
+
+    words = tmp_path / "words"
+    hf.BertModel(hf.BertConfig(**VIT, vocab_size=12, max_position_embeddings=20)).save_pretrained(words)
+    tokenizer(words)
+    folder = tmp_path / "model"
+    text = {
+        "hf_model_name": str(words),
+        "hf_tokenizer_name": str(words),
+        "hf_proj_type": "linear",
+        "context_length": 20,
+    }
+    config = {"model_cfg": {"embed_dim": 24, "vision_cfg": VIT_TOWER, "text_cfg": text}, "preprocess_cfg": {}}
+    folder.mkdir()
+    tokenizer(folder)
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    a, b = (load_backbone(f"open_clip:{folder}", weights=None, seed=seed, device="cpu") for seed in (0, 1))
+    for backbone in (a, b):
+        rows = backbone.encode_text(["a photo of a cat", "the red dog", "a photo of a cat"])
+        assert_close(rows[0], rows[2], rtol=0, atol=0)
+        assert float((rows[0] - rows[1]).abs().max()) > 1e-3
+    towers: list[Any] = [a.text, b.text]
+    drawn = [tower.model.text.transformer.embeddings.word_embeddings.weight for tower in towers]
+    assert float((drawn[0] - drawn[1]).abs().max()) > 1e-3
 
 
 def test_absent_weights_say_how_to_get_them(registered, monkeypatch, tmp_path):
