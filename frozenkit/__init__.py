@@ -23,6 +23,7 @@ _HOMES = {
     "FineTuned": "comparison.finetuning",
     "FreezeError": "errors",
     "FrozenClassifier": "classifier.modules",
+    "FrozenFeatures": "classifier.transformer",
     "FrozenkitError": "errors",
     "FrozenkitWarning": "errors",
     "Gap": "probes.scores",
