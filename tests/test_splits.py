@@ -136,7 +136,8 @@ def planted_copies():
 
 def test_near_duplicates_are_what_comparing_all_pairs_finds(monkeypatch):
     x = planted_copies()
-    found = near_duplicates(x)
+    assert near_duplicates(x).pairs.tolist() == [[8, 9], [7, 400]]
+    found = near_duplicates(x, threshold=0.95)
     assert found.pairs.tolist() == [[8, 9], [7, 400]]
     assert repr(found) == "NearDuplicates(2 pairs with a cosine similarity of 0.95 or more)"
     centred = torch.nn.functional.normalize(x.double() - x.double().mean(0), dim=1)
@@ -148,6 +149,19 @@ def test_near_duplicates_are_what_comparing_all_pairs_finds(monkeypatch):
         assert {tuple(pair) for pair in some.pairs.tolist()} == {tuple(p) for p in (every >= 0.4).nonzero().tolist()}
         torch.testing.assert_close(some.similarity.double(), every[tuple(some.pairs.T)], rtol=0, atol=1e-5)
         assert (some.similarity.diff() <= 0).all()
+
+
+def test_the_threshold_follows_how_alike_distinct_images_are():
+    """Tight groups lie near by themselves: what is odd among loose ones is common among them."""
+    x = torch.randn(300, 16, generator=torch.Generator().manual_seed(0))
+    centres = torch.randn(10, 64, generator=torch.Generator().manual_seed(1)).repeat(30, 1)
+    tight = centres + 0.2 * torch.randn(300, 64, generator=torch.Generator().manual_seed(2))
+    loose, close = near_duplicates(x), near_duplicates(tight)
+    assert 0.849 < loose.threshold < close.threshold < 0.981
+    assert len(near_duplicates(tight, threshold=0.94)) > 1_000
+    assert len(close) < 20
+    assert near_duplicates(x[:19]).threshold == 0.95
+    assert near_duplicates(x[:20]).threshold != 0.95
 
 
 def test_near_duplicates_take_sets_and_arrays():

@@ -196,6 +196,8 @@ def _print_report(report: Any) -> None:
     console.print(Text(f"\nfeatures {source} in {report.seconds:.2f} s; ← chosen by leave-one-out"))
     console.print(Text(report.method))
     console.print(Text(report.verdict, style="bold"))
+    for finding in report.findings:
+        console.print(Text(f"· {printable(finding)}"))
     advice = report.advice
     reasons = Table("criterion", "found", "favours", box=None, pad_edge=False)
     for reason in advice.reasons:

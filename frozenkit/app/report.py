@@ -4,7 +4,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,6 +35,16 @@ from frozenkit.splits import duplicates
 
 # From 385 test images on, no 95 % interval is wider than ±5 points, whatever the accuracy (Wilson, at one half).
 ENOUGH_TEST = 385
+
+
+class NearPair(NamedTuple):
+    """Two nearly equal images, as rows of train before test: how alike, on two sides of a split or not, and labels."""
+
+    first: int
+    second: int
+    similarity: float
+    across: bool
+    same_label: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +119,74 @@ class ProbeReport:
     def wrong(self) -> list[int]:
         """Those that were predicted wrong, the most confident mistake first."""
         return confidently_wrong(self.probabilities, self.labels).tolist()
+
+    def right_and_wrong(self, label: int, *, most: int = 3) -> tuple[list[int], list[int]]:
+        """Rows of a class that were predicted right, and wrong: of each the surest, the least sure, and between."""
+        sure, predicted = self.probabilities.max(1)
+        chosen = []
+        for right in (True, False):
+            rows = ((self.labels == label) & ((predicted == label) == right)).nonzero().flatten()
+            rows = rows[sure[rows].argsort(descending=True, stable=True)]
+            spread = torch.linspace(0, len(rows) - 1, min(most, len(rows))).round().long()
+            chosen.append(rows[spread].tolist())
+        return chosen[0], chosen[1]
+
+    def confused_pairs(self) -> list[tuple[int, int, int]]:
+        """(label, predicted, images) of every confusion that occurred, the commonest first."""
+        counts = self.score.confusion.clone().fill_diagonal_(0)
+        pairs = [(*pair, int(counts[tuple(pair)])) for pair in counts.nonzero().tolist()]
+        return sorted(pairs, key=lambda pair: -pair[2])
+
+    def any_image(self, row: int) -> tuple[str, Any, int]:
+        """Id, PIL image and label of a row of `inspection`, which counts train before test."""
+        part, at = (self.train, row) if row < len(self.train) else (self.test, row - len(self.train))
+        return part.ids[at], *part[at]
+
+    def near_pairs(self) -> list[NearPair]:
+        """Nearly equal images, other than those of `copies`: those on two sides first, then the most alike."""
+        near = self.inspection.near
+        if near is None:
+            return []
+        group = {name: number for number, names in enumerate(self.copies) for name in names}
+        ids, labels = (*self.train.ids, *self.test.ids), torch.cat([self.train.labels, self.test.labels]).tolist()
+        across, similarity = self.inspection.across.tolist(), near.similarity.tolist()
+        pairs = [
+            NearPair(a, b, similarity[i], across[i], labels[a] == labels[b])
+            for i, (a, b) in enumerate(near.pairs.tolist())
+            if ids[a] not in group or group[ids[a]] != group.get(ids[b])
+        ]
+        return sorted(pairs, key=lambda pair: not pair.across)
+
+    @property
+    def findings(self) -> list[str]:
+        """What is worth knowing beyond the score, a sentence each; nothing where there is nothing to say."""
+        found, classes = [], self.train.classes
+        if pairs := self.near_pairs():
+            across = sum(pair.across for pair in pairs)
+            odd = sum(not pair.same_label for pair in pairs)
+            words = f"{_count(len(pairs), 'pair')} of images nearly the same"
+            words += f", {across:,} of them on two sides of the split" if across else ""
+            words += f", {odd:,} with different labels" if odd else ""
+            if without := self.inspection.without:
+                words += (
+                    f"; without those on two sides {without.accuracy:.1%} ({without.low:.1%} to {without.high:.1%})"
+                )
+            found.append(f"{words}.")
+        if suspects := self.inspection.suspects:
+            row, label, other = (int(part[0]) for part in (suspects.rows, suspects.labels, suspects.suggested))
+            looks = f"{self.any_image(row)[0]} is labelled {classes[label]}, looks like {classes[other]}"
+            found.append(f"{_count(len(suspects), 'label')} to look at again, by confident learning; first: {looks}.")
+        if confused := self.confused_pairs():
+            label, predicted, count = confused[0]
+            times = {1: "once", 2: "twice"}.get(count, f"{count:,} times")
+            found.append(f"Most often confused: {classes[label]}, {times} taken for {classes[predicted]}.")
+        if outlook := self.inspection.outlook:
+            said = [
+                f"{forecast.n:,} labels: about {forecast.accuracy:.0%} ({forecast.low:.0%} to {forecast.high:.0%})"
+                for forecast in outlook.forecasts
+            ]
+            found.append(f"What more labels would buy: {'; '.join(said)}.")
+        return found
 
     @property
     def method(self) -> str:
@@ -193,6 +271,10 @@ class ProbeReport:
             reasons=tuple(reasons),
             next_step=f"Frozen features are not surely ahead of {self.rival}: label more images before deciding.",
         )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def _points(lead: tuple[float, float, float]) -> str:

@@ -8,8 +8,9 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from frozenkit import FeatureCache, FeatureSet, fit_probe, load_dataset, score, split
+from frozenkit import FeatureCache, FeatureSet, fit_probe, from_torch, load_dataset, score, split
 from frozenkit.app.cross_validation import cross_validated, cross_validated_score, stratified_parts, unpaired_lead
 from frozenkit.app.report import ENOUGH_TEST, probe_report
 from frozenkit.app.report_page import to_html
@@ -250,3 +251,81 @@ def test_a_name_goes_before_a_folder_and_says_so(tmp_path, monkeypatch):
     assert train.name == "digits"
     with pytest.raises(UnknownNameError, match="no such folder is here"):
         load_images("./digit", limit=None, seed=0, skip_bad=False)
+
+
+def test_findings_are_of_the_images_that_they_name(report):
+    look = report.inspection
+    assert len(look.suspects) > 0
+    row = int(look.suspects.rows[0])
+    name, _, label = report.any_image(row)
+    assert (name, label) == (report.ids[row], int(look.suspects.labels[0]))
+    classes = report.train.classes
+    first = f"first: {name} is labelled {classes[label]}, looks like {classes[int(look.suspects.suggested[0])]}."
+    assert any(first in finding for finding in report.findings)
+    a, b, count = report.confused_pairs()[0]
+    assert int(report.score.confusion[a, b]) == count == int(report.score.confusion.clone().fill_diagonal_(0).max())
+    assert sorted({run.n for run in look.curve.runs}) == [13, 27, 54, 108]
+    assert [forecast.n for forecast in look.outlook.forecasts] == [240, 480]
+    right, wrong = report.right_and_wrong(0)
+    predicted = report.probabilities.argmax(1)
+    assert all(report.labels[i] == 0 == predicted[i] for i in right)
+    assert all(report.labels[i] == 0 != predicted[i] for i in wrong)
+    sure = report.probabilities.max(1).values[(report.labels == 0) & (predicted == 0)]
+    assert [report.probabilities.max(1).values[i] for i in right[:1]] == [sure.max()]
+
+
+def test_the_page_shows_what_was_found(report):
+    page = " ".join(to_html(report, next_steps=["frozenkit predict 'a b' <x>"]).split())
+    assert "<pre>frozenkit predict &#39;a b&#39; &lt;x&gt;</pre>" in page
+    for heading in ("Right and wrong", "Labels to look at again", "What more labels would buy", "What next"):
+        assert f"<h2>{heading}</h2>" in page
+    assert '<svg class="curve"' in page
+    assert page.count('<div class="wall">') == 5
+
+
+def test_near_copies_across_the_split_are_named_and_left_out(folder, backbone, tmp_path):
+    root = tmp_path / "near"
+    shutil.copytree(folder, root)
+    places = sorted(root.iterdir())
+    for file in sorted(places[0].glob("*.png"))[:6]:
+        with Image.open(file) as image:
+            image.convert("RGB").save(places[1] / f"{file.stem}.jpg", quality=95)
+    report = probe_report(*load_images(str(root), limit=None, seed=0, skip_bad=False), backbone, layers=LAYERS[1:])
+    pairs = report.near_pairs()
+    named = {tuple(sorted(report.any_image(row)[0] for row in (p.first, p.second))) for p in pairs if not p.same_label}
+    copies = [pair for pair in named if pair[0].split("/")[1].split(".")[0] == pair[1].split("/")[1].split(".")[0]]
+    assert len(copies) >= 3
+    assert [pair.across for pair in pairs] == sorted((pair.across for pair in pairs), reverse=True)
+    across = {row for pair in pairs if pair.across for row in (pair.first, pair.second)}
+    assert across
+    assert report.inspection.without.n == report.score.n - len(across)
+    assert any("with different labels; without those on two sides" in finding for finding in report.findings)
+    assert "labels differ" in to_html(report)
+
+
+def test_held_out_images_are_looked_at_with_those_learnt_from(backbone):
+    """Ten test images are in train as well: they are found, and the score without them is of the others."""
+    data = load_dataset("emoji-google", limit=160)
+    data = data.subset(torch.randperm(160, generator=torch.Generator().manual_seed(0)))
+    train, test = data.subset(range(100)), data.subset([*range(10), *range(100, 160)])
+    test = from_torch([test[i] for i in range(70)], classes=data.classes)
+    report = probe_report(train, test, backbone, layers=LAYERS[1:])
+    same = {(p.first, p.second) for p in report.near_pairs() if p.similarity > 0.9999}
+    assert {(i, 100 + i) for i in range(10)} <= same
+    judged = {p.second for p in report.near_pairs() if p.across}
+    assert report.inspection.without.n == 70 - len(judged)
+    assert report.inspection.suspects.n == 170
+    assert report.inspection.curve.runs[-1].score is report.score
+
+
+def test_two_classes_and_a_hundred_have_a_page(report, backbone):
+    names = [f"class {'x' * 60} {k}" for k in range(100)]
+    random = np.random.RandomState(0)
+    images = [(Image.fromarray(random.randint(0, 255, (16, 16, 3), np.uint8)), k % 100) for k in range(300)]
+    many = from_torch(images, classes=names)
+    with warnings.catch_warnings(action="ignore", category=FrozenkitWarning):
+        found = probe_report(many[:200], many[200:], backbone, layers=LAYERS[:1])
+    page = to_html(found)
+    assert 'class="confusion"' not in page
+    assert "The commonest confusions" in page
+    assert "These are the 12 classes that were hardest." in " ".join(page.split())
