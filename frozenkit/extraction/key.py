@@ -84,7 +84,7 @@ def fingerprints(
     cache: FeatureCache | None,
 ) -> dict[str, Fingerprint]:
     """The keys of several layers, from one pass; of two that only rounding tells apart, the one that is stored."""
-    preprocess_digest, outputs = _probe(backbone, layers, pooling)
+    preprocess_digest, outputs = probe_backbone(backbone, layers, pooling)
     shared = {
         "format": FORMAT,
         "dataset": dataset.name,  # names are for the reader; digests decide
@@ -109,8 +109,12 @@ def fingerprints(
     return prints
 
 
-def _probe(backbone: Backbone, layers: Sequence[str], pooling: str) -> tuple[str, dict[str, Tensor]]:
-    """A digest of what preprocessing makes of fixed images, and what the layers give for the first, in float32."""
+def probe_backbone(backbone: Backbone, layers: Sequence[str], pooling: str) -> tuple[str, dict[str, Tensor]]:
+    """A digest of what preprocessing makes of fixed images, and what the layers give for the first, in float32.
+
+    Raises:
+        NoFingerprintError: If preprocessing is random, or preprocessing or network do not take these images.
+    """
     # Preprocessing that keeps an image's size needs one that fits the network.
     square = (backbone.image_size, backbone.image_size)
     for images in (probe_images(), probe_images([square])):

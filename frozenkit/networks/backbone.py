@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from PIL import Image
@@ -88,6 +89,7 @@ class Backbone:
         self.image_size = int(size)
         self._default_layer = default_layer
         self.n_prefix_tokens = prefix_tokens(self.module) if n_prefix_tokens is None else n_prefix_tokens
+        self.loaded: dict[str, Any] | None = None  # by these arguments of `load_backbone`
         self._traces: dict[int, Trace] = {}
 
     def trace(self, image_size: int | None = None) -> Trace:
@@ -328,6 +330,7 @@ def load_backbone(
         text=loaded.text,
         device=device,
     )
+    backbone.loaded = {"name": name, "weights": weights, "image_size": image_size, "seed": int(seed)}
     if image_size is not None:
         backbone.trace()  # now, rather than at the first use, for a size that the network does not take
     return backbone
