@@ -87,6 +87,7 @@ _HOMES = {
     "list_backbones": "networks.zoo",
     "list_datasets": "images.catalog",
     "load_backbone": "networks.backbone",
+    "load_classifier": "classifier.saved",
     "load_dataset": "images.catalog",
     "load_features": "extraction.saved",
     "load_images": "app.target",

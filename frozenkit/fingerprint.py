@@ -101,7 +101,7 @@ class Origin:
     def to_ingredients(self) -> dict[str, Any]:
         """JSON values, by the names of a fingerprint's ingredients."""
         values = asdict(self)
-        return {**values, "n": values.pop("n_images")}
+        return {"n": values.pop("n_images"), **values}
 
 
 def named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

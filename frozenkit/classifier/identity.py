@@ -62,9 +62,13 @@ def _difference(said: Mapping[str, Any], backbone: Backbone, pooling: str) -> st
         return f"this one has no layer {missing[0]!r}"
     preprocessed, outputs = probe_backbone(backbone, layers, pooling)
     if preprocessed != said["preprocess_digest"]:
-        return f"its preprocessing, {said['preprocess']}, gave other numbers than {stable_repr(backbone.preprocess)[:200]}"
+        return (
+            f"its preprocessing, {said['preprocess']}, gave other numbers than {stable_repr(backbone.preprocess)[:200]}"
+        )
     for layer in layers:
         then, now = said["outputs"][layer], behaviours(outputs[layer])
         if then[0] not in now and now[0] not in then:
-            return f"with the same weights its layer {layer!r} gave other numbers, in other code or another version of it"
+            return (
+                f"with the same weights its layer {layer!r} gave other numbers, in other code or another version of it"
+            )
     return ""

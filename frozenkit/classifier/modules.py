@@ -1,15 +1,20 @@
 """g∘φ as one module: a frozen network that gives features, and the head on them; what you ship."""
 
 import copy
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from frozenkit import __version__
 from frozenkit._arrays import described, texts
+from frozenkit._files import with_suffix
+from frozenkit.classifier.card import as_facts, write_with_card
+from frozenkit.classifier.identity import describe_backbone, digest_weights
 from frozenkit.classifier.predictions import Predictions, as_unlabelled
 from frozenkit.errors import InputError
 from frozenkit.extraction.cache import CachedFeatures, FeatureCache
@@ -18,9 +23,11 @@ from frozenkit.features import FeatureSet
 from frozenkit.heads.columns import AllClasses
 from frozenkit.heads.modules import LayerMix, LinearHead, in_batches
 from frozenkit.heads.ridge import LinearMap
+from frozenkit.heads.stored import describe_head
 from frozenkit.networks.backbone import Backbone, check_backbone
 from frozenkit.networks.layers import POOLINGS, in_eval_mode, pooled_activations, pooled_shape
 from frozenkit.probes.probe import Probe
+from frozenkit.probes.stored import probe_facts
 
 
 class FeatureExtractor(nn.Module):
@@ -115,6 +122,7 @@ class FrozenClassifier(nn.Module):
         classes: Class names; empty where they are not known, and for regression.
         temperature: Divides logits before the softmax of `predict`; the probe's, or 1.
         precision: In which `predict` computes; the one of the probe's features, or ``"auto"``.
+        facts: What is known of the probe, as JSON; None where there was none.
 
     Raises:
         InputError: If extractor or head is no module.
@@ -140,7 +148,7 @@ class FrozenClassifier(nn.Module):
         self.classes = texts(classes, "classes")
         self.temperature = 1.0
         self.precision = "auto"
-        self._probe: Probe | None = None
+        self.facts: dict[str, Any] | None = None
         mix = getattr(extractor, "mix", None)
         learned = {id(p) for p in mix.parameters()} if isinstance(mix, nn.Module) else set()
         for parameter in extractor.parameters():
@@ -184,12 +192,13 @@ class FrozenClassifier(nn.Module):
             head = LinearHead.from_map(probe.head.weights, probe.head.intercept, unit=probe.head.unit)
         else:
             head = copy.deepcopy(probe.head)
-        if len(probe.present) < len(probe.classes):
+        if 0 < len(probe.present) < len(probe.classes):
             head = nn.Sequential(head, AllClasses(probe.present, len(probe.classes)))
         model = cls(extractor, head.to(backbone.device), classes=probe.classes).eval()
         model.temperature = probe.temperature
         model.precision = probe.origin.precision if probe.origin else "auto"
-        model._probe = replace(probe, strength_path=None, log=None)
+        facts = probe_facts(probe) | {"head_digest": digest_weights(model.head)}
+        model.facts = json.loads(json.dumps(facts))  # as it comes out of a file
         return model
 
     def trainable_parameters(self) -> Iterator[nn.Parameter]:
@@ -245,7 +254,7 @@ class FrozenClassifier(nn.Module):
                 "`predict` needs to know how images are preprocessed, and this extractor is a "
                 f"{type(self.extractor).__name__}. Use FeatureExtractor(backbone, layer)."
             )
-        if not self.classes and self._probe is None:
+        if not self.classes and self.facts is None:
             raise InputError("`classes` must be given to predict: FrozenClassifier(extractor, head, classes=[…]).")
         dataset = as_unlabelled(images, skip_bad=skip_bad)
         phi = self.extractor
@@ -264,12 +273,83 @@ class FrozenClassifier(nn.Module):
         outputs = self._outputs(list(sets.values()), len(dataset))
         about = tuple(dataset.ids), self.classes, getattr(dataset, "skipped", ())
         if not self.classes:
-            assert self._probe is not None
-            return Predictions(about[0], outputs.reshape(len(outputs), *self._probe.label_shape), (), None, about[2])
+            assert self.facts is not None
+            return Predictions(about[0], outputs.reshape(len(outputs), *self.facts["label_shape"]), (), None, about[2])
         if outputs.shape[1] != len(self.classes):
             raise InputError(f"`head` must give one number per class, {len(self.classes)}, got {outputs.shape[1]}.")
-        probabilities = (outputs / self.temperature).softmax(1)
-        return Predictions(about[0], outputs.argmax(1), self.classes, probabilities, about[2])
+        labels = outputs > 0 if self.is_multilabel else outputs.argmax(1)
+        return Predictions(about[0], labels, self.classes, self.probabilities(outputs), about[2])
+
+    @property
+    def is_multilabel(self) -> bool:
+        """Whether an image may have any number of the classes."""
+        return bool(self.classes and self.facts and self.facts["label_shape"])
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """(b, k) calibrated probabilities from (b, k) logits: rows sum to 1, unless an image may have several labels.
+
+        In regression, the values themselves.
+        """
+        scaled = logits / self.temperature
+        return logits if not self.classes else scaled.sigmoid() if self.is_multilabel else scaled.softmax(1)
+
+    def save(
+        self,
+        path: str | Path,
+        *,
+        scores: Mapping[str, Any] | Any = None,
+        controls: Mapping[str, Any] | None = None,
+        notes: str = "",
+        include_weights: bool = False,
+    ) -> None:
+        """Writes one safetensors file, and a card that says what it is beside it; `load_classifier` reads it.
+
+        In the file are the head, the classes, and by what the backbone is known again: its name, a digest of its
+        weights, of what its preprocessing gives and of what its layers do. No pickle, no code; sealed by a sha256.
+
+        Args:
+            path: Ends in ``.safetensors``; a file that is there is replaced, and so is its card, which ends in ``.md``.
+            scores: A `Score` on images that took no part, or several by name: for the card, with their intervals.
+            controls: Scores of controls by name, such as those of `control_scores`: for the card.
+            notes: A paragraph for the card: what it is meant for, where the images are from.
+            include_weights: Put the backbone's weights in, too. The file then loads without its source, wherever
+                `load_backbone` knows the architecture by name.
+
+        Raises:
+            InputError: If the suffix is another one, the classifier knows neither backbone nor classes, preprocessing
+                is random, or a file that is no card of ours stands where the card would be.
+            CacheError: If a file cannot be written.
+        """
+        path = with_suffix(path, ".safetensors")
+        if not isinstance(self.extractor, FeatureExtractor) or not (self.classes or self.facts):
+            raise InputError(
+                "`save` needs a FeatureExtractor and class names: FrozenClassifier.from_probe(backbone, probe), or "
+                "FrozenClassifier(FeatureExtractor(backbone, layer), head, classes=[…])."
+            )
+        phi = self.extractor
+        said, tensors = describe_head(self.head)
+        kept = {f"head.{name}": tensor for name, tensor in tensors.items()}
+        if phi.mix is not None:
+            kept |= {f"mix.{name}": tensor for name, tensor in phi.mix.state_dict().items()}
+        if include_weights:
+            kept |= {f"backbone.{name}": tensor for name, tensor in phi.module.state_dict().items()}
+        about = {
+            "backbone": describe_backbone(phi.backbone_here(), phi.layers, phi.pooling),
+            "layers": phi.layers,
+            "pooling": phi.pooling,
+            "combine": phi.combine,
+            "head": said,
+            "classes": self.classes,
+            "temperature": self.temperature,
+            "precision": self.precision,
+            "facts": self.facts,
+            "is_changed": bool(self.facts and self.facts["head_digest"] != digest_weights(self.head)),
+            "scores": as_facts("scores", scores),
+            "controls": as_facts("controls", controls),
+            "notes": str(notes),
+            "frozenkit": __version__,
+        }
+        write_with_card(path, about, kept)
 
     def _outputs(self, sets: Sequence[FeatureSet | CachedFeatures], n: int) -> Tensor:
         """(n, k) of the head, from the features of each layer."""

@@ -23,12 +23,15 @@ def describe_probe(probe: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
         InputError: As `describe_head` does.
     """
     said, tensors = describe_head(probe.head)
+    return {**probe_facts(probe), "head": said}, tensors
+
+
+def probe_facts(probe: Any) -> dict[str, Any]:
+    """JSON of all that is known of a `Probe` beside its head."""
     about = {name: getattr(probe, name) for name in PLAIN}
     assert {*about, "head", "present", "origin", *LEFT_OUT} == {field.name for field in fields(probe)}
-    about |= {
-        "head": said,
+    return about | {
         "present": probe.present.tolist(),
         "origin": probe.origin.to_ingredients() if probe.origin else None,
         "frozenkit": __version__,
     }
-    return about, tensors
