@@ -8,13 +8,13 @@ import html
 import math
 import re
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from frozenkit.errors import InputError, UnknownNameError, require
+from frozenkit.errors import InputError, NotAvailableError, UnknownNameError, require
 
 _OPEN, _CLOSE = "⟦", "⟧"  # rare enough that no lesson writes them by hand
 
@@ -23,11 +23,25 @@ class Shown:
     """A result that a notebook shows as its text, with a table below it where it has one."""
 
     def _repr_html_(self) -> str:
-        text = html.escape(repr(self))
-        return (f"<pre>{text}</pre>" if "\n" in text else f"<p>{text}</p>") + self._table_html()
+        return text_html(self) + self._table_html()
 
     def _table_html(self) -> str:
         return ""
+
+
+def text_html(result: Any) -> str:
+    """A result's text as HTML, its lines kept."""
+    text = html.escape(repr(result))
+    return f"<pre>{text}</pre>" if "\n" in text else f"<p>{text}</p>"
+
+
+def frame_html(to_frame: Callable[[], Any], **options: Any) -> str:
+    """A result's pandas table as HTML; empty where pandas is absent, so that the result shows as its text alone."""
+    try:
+        frame = to_frame()
+    except NotAvailableError:
+        return ""
+    return frame.to_html(border=0, **options)
 
 
 @dataclass(frozen=True)

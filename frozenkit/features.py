@@ -527,6 +527,8 @@ def _deriving(operation: str, parents: Sequence[FeatureSet], **settings: Any) ->
     @functools.cache
     def derive() -> str:
         known = [print_() if callable(print_) else print_ for print_ in prints]
+        if not all(known):  # what the parents are cannot be told, so neither can this
+            return ""
         plain = {
             key: hashlib.sha256(value.contiguous().numpy().tobytes()).hexdigest()
             if isinstance(value, Tensor)

@@ -1,6 +1,7 @@
 """The base install is enough without the extras; whoever lacks one reads which command brings it."""
 
 import ast
+import html
 import json
 import os
 import re
@@ -67,6 +68,12 @@ for door, code in doors.items():
 pair = {"layer": FEATURES}, {"layer": FEATURES}
 said["reprs"] = [repr(frozenkit.layer_report(*pair)), repr(frozenkit.learning_curve(FEATURES, FEATURES, sizes=[3]))]
 said["reprs"] += [repr(frozenkit.width_curve(FEATURES, FEATURES, widths=[2]))]
+advice = frozenkit.advise(n=100, probe_accuracy=0.9)
+shown = [frozenkit.layer_report(*pair), frozenkit.learning_curve(FEATURES, FEATURES, sizes=[3])]
+shown += [frozenkit.width_curve(FEATURES, FEATURES, widths=[2]), frozenkit.holdout_bound(3, 100), advice]
+shown += [frozenkit.reliability(torch.eye(2), torch.tensor([0, 1])), frozenkit.explained_variance(FEATURES)]
+shown += [frozenkit.imbalance(FEATURES)]
+said["html"] = [(type(result).__name__, repr(result), result._repr_html_()) for result in shown]
 for command in (["probe", "digits", "--limit", "40"], ["doctor"], ["cache", "list"]):
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(out):
         said[command[0]] = [main(command), out.getvalue()]
@@ -108,6 +115,13 @@ def test_results_of_many_rows_show_themselves_without_pandas(without_extras):
     assert report[1].split()[:3] == ["layer", "features", "strength"]
     assert curve[1].split()[:3] == ["head", "shots", "n"]
     assert widths[1].split()[:3] == ["how", "features", "share"]
+
+
+def test_what_a_notebook_shows_needs_no_pandas(without_extras):
+    for name, text, shown in without_extras["html"]:
+        assert html.escape(text) in shown, name
+        assert "<table" not in shown, name
+    assert len(without_extras["html"]) == 8
 
 
 def test_the_doctor_of_a_base_install_names_the_extra(without_extras):

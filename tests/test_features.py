@@ -312,3 +312,11 @@ def test_the_origin_stays_while_the_features_do():
     assert [each.origin for each in (combine({"a": fs, "b": other}), *reduce(fs, n_features=2))] == [None, None]
     assert fs.with_features(fs.features * 2).origin is None
     assert repr(fs) == repr(clouds(9))
+
+
+def test_what_is_made_of_the_unknown_stays_unknown():
+    known, blank = a_set(fingerprint="abc"), a_set(fingerprint="")
+    made = [blank[:3], blank.relabel(blank.labels, blank.classes), combine({"a": known, "b": blank})]
+    made += [*reduce(blank, n_features=1), reduce(known, blank, n_features=1)[1]]
+    assert [part.fingerprint for part in made] == [""] * 5
+    assert reduce(known, blank, n_features=1)[0].fingerprint

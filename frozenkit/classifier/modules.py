@@ -25,7 +25,7 @@ from frozenkit.heads.modules import LayerMix, LinearHead, in_batches
 from frozenkit.heads.ridge import LinearMap
 from frozenkit.heads.stored import describe_head
 from frozenkit.networks.backbone import Backbone, check_backbone
-from frozenkit.networks.layers import POOLINGS, in_eval_mode, pooled_activations, pooled_shape
+from frozenkit.networks.layers import check_pooling, in_eval_mode, pooled_activations, pooled_shape
 from frozenkit.probes.probe import Probe
 from frozenkit.probes.stored import probe_facts
 
@@ -61,8 +61,7 @@ class FeatureExtractor(nn.Module):
         check_backbone(backbone)
         if combine not in ("concat", "mean", "learned"):
             raise InputError(f"`combine` must be 'concat', 'mean' or 'learned', got {combine!r}.")
-        if pooling not in POOLINGS:
-            raise InputError(f"`pooling` must be one of {', '.join(POOLINGS)}, got {pooling!r}.")
+        check_pooling(pooling)
         self.layers = backbone.check_layers(layers)
         if pooling == "tokens" and len(self.layers) > 1:
             raise InputError("`pooling='tokens'` works with one layer: others have other numbers of tokens.")

@@ -6,6 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from frozenkit._arrays import described, real_number, whole_number
+from frozenkit._outputs import frame_html, text_html
 from frozenkit.errors import InputError, UnknownNameError, require
 
 if TYPE_CHECKING:
@@ -81,7 +82,9 @@ class Advice:
         return "\n".join([f"Advice: {self.choice}. {self.next_step}", *lines])
 
     def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(border=0)  # to_html escapes
+        table = frame_html(self.to_frame)  # which escapes
+        if not table:
+            return text_html(self)
         return f"<p><b>{escape(self.choice.capitalize())}.</b> {escape(self.next_step)}</p>{table}"
 
 

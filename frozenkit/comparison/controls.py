@@ -18,6 +18,7 @@ from frozenkit.features import FeatureSet
 from frozenkit.fingerprint import stable_repr
 from frozenkit.images.dataset import ImageDataset, check_images
 from frozenkit.networks.backbone import Backbone, check_backbone, load_backbone
+from frozenkit.networks.layers import pooled_shape
 from frozenkit.networks.zoo import list_backbones
 from frozenkit.probes.probe import fit_probe
 from frozenkit.probes.scores import Score, score
@@ -45,8 +46,8 @@ def control_scores(
     * ``"shuffled labels"``: the backbone's features under permuted train labels, the median of several permutations.
       Well above chance, something leaks.
     * ``"raw pixels"``: the images themselves, flattened at their native size. What needs no network.
-    * ``"random weights"``: the same layer of the same architecture, seeded and never trained. What the architecture
-      alone brings.
+    * ``"random weights"``: the same layer of the same architecture, pooled alike, seeded and never trained. What the
+      architecture alone brings.
 
     Args:
         train_images: What is fitted on.
@@ -56,14 +57,15 @@ def control_scores(
         seed: Of the permutation and of the random weights.
         cache: As in `extract`.
         progress: As in `extract`.
-        features: (train, test) features of that layer, where they are at hand already; extracted otherwise.
+        features: (train, test) features of that layer, where they are at hand already; extracted otherwise, pooled by
+            ``"mean"``. Random weights are pooled as their `origin` says; where they have none, by ``"mean"``.
 
     Returns:
         Name to `Score` on the test images, in the order above.
 
     Raises:
         InputError: If train or test have no classes, or others than each other, or `features` are of other images or
-            another layer.
+            another layer, image size or pooling.
 
     References:
         J. Hewitt, P. Liang (2019), Designing and interpreting probes with control tasks, EMNLP.
@@ -73,10 +75,11 @@ def control_scores(
     check_images("test_images", test_images)
     check_classes("test_images", test_images.classes, train_images.classes)
     layer = layer or backbone.default_layer
-    both = (train_images, test_images)
+    both, pooling = (train_images, test_images), "mean"
 
     def features_of(source: Backbone) -> list[FeatureSet]:
-        return [extract(source, images, layer=layer, cache=cache, progress=progress) for images in both]
+        options: Any = {"pooling": pooling, "cache": cache, "progress": progress}
+        return [extract(source, images, layer=layer, **options) for images in both]
 
     if features is None:
         train, test = features_of(backbone)
@@ -85,6 +88,7 @@ def control_scores(
         for name, given, images in (("train", train, train_images), ("test", test, test_images)):
             if given.ids != images.ids or given.layer != layer:
                 raise InputError(f"`features` must be those of {layer!r} for the {name} images, in the same order.")
+        pooling = _pooling_of(backbone, layer, train, test)
     majority = torch.bincount(train.labels, minlength=train.n_classes).argmax()
     return {
         "majority": score(majority.expand(len(test)), test.labels, n_classes=test.n_classes, classes=test.classes),
@@ -92,6 +96,25 @@ def control_scores(
         "raw pixels": _score_ridge(*raw_pixels(train_images, test_images)),
         "random weights": _score_ridge(*features_of(randomized(backbone, seed=seed))),
     }
+
+
+def _pooling_of(backbone: Backbone, layer: str, train: FeatureSet, test: FeatureSet) -> str:
+    """How both were pooled; checked, so that the control does not differ in more than its weights."""
+    made = {(o.pooling, o.image_size) for o in (train.origin, test.origin) if o}
+    pooling, image_size = next(iter(made), ("mean", backbone.image_size))
+    if len(made) > 1 or image_size != backbone.image_size:
+        raise InputError(
+            f"`features` must be pooled alike, from images of {backbone.image_size} pixels, got "
+            f"{' and '.join(f'{way!r} at {size}' for way, size in sorted(made))}. Extract them again."
+        )
+    expected = pooled_shape(backbone.trace(), layer, pooling)
+    for given in (train, test):
+        if tuple(given.features.shape[1:]) != expected:
+            raise InputError(
+                f"`features` must be what `extract` gives at {layer!r} with pooling={pooling!r}, "
+                f"{' × '.join(map(str, expected))} wide, got {given!r}. Leave them out, or extract them again."
+            )
+    return pooling
 
 
 def randomized(backbone: Backbone, *, seed: int = 0) -> Backbone:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from frozenkit._arrays import as_tensor, check_classes, real_number
 from frozenkit._devices import full_float32
 from frozenkit._loop import Run, copy_state, train_module
-from frozenkit._outputs import Shown
+from frozenkit._outputs import Shown, frame_html
 from frozenkit._progress import progress_bar
 from frozenkit.comparison._checkpoint import Checkpoint
 from frozenkit.comparison._tuning import Tuning, TuningSettings
@@ -121,7 +121,7 @@ class FineTuned(Shown):
         )
 
     def _table_html(self) -> str:
-        return self.to_frame().to_html(float_format="{:.3g}".format, border=0)
+        return frame_html(self.to_frame, float_format="{:.3g}".format)
 
 
 def finetune(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from frozenkit._arrays import whole_number
 from frozenkit._loop import mean_loss, run_epoch
-from frozenkit._outputs import Shown
+from frozenkit._outputs import Shown, frame_html
 from frozenkit.errors import require
 from frozenkit.extraction.decoding import decode_batches
 from frozenkit.extraction.extract import extract
@@ -110,7 +110,7 @@ class Race(Shown):
         return f"Race({self.n} images, {self.backbone}; an epoch: {times}; {once})"
 
     def _table_html(self) -> str:
-        return self.to_frame().to_html(float_format="{:.3g}".format, border=0)
+        return frame_html(self.to_frame, float_format="{:.3g}".format)
 
 
 def race(

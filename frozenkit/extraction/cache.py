@@ -160,8 +160,7 @@ class FeatureCache:
     def __init__(
         self, root: str | Path | None = None, *, storage: str = "float32", shared: str | Path | None = None
     ) -> None:
-        if storage not in STORAGE:
-            raise InputError(f"`storage` must be one of {', '.join(STORAGE)}, got {storage!r}.")
+        check_storage(storage)
         self.root = Path(root) if root is not None else default_root()
         self.storage = storage
         shared = shared or os.environ.get("FROZENKIT_SHARED_CACHE")
@@ -442,6 +441,12 @@ def default_root() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("frozenkit"))
+
+
+def check_storage(storage: object) -> None:
+    """Raise an `InputError` unless this is a type that features are stored in."""
+    if not isinstance(storage, str) or storage not in STORAGE:
+        raise InputError(f"`storage` must be one of {', '.join(STORAGE)}, got {storage!r}.")
 
 
 def check_cache(cache: object) -> None:

@@ -27,7 +27,7 @@ from frozenkit.features import FeatureSet
 from frozenkit.fingerprint import Fingerprint, Origin, module_state
 from frozenkit.images.dataset import Images
 from frozenkit.networks.backbone import Backbone, check_backbone
-from frozenkit.networks.layers import POOLINGS, in_eval_mode, pooled_activations, pooled_shape
+from frozenkit.networks.layers import check_pooling, in_eval_mode, pooled_activations, pooled_shape
 
 
 class _Options(TypedDict, total=False):
@@ -199,8 +199,7 @@ def _extract(
     lazy: bool,
     progress: bool | Callable[[int, int], None] | None,
 ) -> dict[str, Any]:
-    if pooling not in POOLINGS:
-        raise InputError(f"`pooling` must be one of {', '.join(POOLINGS)}, got {pooling!r}.")
+    check_pooling(pooling)
     check_cache(cache)
     dataset = as_images(dataset)
     if len(dataset) == 0:

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from frozenkit._arrays import described
 from frozenkit._devices import full_float32, resolve_precision
 from frozenkit.errors import InputError
-from frozenkit.extraction.cache import FeatureCache, check_cache
+from frozenkit.extraction.cache import FeatureCache, check_cache, check_storage
 from frozenkit.features import Features
 from frozenkit.fingerprint import (
     FORMAT,
@@ -24,7 +25,7 @@ from frozenkit.images.dataset import ImageDataset, Images
 from frozenkit.images.huggingface import from_huggingface, is_huggingface
 from frozenkit.images.pairs import from_torch
 from frozenkit.networks.backbone import Backbone, check_backbone
-from frozenkit.networks.layers import in_eval_mode, pooled_activations
+from frozenkit.networks.layers import check_pooling, in_eval_mode, pooled_activations
 
 
 def fingerprint_of(
@@ -60,9 +61,15 @@ def fingerprint_of(
         cache: Where to look: of two fingerprints that only rounding tells apart, the stored one is taken.
 
     Raises:
-        InputError: If preprocessing is random, or if preprocessing or network do not take the fixed images.
+        InputError: If preprocessing is random, if preprocessing or network do not take the fixed images, or if layer,
+            pooling, precision or storage are none that `extract` knows.
     """
     check_backbone(backbone)
+    if not isinstance(layer, str):
+        raise InputError(f"`layer` must be the name of one layer, got {described(layer)}. List them: backbone.layers.")
+    backbone.check_layer(layer)
+    check_pooling(pooling)
+    check_storage(storage)
     check_cache(cache)
     dataset = as_images(dataset)
     resolved = resolve_precision(precision, backbone.device.type)

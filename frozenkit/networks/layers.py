@@ -388,6 +388,12 @@ def _pool_layer(output: Tensor, name: str, pooling: str, trace: Trace) -> Tensor
     return pool(output, pooling, trace.is_channels_last(name), trace.prefix(name), trace.has_cls)
 
 
+def check_pooling(pooling: object) -> None:
+    """Raise an `InputError` unless this is one of `POOLINGS`."""
+    if not isinstance(pooling, str) or pooling not in POOLINGS:
+        raise InputError(f"`pooling` must be one of {', '.join(POOLINGS)}, got {pooling!r}.")
+
+
 def pool(output: Tensor, pooling: str, channels_last: bool = False, n_prefix: int = 0, has_cls: bool = True) -> Tensor:
     """Activations to features; the result is float32 and owns its memory.
 
@@ -401,6 +407,7 @@ def pool(output: Tensor, pooling: str, channels_last: bool = False, n_prefix: in
         >>> pool(torch.ones(2, 3, 8, 8), "pyramid").shape
         torch.Size([2, 63])
     """
+    check_pooling(pooling)
     x = output.float()
     if x.ndim == 4 and channels_last:
         x = x.permute(0, 3, 1, 2)

@@ -67,7 +67,7 @@ def fit_ridge(
         strength, scores, chosen_on = float(path.best), as_list(path.loo_scores), "leave-one-out"
         best = int(np.abs(np.log(grid) - np.log(strength)).argmin())
     else:
-        scores, chosen_on = [_quality(path.at(s), val) for s in grid], "val"
+        scores, chosen_on = [_quality(path.at(s), val, sample_weight) for s in grid], "val"
         best = best_of(scores)
         strength = grid[best]
     warn_at_edge(grid, scores, best)
@@ -103,7 +103,7 @@ def fit_softmax(
     grid = as_list(path.strengths)
     temperature = 1.0
     if val is not None:
-        scores, chosen_on = [_quality(path.at(s), val) for s in grid], "val"
+        scores, chosen_on = [_quality(path.at(s), val, sample_weight) for s in grid], "val"
     else:
         (scores, held_out), chosen_on = _cross_validate(x, y, grid, sample_weight, seed, scale), "cross-validation"
         temperature = fit_temperature(held_out, y) if len(held_out) else 1.0
@@ -253,17 +253,23 @@ def as_list(values: Any) -> list[float]:
     return [float(v) for v in values]
 
 
-def _quality(head: Callable[[Tensor], Tensor], val: Labelled) -> float:
-    """Accuracy on val; R² where the labels are numbers, mean average precision where there are several."""
+def _quality(head: Callable[[Tensor], Tensor], val: Labelled, sample_weight: SampleWeight = None) -> float:
+    """Accuracy on val, of classes that count alike if balanced; R² where the labels are numbers, mAP where several.
+
+    Weights given row by row are of train: on val each image counts once.
+    """
     x, y = val
     logits = in_batches(head, feature_batches(x), len(y))
     if y.dtype == torch.bool:
         return mean_average_precision(logits, y.cpu())
-    return r_squared(logits, y) if y.is_floating_point() else _share_right(logits, y)
+    if y.is_floating_point():
+        return r_squared(logits, y)
+    return _share_right(logits, y, row_weights("balanced", y.cpu()) if isinstance(sample_weight, str) else None)
 
 
-def _share_right(logits: Tensor, labels: Tensor) -> float:
-    return float((logits.argmax(1).cpu() == labels.cpu()).double().mean())
+def _share_right(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> float:
+    right = (logits.argmax(1).cpu() == labels.cpu()).double()
+    return float((right if weights is None else weights * right).mean())
 
 
 def _cross_validate(

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frozenkit._outputs import Shown
+from frozenkit._outputs import Shown, frame_html
 from frozenkit.errors import InputError, require
 from frozenkit.probes.intervals import wilson_interval
 from frozenkit.probes.scores import IntegerRows, class_indices
@@ -62,7 +62,7 @@ class Reliability(Shown):
         return f"Reliability(calibration error {self.error:.3f} on {self.n} images in {len(self.count)} bins)"
 
     def _table_html(self) -> str:
-        return self.to_frame().to_html(float_format="{:.3f}".format, border=0, index=False)
+        return frame_html(self.to_frame, float_format="{:.3f}".format, index=False)
 
 
 def reliability(probabilities: Tensor, labels: IntegerRows, *, bins: int = 10) -> Reliability:

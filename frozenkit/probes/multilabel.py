@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from frozenkit._arrays import as_tensor, check_finite, real_number, texts
-from frozenkit._outputs import Shown
+from frozenkit._outputs import Shown, frame_html
 from frozenkit.errors import InputError, require
 from frozenkit.probes.intervals import normal_quantile, wilson_interval
 from frozenkit.probes.scores import Gap
@@ -141,7 +141,7 @@ class MultiLabelScore(Shown):
         )
 
     def _table_html(self) -> str:
-        return self.to_frame().to_html(float_format="{:.3f}".format, border=0)
+        return frame_html(self.to_frame, float_format="{:.3f}".format)
 
 
 def multilabel_score(

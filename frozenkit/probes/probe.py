@@ -320,7 +320,8 @@ def fit_probe(
         center: Prototype and knn: subtract the train mean (SimpleShot); True if not given.
         normalize: Prototype and knn: scale features to length 1 (SimpleShot); True if not given.
         sample_weight: Linear heads: (n,) how much each image counts, or ``"balanced"``, by which every class
-            counts alike, in fitting and in choosing.
+            counts alike. So in fitting and in choosing; but on val, of which no weights are known, numbers for each
+            image of train do not count, and ``"balanced"`` does.
         scale: Linear heads and modules: how features are scaled first, by train alone, as in `ridge_path`; "soft" if
             not given.
 

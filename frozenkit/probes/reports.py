@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from frozenkit._arrays import described, whole_number
-from frozenkit._outputs import table
+from frozenkit._outputs import frame_html, table, text_html
 from frozenkit.errors import FrozenkitError, FrozenkitWarning, InputError, require
 from frozenkit.features import Features, as_features, is_multilabel, is_pair, load_set, reduce, same_labels
 from frozenkit.probes.intervals import holm, wilson_interval
@@ -88,7 +88,7 @@ class LayerReport:
         )
 
     def _repr_html_(self) -> str:
-        return self.to_frame().to_html(float_format="{:.3g}".format, border=0)
+        return frame_html(self.to_frame, float_format="{:.3g}".format) or text_html(self)
 
 
 def layer_report(
@@ -296,7 +296,7 @@ class LearningCurve:
         return f"LearningCurve\n{table(self._rows())}"
 
     def _repr_html_(self) -> str:
-        return self.to_frame().to_html(float_format="{:.3f}".format, border=0)
+        return frame_html(self.to_frame, float_format="{:.3f}".format) or text_html(self)
 
 
 def learning_curve(
@@ -433,7 +433,7 @@ class WidthCurve:
         return f"WidthCurve: {self.full!r} with all {self.n_features} features\n{table(self._rows())}"
 
     def _repr_html_(self) -> str:
-        return self.to_frame().to_html(float_format="{:.3f}".format, border=0)
+        return frame_html(self.to_frame, float_format="{:.3f}".format) or text_html(self)
 
 
 def width_curve(

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from frozenkit._arrays import as_tensor, is_array, real_number
+from frozenkit._outputs import frame_html
 from frozenkit.errors import DataError, InputError, require
 from frozenkit.features import Features, FeatureSet, feature_rows, is_pair, load_set
 from frozenkit.heads.ridge import LinearMap
@@ -93,7 +94,10 @@ class Bound:
         return f"{self.name}: error ≤ {self.value:.3f} = {terms}{seen} ({kind}{vacuous})"
 
     def _repr_html_(self) -> str:
-        table = self.to_frame().dropna(axis=1, how="all").to_html(float_format="{:.3f}".format, border=0, na_rep="")
+        def known() -> "pd.DataFrame":
+            return self.to_frame().dropna(axis=1, how="all")
+
+        table = frame_html(known, float_format="{:.3f}".format, na_rep="")
         assumed = "".join(f"<li>{escape(text)}</li>" for text in self.assumptions)
         return f"<p>{escape(repr(self))}</p>{table}<p>It assumes:</p><ul>{assumed}</ul>"
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from frozenkit._arrays import as_tensor, real_number, whole_number
-from frozenkit._outputs import Shown
+from frozenkit._outputs import Shown, frame_html
 from frozenkit.errors import DataError, InputError, require
 from frozenkit.features import Features, FeatureSet, as_features, feature_rows, load_set
 from frozenkit.heads.scaling import feature_scale
@@ -220,7 +220,7 @@ class ExplainedVariance(Shown):
         return f"of {self.n_features} directions {shares} of the variance" + (f"; {self.note}" if self.note else "")
 
     def _table_html(self) -> str:
-        return self.to_frame().to_html(border=0)
+        return frame_html(self.to_frame)
 
 
 def explained_variance(features: FeatureSet | Tensor) -> ExplainedVariance:
@@ -279,7 +279,7 @@ class Imbalance(Shown):
         )
 
     def _table_html(self) -> str:
-        return self.to_frame().to_html(float_format="{:.3f}".format, border=0)
+        return frame_html(self.to_frame, float_format="{:.3f}".format)
 
 
 def imbalance(labels: Any, *, n_classes: int | None = None) -> Imbalance:

@@ -108,3 +108,31 @@ def test_raw_pixels_of_unequal_sizes_are_made_equal():
     images = [(torch.rand(3, 8 + i, 12), i % 2) for i in range(4)]
     (pixels,) = raw_pixels(from_torch(images, classes=("a", "b")))
     assert pixels.features.shape == (4, 3 * 8 * 12)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "pyramid"])
+def test_random_weights_are_pooled_as_the_features_are(pooling):
+    """A network that is random itself leads random weights by nothing, however it is pooled."""
+    torch.manual_seed(7)
+    net = nn.Sequential(nn.Conv2d(3, 8, 5, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
+    tiny = randomized(Backbone(net, prepare, name="tiny", image_size=32, default_layer="1", device="cpu"), seed=0)
+    pair = tuple(extract(tiny, images, layer="1", pooling=pooling, progress=False) for images in (TRAIN, TEST))
+    found = control_scores(TRAIN, TEST, tiny, layer="1", features=pair, progress=False)
+    assert found["random weights"].accuracy == _score_ridge(*pair).accuracy
+
+
+def test_features_that_the_control_cannot_match_are_refused(backbone):
+    def features(pooling, source=backbone):
+        return [extract(source, images, layer="0.2", pooling=pooling, progress=False) for images in (TRAIN, TEST)]
+
+    def controls(train, test):
+        return control_scores(TRAIN, TEST, backbone, layer="0.2", features=(train, test), progress=False)
+
+    mean, pyramid = features("mean"), features("pyramid")
+    with pytest.raises(InputError, match="must be pooled alike, from images of 32 pixels, got 'mean' at 32 and 'pyr"):
+        controls(mean[0], pyramid[1])
+    with pytest.raises(InputError, match="must be what `extract` gives at '0.2' with pooling='mean', 8 wide, got Feat"):
+        controls(*(part.with_features(part.features) for part in pyramid))  # which do not say how they were made
+    other = Backbone(backbone.module, prepare, name="tiny", image_size=48, default_layer="0", device="cpu")
+    with pytest.raises(InputError, match="from images of 32 pixels, got 'mean' at 48"):
+        controls(*features("mean", other))

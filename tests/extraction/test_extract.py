@@ -27,7 +27,7 @@ from frozenkit.extraction.key import fingerprint_of
 from frozenkit.features import FeatureSet
 from frozenkit.fingerprint import Origin
 from frozenkit.networks.backbone import Backbone, assert_frozen, load_backbone
-from frozenkit.networks.layers import PRE_LOGITS, pooled_activations
+from frozenkit.networks.layers import PRE_LOGITS, pool, pooled_activations
 from frozenkit.networks.zoo import Preprocess
 from tests.toy import Noise, stacked
 
@@ -220,6 +220,28 @@ def test_a_wrong_kind_is_told_the_way(lite0, wrong, message):
     for call in (extract, extract_layers, functools.partial(fingerprint_of, layer="blocks.1")):
         with pytest.raises(InputError, match=message):
             call(**given)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"layer": "nope"}, "`layer` must .*, got 'nope'"),
+        ({"layer": None}, "`layer` must be the name of one layer, got None. List them: backbone.layers"),
+        ({"layer": ["blocks.1"]}, "`layer` must be the name of one layer, got list"),
+        ({"pooling": "Mean"}, "`pooling` must be one of mean, max, .*, got 'Mean'"),
+        ({"pooling": None}, "`pooling` must be one of .*, got None"),
+        ({"pooling": ["mean"]}, r"`pooling` must be one of .*, got \['mean'\]"),
+        ({"storage": "foo"}, "`storage` must be one of float32, float16, bfloat16, got 'foo'"),
+    ],
+)
+def test_a_key_is_only_of_what_extract_takes(lite0, wrong, message):
+    with pytest.raises(InputError, match=message):
+        fingerprint_of(lite0, Noise(3), **({"layer": "blocks.1"} | wrong))
+    if "pooling" in wrong:
+        with pytest.raises(InputError, match=message):
+            extract(lite0, Noise(3), **wrong)
+        with pytest.raises(InputError, match=message):
+            pool(torch.zeros(1, 2, 2, 2), **wrong)
 
 
 def test_anothers_dataset_with_ids_of_its_own_goes_through_from_torch(lite0):

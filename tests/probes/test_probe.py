@@ -219,6 +219,33 @@ def test_balanced_weights_help_the_rare_class(head):
     assert fair.accuracy > plain.accuracy + 0.1
 
 
+@pytest.mark.filterwarnings("ignore:the best strength")  # at the edge of four
+@pytest.mark.parametrize("head", ["ridge", "softmax"])
+def test_balanced_weights_choose_on_val_as_well(head):
+    generator = torch.Generator().manual_seed(3)
+
+    def draw(n):
+        labels = (torch.rand(n, generator=generator) < 0.15).long()
+        x = torch.randn(n, 40, generator=generator)
+        x[:, 0] += 1.5 * labels
+        return FeatureSet.from_arrays(x, labels)
+
+    train, val = draw(80), draw(200)
+    options = {"head": head, "strengths": [1e-4, 1e-2, 1.0, 100.0], "val": val}
+    fair = fit_probe(train, sample_weight="balanced", **options)
+
+    def balanced(strength):
+        right = fair.strength_path.at(strength)(val.features).argmax(1) == val.labels
+        return float(sum(right[val.labels == label].double().mean() for label in (0, 1)) / 2)
+
+    each = [balanced(strength) for strength in options["strengths"]]
+    assert fair.choice_score == pytest.approx(max(each))
+    assert balanced(fair.strength) == max(each)
+    weights = 1 + 4 * train.labels  # of which val has none
+    odd = fit_probe(train, sample_weight=weights.double(), **options)
+    assert odd.choice_score == pytest.approx(odd.score(val).accuracy)
+
+
 def test_weights_are_for_linear_heads():
     with pytest.raises(
         InputError, match="`sample_weight` must be left out for 'knn': it is for ridge, softmax and logistic"
