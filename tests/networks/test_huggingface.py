@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+import socket
 import warnings
 from pathlib import Path
 from typing import Any
@@ -422,8 +423,6 @@ def test_names_and_models_that_are_none(saved, tmp_path, monkeypatch):
 
 
 def test_absent_weights_say_how_to_get_them(monkeypatch, tmp_path):
-    import socket
-
     def refuse(*_args, **_kwargs):
         raise OSError("Network is unreachable")
 
@@ -435,6 +434,25 @@ def test_absent_weights_say_how_to_get_them(monkeypatch, tmp_path):
     for part in ("https://huggingface.co/facebook/dinov3-vits16-pretrain-lvd1689m", "hf auth login", "--local-dir"):
         assert part in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_model_in_the_hubs_cache_needs_no_network(monkeypatch, tmp_path):
+    def refuse(*_args, **_kwargs):
+        raise OSError("Network is unreachable")
+
+    revision = "0123456789" * 4
+    repository = tmp_path / "models--org--tiny"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(revision)
+    folder = save(repository / "snapshots" / revision, "clip")
+    tokenizer(folder)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    cached, local = (load_backbone(name, device="cpu") for name in ("hf:org/tiny", f"hf:{folder}"))
+    assert cached.digest == local.digest
+    assert cached.encode_text(["a photo of a cat"]).shape == (1, 24)
+    assert load_backbone("hf:org/tiny", weights=None, device="cpu").image_size == 64
 
 
 def test_features_come_out_of_a_folder_end_to_end(saved):
