@@ -94,7 +94,8 @@ class ImageTower(nn.Module):
             options["interpolate_pos_encoding"] = True
         if self.shuffles:  # a masked autoencoder sorts its patches by noise, unmasked ones too: leave them in order
             n_patches = (images.shape[-2] // self.patch_size) * (images.shape[-1] // self.patch_size)
-            options["noise"] = torch.arange(n_patches, device=images.device).expand(len(images), -1)
+            order = torch.arange(n_patches, device=images.device)
+            options["noise"] = order.expand(images.shape[0], -1)  # len() would be a constant in an export
         if self.stages:
             options["output_hidden_states"] = True
         output = self.model(images, **options)

@@ -129,6 +129,11 @@ def load_open_clip(name: str, weights: str | None, image_size: int | None) -> Lo
         )
     tags = open_clip.list_pretrained_tags_by_model(model)
     file = tag if tag.startswith(("/", "./", "../", "~")) else None
+    if file is None and weights and not tags:
+        raise InputError(
+            f"`name` must name weights, but none were published for {model}. Name a file of yours, "
+            f"'open_clip:{model}//folder/file.safetensors', or take weights=None for random ones."
+        )
     if file is None and not (tag == "" and weights is None) and not open_clip.get_pretrained_cfg(model, tag):
         raise UnknownNameError("name", f"open_clip:{source}", [f"open_clip:{model}/{known}" for known in tags])
     if file is None:

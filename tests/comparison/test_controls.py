@@ -136,3 +136,18 @@ def test_features_that_the_control_cannot_match_are_refused(backbone):
     other = Backbone(backbone.module, prepare, name="tiny", image_size=48, default_layer="0", device="cpu")
     with pytest.raises(InputError, match="from images of 32 pixels, got 'mean' at 48"):
         controls(*features("mean", other))
+
+
+@pytest.mark.parametrize("library", ["hf", "open_clip"])
+def test_networks_of_other_libraries_are_built_anew(library, tmp_path):
+    from tests.networks import test_huggingface, test_open_clip
+
+    if library == "hf":
+        name = f"hf:{test_huggingface.save(tmp_path / 'dinov2', 'dinov2')}"
+    else:
+        name = f"open_clip:{test_open_clip.save(tmp_path / 'vit', 'vit')}"
+    backbone = load_backbone(name, image_size=112, device="cpu")
+    a, b, c = (randomized(backbone, seed=seed) for seed in (0, 0, 1))
+    assert len({backbone.digest, a.digest, c.digest}) == 3
+    assert a.digest == b.digest
+    assert (a.default_layer, a.image_size, a.preprocess) == ("features", 112, backbone.preprocess)

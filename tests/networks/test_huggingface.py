@@ -262,6 +262,16 @@ def test_a_masked_autoencoder_sees_every_patch_in_its_place(saved):
     assert int((before - after).norm(dim=-1).argmax()) == 6
 
 
+@pytest.mark.parametrize("family", ["dinov2-registers", "mae", "clip", "swin"])
+def test_towers_are_exported_for_any_number_of_images(saved, family):
+    module = load_backbone(f"hf:{saved(family)}", device="cpu").module
+    size = 56 if "dinov2" in family else 64
+    images = torch.randn(3, 3, size, size)
+    exported = torch.export.export(module, (images[:2],), dynamic_shapes=({0: torch.export.Dim("b")},)).module()
+    with torch.no_grad():
+        assert_close(exported(images), module(images), rtol=0, atol=1e-5)
+
+
 def test_a_checkpoint_with_a_classifier_or_a_decoder_gives_the_same_features(saved, tmp_path):
     images = torch.randn(2, 3, 64, 64)
     for family, name in (("vit", "ViTForImageClassification"), ("mae", "ViTMAEForPreTraining")):

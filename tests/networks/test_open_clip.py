@@ -236,7 +236,12 @@ def test_a_tag_brings_its_preprocessing_and_its_activation(registered, saved):
     assert_close(load_backbone(f"open_clip:tiny/{file}", device="cpu")(images), folder(images), rtol=0, atol=0)
 
 
-def test_names_that_are_none(registered, saved):
+def test_names_that_are_none(registered, monkeypatch):
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "untagged", MODELS["vit"][0])
+    with pytest.raises(
+        InputError, match="none were published for untagged. Name a file of yours, 'open_clip:untagged//"
+    ):
+        load_backbone("open_clip:untagged/tag")
     with pytest.raises(UnknownNameError, match="got 'open_clip:tinny'. Did you mean 'open_clip:tiny'"):
         load_backbone("open_clip:tinny/plain")
     with pytest.raises(UnknownNameError, match="got 'open_clip:tiny/plane'. Did you mean 'open_clip:tiny/plain'"):
