@@ -355,8 +355,9 @@ def row_weights(sample_weight: Tensor | str | None, targets: Tensor) -> Tensor:
         w = 1 / targets.long().bincount().double()[targets.long()]
     else:
         w = as_tensor(sample_weight, "sample_weight").double()
-    if w.shape != (n,) or not w.isfinite().all() or not (w > 0).all():
-        raise InputError(
-            f"`sample_weight` must be {n} finite numbers above 0, one per row, got shape {tuple(w.shape)}."
-        )
+    wanted = f"`sample_weight` must be {n} finite numbers above 0, one per row, got"
+    if w.shape != (n,):
+        raise InputError(f"{wanted} shape {tuple(w.shape)}.")
+    if len(bad := (~(w.isfinite() & (w > 0))).nonzero()):
+        raise InputError(f"{wanted} {float(w[bad[0]]):g} in row {int(bad[0])}. Leave out rows that must not count.")
     return w / w.mean()

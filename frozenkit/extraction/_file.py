@@ -112,7 +112,7 @@ class Header:
             OutdatedError: If frozenkit 0.1 wrote it.
             CacheError: If it is damaged, of another version, or names what no file of ours holds.
         """
-        if block.startswith(_OF_0_1[".h5"]) or block[8:].startswith(_OF_0_1[".safetensors"]):
+        if block.startswith(_H5_OF_0_1) or block[8:].startswith(_SAFETENSORS_OF_0_1):
             raise OutdatedError(
                 f"{path} was written by frozenkit 0.1, which this version does not read. Extract its features again."
             )
@@ -148,7 +148,8 @@ class Header:
 _LABELS = {("", 0), ("int64", 1), ("float32", 1), ("float32", 2), ("bool", 2)}  # (type, axes)
 
 # How frozenkit 0.1 began its files: HDF5 behind a block of JSON, in two layouts; and plain safetensors, 8 bytes in.
-_OF_0_1 = {".h5": (b'{"batch_size": ', b'{"about_at": '), ".safetensors": b'{"__metadata__":{"about":'}
+_H5_OF_0_1 = (b'{"batch_size": ', b'{"about_at": ')
+_SAFETENSORS_OF_0_1 = b'{"__metadata__":{"about":'
 
 
 class FeatureFile:

@@ -1,4 +1,4 @@
-"""Ridge regression for a whole path of strengths, from one eigendecomposition, with exact leave-one-out.
+"""Ridge regression for a whole path of strengths, from one eigendecomposition, scored by leave-one-out.
 
 Written with X (n, d) centred and scaled, Y (n, k) centred, α = λ·n, and XᵀX = B·diag(s)·Bᵀ:
 

@@ -67,7 +67,7 @@ class _LinearProbe(ClassifierMixin, BaseEstimator):
 
 
 class RidgeProbe(_LinearProbe):
-    """Ridge on ±1 targets, its strength chosen by exact leave-one-out.
+    """Ridge on ±1 targets, its strength chosen by leave-one-out (exact but for the scale, see `ridge_path`).
 
     Args:
         strengths: λ > 0 of the mean loss to choose from; None is the grid of `ridge_path`.

@@ -64,7 +64,7 @@ class Probe(Shown):
         classes: k class names, or those of k labels, as in train; empty for regression.
         layer: The layer whose features it was fitted on.
         n_features: d.
-        n_train: Number of images fitted on.
+        n_train: Number of images of train, those carved out to choose on included.
         label_shape: Shape of one label: ``()``; ``(m,)`` in a regression of m numbers, ``(k,)`` of k labels per image.
         head: The fitted map, for raw features: (b, d) → (b, present classes), or (b, numbers) in regression.
         present: Indices of the classes that had a training image; the others cannot be predicted.
@@ -369,7 +369,7 @@ def fit_probe(
     present = _check_labels(data, regression=isinstance(head, nn.Module) or head == "ridge")
     if val is not None:
         val = _as_val(data, val, present)
-    scale = scale or "soft"
+    scale = "soft" if scale is None else scale
     fit_on = _as_present(data, present)
     choose_on = None if val is None else _as_present(val, present)
     if isinstance(head, nn.Module):

@@ -321,7 +321,7 @@ def learning_curve(
         repeats: Draws a size. Draws are distinct sets of images; where fewer exist, fewer are made.
         heads: Heads as in `fit_probe`; each sees the same draws.
         val: Where every probe chooses, as in `fit_probe`; by default on its own images.
-        strengths: As in `fit_probe`, and so are `scale` and `sample_weight`: for heads that take them.
+        strengths: As in `fit_probe`, and so are `scale` and `sample_weight`; every head must take what is given.
         scale: How features are scaled.
         sample_weight: ``"balanced"``, or None.
         seed: Of the first draw.

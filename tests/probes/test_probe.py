@@ -279,3 +279,17 @@ def test_a_probe_knows_how_its_features_were_made(head):
     made = Origin("resnet18", 64, "mean", "exact", "pets", 200)
     assert fit_probe(replace(TRAIN, origin=made), head=head).origin == made
     assert fit_probe((TRAIN.features, TRAIN.labels), strengths=[1.0]).origin is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"sample_weight": torch.ones(3)}, r"must be 200 finite numbers above 0, one per row, got shape \(3,\)\.$"),
+        ({"sample_weight": [1.0] * 7 + [0.0] + [1.0] * 192}, r"one per row, got 0 in row 7\. Leave out rows that"),
+        ({"sample_weight": [float("nan")] * 200}, r"one per row, got nan in row 0\. Leave out"),
+        ({"scale": ""}, "`scale` must be a known name, got ''"),
+    ],
+)
+def test_wrong_weights_and_scales_are_told_apart(wrong, message):
+    with pytest.raises(InputError, match=message):
+        fit_probe(TRAIN, **wrong)
