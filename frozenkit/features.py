@@ -30,6 +30,7 @@ from frozenkit.fingerprint import Origin
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 
 @runtime_checkable
@@ -388,6 +389,30 @@ class FeatureSet:
             y = self.labels.cpu().numpy()
             frame.insert(0, "label", [self.classes[i] for i in y] if self.classes else list(y))
         return frame
+
+    def to_arrow(self) -> "pa.Table":
+        """A pyarrow table: ``id``, ``label`` where there is one, and ``features`` as lists of fixed size.
+
+        A label is its class's name (a dictionary array), the list of names that an image has, or the value; tokens are
+        lists of lists. Layer and classes are in the metadata of the schema, as JSON under ``frozenkit``.
+        """
+        pa = require("pyarrow", "hf")
+
+        def nested(tensor: Tensor) -> Any:
+            array = pa.array(tensor.cpu().flatten().numpy())
+            for size in reversed(tensor.shape[1:]):
+                array = pa.FixedSizeListArray.from_arrays(array, size)
+            return array
+
+        columns = {"id": pa.array(self.ids, pa.string())}
+        if is_multilabel(self):
+            names = [[self.classes[j] for j in row.nonzero().flatten().tolist()] for row in self.labels.cpu()]
+            columns["label"] = pa.array(names, pa.list_(pa.string()))
+        elif self.labels is not None:
+            indices = nested(self.labels)
+            columns["label"] = pa.DictionaryArray.from_arrays(indices, self.classes) if self.classes else indices
+        about = json.dumps({"layer": self.layer, "classes": self.classes})
+        return pa.table({**columns, "features": nested(self.features.float())}, metadata={"frozenkit": about})
 
     def to_torch(self) -> torch.utils.data.TensorDataset:
         """A torch dataset of (feature, label) pairs; raises an `InputError` without labels."""

@@ -40,6 +40,7 @@ DOORS = {
     "textures": ("skimage", "data", "frozenkit.load_dataset('textures')"),
     "hf": ("transformers", "hf", "frozenkit.load_backbone('hf:org/model')"),
     "open_clip": ("open_clip", "clip", "frozenkit.load_backbone('open_clip:ViT-B-32/openai')"),
+    "to_arrow": ("pyarrow", "hf", "FEATURES.to_arrow()"),
     "from_huggingface": ("datasets", "hf", "frozenkit.from_huggingface(None)"),
     "retinal-oct": ("medmnist", "data", "frozenkit.load_dataset('retinal-oct')"),
 }
@@ -149,7 +150,11 @@ def required(source: str) -> set[tuple[str, str]]:
 
 
 ASKED = sorted(set().union(*(required(path.read_text()) for path in Path(frozenkit.__file__).parent.rglob("*.py"))))
-COME_ALONG = {"IPython": "ipywidgets", "jupyter_core": "jupyterlab"}  # what has them as its own dependency
+COME_ALONG = {
+    "IPython": "ipywidgets",
+    "jupyter_core": "jupyterlab",
+    "pyarrow": "datasets",
+}  # what has them as its own dependency
 
 
 @pytest.mark.parametrize(("package", "extra"), ASKED)

@@ -1,8 +1,10 @@
 """FeatureSet, combine and reduce."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet as parquet
 import pytest
 import torch
 from torch.testing import assert_close
@@ -320,3 +322,45 @@ def test_what_is_made_of_the_unknown_stays_unknown():
     made += [*reduce(blank, n_features=1), reduce(known, blank, n_features=1)[1]]
     assert [part.fingerprint for part in made] == [""] * 5
     assert reduce(known, blank, n_features=1)[0].fingerprint
+
+
+# --- tables of arrow ------------------------------------------------------------------------------
+
+LABELLED = {
+    "classes": (torch.tensor([1, 0, 1, 1]), ("ant", "bee", "cat")),
+    "none": (None, ()),
+    "numbers": (torch.tensor([0.5, -1.0, 2.0, 0.0]), ()),
+    "pairs of numbers": (torch.arange(8.0).reshape(4, 2), ()),
+    "several labels": (torch.tensor([[1, 0], [0, 0], [1, 1], [0, 1]]).bool(), ("ant", "bee")),
+}
+
+
+@pytest.mark.parametrize("kind", LABELLED)
+@pytest.mark.parametrize("shape", [(4, 3), (4, 2, 3)], ids=["rows", "tokens"])
+def test_a_table_of_arrow_holds_everything(kind, shape, tmp_path):
+    labels, classes = LABELLED[kind]
+    fs = FeatureSet(torch.randn(shape), labels, classes, ("a", "b", "c", "d"), "late", "")
+    parquet.write_table(fs.to_arrow(), tmp_path / "features.parquet")
+    table = parquet.read_table(tmp_path / "features.parquet")
+    assert table.column_names == ["id", *(["label"] if labels is not None else []), "features"]
+    about = json.loads(table.schema.metadata[b"frozenkit"])
+    x = torch.tensor(table["features"].to_pylist())
+    y = table["label"].to_pylist() if labels is not None else None
+    again = FeatureSet.from_arrays(
+        x, y, classes=about["classes"] or None, ids=table["id"].to_pylist(), layer=about["layer"]
+    )
+    assert (again.ids, again.classes, again.layer) == (fs.ids, fs.classes, fs.layer)
+    torch.testing.assert_close(again.features, fs.features, rtol=0, atol=0)
+    if labels is None:
+        assert again.labels is None
+    else:
+        torch.testing.assert_close(again.labels, labels, rtol=0, atol=0)
+
+
+def test_a_table_of_pandas_gives_the_set_back():
+    fs = FeatureSet.from_arrays(torch.randn(4, 3), ["b", "a", "c", "a"], ids=list("wxyz"), layer="late")
+    frame = fs.to_frame()
+    again = FeatureSet.from_arrays(frame.drop(columns="label"), frame["label"], ids=frame.index, layer="late")
+    assert (again.ids, again.classes) == (fs.ids, fs.classes)
+    torch.testing.assert_close(again.features, fs.features, rtol=0, atol=0)
+    torch.testing.assert_close(again.labels, fs.labels, rtol=0, atol=0)

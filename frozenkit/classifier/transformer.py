@@ -109,15 +109,16 @@ class FrozenFeatures(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         dataset, backbone = _as_dataset(X), self._loaded()
         options: dict[str, Any] = {"layer": self.layer_, "pooling": self.pooling, "precision": self.precision}
-        how = {"batch_size": self.batch_size, "cache": self.cache}
+        how = tuple(options.values())
+        options |= {"batch_size": self.batch_size, "cache": self.cache}
         if self.cache is not None or not isinstance(dataset, ImageDataset):
-            return extract(backbone, dataset, **options, **how).features.numpy()
+            return extract(backbone, dataset, **options).features.numpy()
         digests = [dataset.source.digest(int(row)) for row in dataset._rows]
-        known = _kept(backbone).setdefault(tuple(options.values()), {})
+        known = _kept(backbone).setdefault(how, {})
         rows = {digest: known[digest] for digest in digests if digest in known}
         missing = {digest: row for row, digest in enumerate(digests) if digest not in rows}
         if missing:
-            new = extract(backbone, dataset.subset(list(missing.values())), **options, **how).features
+            new = extract(backbone, dataset.subset(list(missing.values())), **options).features
             rows |= zip(missing, new, strict=True)
             _keep(backbone, known, dict(zip(missing, new, strict=True)))
         return torch.stack([rows[digest] for digest in digests]).numpy()

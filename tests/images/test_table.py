@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from frozenkit import FrozenkitWarning, extract, fit_probe, from_csv
+from frozenkit import FeatureCache, FrozenkitWarning, extract, fit_probe, from_csv
 from frozenkit.errors import DataError, InputError
 
 
@@ -259,3 +259,21 @@ def test_values_from_a_table_are_predicted_from_images(backbone, tmp_path):
     assert probe.r_squared(features[40:]) > 0.8
     shuffled = features.relabel(features.labels[torch.randperm(60, generator=torch.Generator().manual_seed(0))], ())
     assert fit_probe(shuffled[:40]).r_squared(shuffled[40:]) < 0.2
+
+
+def test_several_labels_from_a_table_are_fitted_and_cached(backbone, tmp_path):
+    """Whether an image is reddish, and whether it is bluish: four combinations."""
+    random = np.random.RandomState(0)
+    truth = [(i % 2, i // 2 % 2) for i in range(40)]
+    for i, (red, blue) in enumerate(truth):
+        grey = random.randint(60, 120, (24, 24))
+        pixels = np.stack([grey + 120 * red, grey, grey + 120 * blue], -1)
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / f"{i}.png")
+    lines = [f"{i}.png,{red},{blue}" for i, (red, blue) in enumerate(truth)]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,red,blue", *lines]))
+    images, cache = from_csv(tmp_path / "labels.csv"), FeatureCache(tmp_path / "cache")
+    cold, warm = (extract(backbone, images, layer="blocks.2", cache=cache, progress=False) for _ in range(2))
+    assert (cold.classes, cold.fingerprint) == (("red", "blue"), warm.fingerprint)
+    torch.testing.assert_close(warm.labels, torch.tensor(truth).bool(), rtol=0, atol=0)
+    probe = fit_probe(warm[:24], head="logistic")
+    assert (probe.predict(warm[24:]) == warm.labels[24:]).float().mean() > 0.9
