@@ -43,7 +43,7 @@ def load_timm(name: str, weights: str | None, image_size: int | None) -> nn.Modu
         )
     else:
         _check_known(short)
-        config = timm.get_pretrained_cfg(short).to_dict()
+        config = _usual(short)
         if weights is None:
             module = _create(name, short, None, image_size, config)
         else:
@@ -52,6 +52,14 @@ def load_timm(name: str, weights: str | None, image_size: int | None) -> nn.Modu
     if image_size:
         check_patches(name, getattr(getattr(module, "patch_embed", None), "patch_size", None), image_size)
     return module
+
+
+def _usual(short: str) -> dict[str, Any]:
+    """What timm knows of an architecture, or of its tag, such as the size that it was trained at."""
+    import timm
+
+    known = timm.get_pretrained_cfg(short)
+    return {} if known is None else dict(known.to_dict())
 
 
 def hub_name(name: str) -> str:
@@ -89,7 +97,7 @@ def _create(name: str, timms: str, weights: str | None, image_size: int | None, 
     import timm
 
     # Networks that take any size have no such argument.
-    kwargs = {"img_size": image_size} if image_size and config.get("fixed_input_size") else {}
+    kwargs: dict[str, Any] = {"img_size": image_size} if image_size and config.get("fixed_input_size") else {}
     try:
         return timm.create_model(timms, pretrained=weights is not None, **kwargs)
     except (RuntimeError, TypeError, AssertionError) as error:
@@ -104,7 +112,6 @@ def _create(name: str, timms: str, weights: str | None, image_size: int | None, 
 
 
 def _from_folder(name: str, folder: Path, weights: str | None, image_size: int | None) -> nn.Module:
-    import timm
 
     file = folder / "config.json"
     if not file.is_file():
@@ -114,8 +121,7 @@ def _from_folder(name: str, folder: Path, weights: str | None, image_size: int |
         )
     try:
         config = json.loads(file.read_text())
-        usual = timm.get_pretrained_cfg(config["architecture"]).to_dict()  # which older files leave out
-        config = usual | config["pretrained_cfg"]
+        config = _usual(config["architecture"]) | config["pretrained_cfg"]  # older files leave out what is usual
         is_timms = len(config["input_size"]) == 3
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError):
         is_timms = False

@@ -37,7 +37,9 @@ def load_entry(name: str, weights: str | None, *, trust: bool) -> nn.Module:
         )
     if is_local and not (Path(where).expanduser() / "hubconf.py").is_file():
         raise NotAvailableError(f"`name` must lead to a folder that holds hubconf.py, got {where}.")
-    source = {"source": "local"} if is_local else {"source": "github", "trust_repo": True, "verbose": False}
+    source: dict[str, object] = (
+        {"source": "local"} if is_local else {"source": "github", "trust_repo": True, "verbose": False}
+    )
     repository = str(Path(where).expanduser()) if is_local else where
     module = _first_that_fits(repository, entry, weights, source)
     if not isinstance(module, nn.Module):
@@ -56,7 +58,7 @@ def _first_that_fits(repository: str, entry: str, weights: str | None, source: d
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # theirs: of old argument names, of packages that would be quicker
-                return torch.hub.load(repository, entry, **source, **way)  # type: ignore[no-untyped-call]
+                return torch.hub.load(repository, entry, **source, **way)
         except TypeError as error:
             if "unexpected keyword argument" not in str(error) or not any(f"'{key}'" in str(error) for key in way):
                 raise DataError(f"the entry {entry!r} of {repository} failed: TypeError: {error}.") from error

@@ -155,6 +155,8 @@ def test_a_torchvision_transformer_is_resized_as_torchvision_does_it(size):
     from torchvision.models.vision_transformer import interpolate_embeddings
 
     trained = vit_b_16()
+    torch.nn.init.normal_(trained.encoder.pos_embedding)
+    torch.nn.init.normal_(trained.heads.head.weight)  # zero at first, and with it all logits
     state = trained.state_dict()
     ours = zoo.resized_vit("vit_b_16", state, size).eval()
     theirs = vit_b_16(image_size=size).eval()
