@@ -78,6 +78,8 @@ class Backbone:
     ) -> None:
         if n_prefix_tokens is not None and (not isinstance(n_prefix_tokens, int) or n_prefix_tokens < 0):
             raise InputError(f"`n_prefix_tokens` must be a number of tokens, 0 or more, got {n_prefix_tokens!r}.")
+        if text is not None and not isinstance(text, nn.Module):
+            raise InputError(f"`text` must be a torch module that takes a list of strings, got {described(text)}.")
         size = image_size or getattr(preprocess, "image_size", None)
         if size is None:
             raise InputError("`image_size` must be given (pixels), since `preprocess` does not tell it.")

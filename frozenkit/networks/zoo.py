@@ -221,7 +221,7 @@ def _torchvision(name: str, weights: str | None, image_size: int | None) -> tupl
     from torchvision import models
 
     if name not in _torchvision_names():
-        raise UnknownNameError("name", name, list_backbones(), hint="timm models are called 'timm/<name>'.")
+        raise UnknownNameError("name", name, list_backbones(), hint=_ELSEWHERE)
     enum = models.get_model_weights(name)
     try:
         entry = enum.DEFAULT if weights in (None, "default") else enum[weights or ""]
@@ -297,6 +297,10 @@ def _torchvision_names() -> list[str]:
     return [n for n in models.list_models(module=models) if not n.startswith("quantized_")]
 
 
+_ELSEWHERE = (
+    "Models of timm are called 'timm/<name>', of the Hugging Face hub 'hf:<org>/<model>', of open_clip "
+    "'open_clip:<model>/<tag>'."
+)
 _HUB_ADVICE = (
     "If its licence has to be accepted, do so at https://huggingface.co/{0} and log in with `hf auth login`; or copy "
     "its folder from a machine that has it (`hf download {0} --local-dir FOLDER`) and load 'hf:/FOLDER'. "

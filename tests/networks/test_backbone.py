@@ -1,5 +1,7 @@
 """Backbones: their layers, and frozen."""
 
+from typing import Any
+
 import pytest
 import torch
 from PIL import Image
@@ -220,6 +222,17 @@ def test_sentences_become_directions_of_length_one():
     for wrong in ("a photo", [], [""], ["a", 3], None):
         with pytest.raises(InputError, match=r"`prompts` must be a list of sentences.* A single one is \[prompt\]"):
             backbone.encode_text(wrong)
+
+
+def test_a_text_tower_is_a_module():
+    tower: Any = Counting
+    with pytest.raises(InputError, match="`text` must be a torch module .* got the class Counting"):
+        Backbone(nn.Flatten(), lambda image: torch.zeros(3, 4, 4), image_size=4, text=tower)
+
+
+def test_an_unknown_name_says_how_those_of_other_libraries_begin():
+    with pytest.raises(UnknownNameError, match="of the Hugging Face hub 'hf:<org>/<model>', of open_clip 'open_clip:"):
+        load_backbone("facebook/dinov2-small")
 
 
 def test_what_has_no_text_tower_says_which_has():
