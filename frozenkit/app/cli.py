@@ -1,4 +1,4 @@
-"""The command line: ``frozenkit lab · doctor · probe · cache · build``."""
+"""The command line: ``frozenkit lab · doctor · probe · predict · cache · build``."""
 
 import json
 import os
@@ -102,6 +102,9 @@ def probe(
         "frozenkit-report.html"
     ),
     show: Annotated[bool, typer.Option("--open/--no-open", help="Open the report in a browser.")] = False,
+    test: Annotated[str | None, typer.Option(help="A folder of images per class to report on, and not learn.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Keep the classifier: a .safetensors file, and a card.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="With --save: replace a file that is there.")] = False,
     debug: Debug = False,
 ) -> None:
     """How good are frozen features on these images? A table of layers, controls, and one HTML report."""
@@ -117,7 +120,9 @@ def probe(
     if page.is_dir() or not os.access(page.parent, os.W_OK):
         raise InputError(f"`--report` must be a file that can be written, got {page}.")
     check_advice(similarity=similarity, target_accuracy=goal)  # before the work, not after it
-    images = load_target(target, limit=limit, seed=seed, skip_bad=skip_bad)
+    if save is not None:
+        _check_new("--save", save, force, suffix=".safetensors")
+    images = load_target(target, limit=limit, seed=seed, skip_bad=skip_bad, test=test)
     frozen = load_backbone(backbone, image_size=image_size or images.image_size)
     report = probe_report(
         images.train,
@@ -148,13 +153,96 @@ def probe(
         *(["--skip-bad"] if skip_bad else []),
     ]
     words += [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
+    if test is not None:
+        words += ["--test", Path(test).name if Path(test).is_absolute() else test]
+    made = shlex.join(words)
+    if save is not None:
+        _save_classifier(save, frozen, report)
+        steps = [f"frozenkit predict {shlex.quote(save.name)} FOLDER --csv predictions.csv"]
+    else:
+        steps = [f"{made} --save model.safetensors"]
     try:
-        _write_page(page, to_html(report, command=shlex.join(words)))
+        _write_page(page, to_html(report, command=made, next_steps=[_one_line(step) for step in steps]))
     finally:  # after the page, which is whole even where nobody reads on, as in `| head`; and even without one
         _print_report(report)
     print(f"\nreport: {printable(page)}")
+    if save is not None:
+        print(f"classifier: {printable(save)}, its card: {printable(save.with_suffix('.md'))}")
+        print(f"next: frozenkit predict {printable(shlex.quote(str(save)))} FOLDER --csv predictions.csv")
+    else:
+        print("next: the same with --save model.safetensors keeps the classifier, for frozenkit predict")
     if show:
         typer.launch(str(page))
+
+
+def _check_new(option: str, path: Path, force: bool, *, suffix: str) -> None:
+    """What can be known of a file before the work that it is to hold."""
+    if path.suffix != suffix or path.is_dir():
+        raise InputError(f"`{option}` must be a file whose name ends in {suffix}, got {path}.")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InputError(f"`{option}` must lie in a folder that exists and can be written, got {path}.")
+    if path.exists() and not force:
+        raise InputError(f"`{option}` must be a new file, but {path} exists. Take another name, or add --force.")
+
+
+def _save_classifier(path: Path, backbone: Any, report: Any) -> None:
+    """The probe of the report's chosen layer on its backbone, with the scores that the report gives it."""
+    from frozenkit.classifier.modules import FrozenClassifier
+
+    classifier = FrozenClassifier.from_probe(backbone, report.layers.probe)
+    judged = "cross-validated" if report.folds else "test"
+    classifier.save(path, scores={judged: report.score}, controls=report.controls, notes=report.method)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="A file of `frozenkit probe --save`.")],
+    images: Annotated[list[Path], typer.Argument(help="A folder, whatever it holds, or image files.")],
+    table_file: Annotated[Path | None, typer.Option("--csv", help="Write all predictions to this file.")] = None,
+    sort: Annotated[Path | None, typer.Option(help="Copy the images into one folder per class in here.")] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out, and list them.")] = False,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images at once; default by what memory holds.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="With --csv: replace a file that is there.")] = False,
+    debug: Debug = False,
+) -> None:
+    """What is on these images? Prints a class and a probability for each; as CSV, and sorted, where asked for."""
+    from frozenkit.app.sorting import check_sort_folder, sort_into
+    from frozenkit.classifier.predictions import as_unlabelled
+    from frozenkit.classifier.saved import load_classifier
+
+    if not model.is_file():
+        raise InputError(f"`model` must be a file that frozenkit probe --save wrote, got {model}.")
+    if missing := [path for path in images if not path.exists()]:
+        raise InputError(f"`images` must be a folder or image files, but {missing[0]} does not exist.")
+    if table_file is not None:
+        _check_new("--csv", table_file, force, suffix=".csv")
+    if sort is not None:
+        check_sort_folder(sort, images)
+    classifier = load_classifier(model)
+    if sort is not None and not classifier.classes:
+        raise InputError("`--sort` needs classes, and this classifier predicts numbers.")
+    data = as_unlabelled(images[0] if len(images) == 1 else images, skip_bad=skip_bad)
+    found = classifier.predict(data, batch_size=batch_size)
+    if sort is not None and found.labels.ndim > 1:
+        raise InputError("`--sort` needs one class per image, and this classifier gives several labels. Use --csv.")
+    if table_file is not None:
+        found.to_csv(table_file)
+    _print_predictions(found)
+    if table_file is not None:
+        print(f"\ntable: {printable(table_file)}")
+    if sort is not None:
+        copied, there = sort_into(sort, data.source.paths, found.labels.tolist(), found.classes)
+        print(f"sorted into {printable(sort)}: {copied:,} copied" + (f", {there:,} there already" if there else ""))
+
+
+def _print_predictions(found: Any) -> None:
+    print(found)
+    if found.classes and found.labels.ndim == 1:
+        counts = found.labels.bincount(minlength=len(found.classes)).tolist()
+        shown = sorted(((n, name) for name, n in zip(found.classes, counts) if n), key=lambda pair: -pair[0])
+        print("\n" + printable(", ".join(f"{name}: {n:,}" for n, name in shown)))
+    for name, reason in found.skipped:
+        print(f"left out: {_one_line(reason or name)}")
 
 
 def _write_page(path: Path, text: str) -> None:

@@ -114,6 +114,7 @@ def together(train: FeatureSet, test: FeatureSet) -> FeatureSet:
         labels=torch.cat([train.labels, test.labels]),
         ids=(*train.ids, *test.ids),
         fingerprint="",
+        origin=train.origin and replace(train.origin, n_images=len(train) + len(test)),
     )
 
 

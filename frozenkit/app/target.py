@@ -1,11 +1,12 @@
 """What the commands are pointed at: a data set's name, or a folder; and its parts to learn from and to report on."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from frozenkit.app.cross_validation import stratified_parts
-from frozenkit.errors import FrozenkitWarning, UnknownNameError
+from frozenkit.errors import DataError, FrozenkitWarning, UnknownNameError
 from frozenkit.images.catalog import dataset_names, load_dataset
 from frozenkit.images.dataset import ImageDataset
 from frozenkit.images.folder import image_folder
@@ -33,8 +34,10 @@ def load_images(target: str, *, limit: int | None, seed: int, skip_bad: bool) ->
     return load_target(target, limit=limit, seed=seed, skip_bad=skip_bad)[:2]
 
 
-def load_target(target: str, *, limit: int | None, seed: int, skip_bad: bool) -> Target:
+def load_target(target: str, *, limit: int | None, seed: int, skip_bad: bool, test: str | None = None) -> Target:
     """Train and test images of a data set's name, or of a folder (seeded, stratified, 70 % and 30 %).
+
+    With `test`, a folder of images per class, that is what is reported on, and all of the target is to learn from.
 
     A name goes before a folder that is called the same; ``./digits`` is the folder. Images that are equal pixel by
     pixel go into the same part.
@@ -51,7 +54,8 @@ def load_target(target: str, *, limit: int | None, seed: int, skip_bad: bool) ->
                 stacklevel=2,
             )
         train = load_dataset(target, limit=limit, seed=seed)
-        return Target(train, load_dataset(target, split="test"), image_size=96)
+        other = load_dataset(target, split="test") if test is None else load_test(test, train.classes, skip_bad)
+        return Target(train, other, image_size=96)
     if not Path(target).exists():
         hint = "Or give a folder with one folder of images per class; no such folder is here."
         raise UnknownNameError("target", target, dataset_names(), hint=hint)
@@ -66,8 +70,41 @@ def load_target(target: str, *, limit: int | None, seed: int, skip_bad: bool) ->
             FrozenkitWarning,
             stacklevel=2,
         )
+    groups = tuple(tuple(images.ids[i] for i in group) for group in copies)
+    if test is not None:
+        return Target(_limited(images, limit, seed), load_test(test, images.classes, skip_bad), groups)
     rows = stratified_parts(images.labels, copies, fractions=(0.7, 0.3), seed=seed)
-    train, test = (images.subset(part) for part in rows)
-    if limit is not None and limit < len(train):
-        train = train.subset(split(train.labels, fractions=(limit, len(train) - limit), seed=seed)[0])
-    return Target(train, test, tuple(tuple(images.ids[i] for i in group) for group in copies))
+    train, other = (images.subset(part) for part in rows)
+    return Target(_limited(train, limit, seed), other, groups)
+
+
+def _limited(train: ImageDataset, limit: int | None, seed: int) -> ImageDataset:
+    if limit is None or limit >= len(train):
+        return train
+    return train.subset(split(train.labels, fractions=(limit, len(train) - limit), seed=seed)[0])
+
+
+def load_test(path: str, classes: Sequence[str], skip_bad: bool) -> ImageDataset:
+    """Images to report on: one folder per class, of classes that there are to learn from, one image being enough.
+
+    Raises:
+        DataError: If it is no such folder; names what is in no class, and what class is unknown.
+    """
+    images = image_folder(path, labelled=False, skip_bad=skip_bad)
+    place = {name: label for label, name in enumerate(classes)}
+    folders = [name.split("/")[0] if "/" in name else "" for name in images.ids]
+    for name, folder in zip(images.ids, folders):
+        if folder not in place:
+            there = f"in the folder {folder!r}" if folder else "in no folder"
+            raise DataError(
+                f"`--test` must hold a folder of images per class, of the classes to learn from: {name} is {there}. "
+                f"Classes: {', '.join(classes[:12])}{', …' * (len(classes) > 12)}."
+            )
+    return ImageDataset(
+        images.source,
+        [place[folder] for folder in folders],
+        classes,
+        images.ids,
+        name=images.name,
+        skipped=images.skipped,
+    )

@@ -356,3 +356,111 @@ def test_build_says_what_it_can_make(capsys):
     assert "say what to make: --handout, --slides, --zip, --reference, or --course" in capsys.readouterr().err
     assert main(["build", "--handout", "--solutions"]) == 2
     assert "`--solutions` goes with --zip" in capsys.readouterr().err
+
+
+@pytest.fixture
+def kept(capsys, images):
+    """A classifier of those images, in a file."""
+    words = ("--image-size", "64", "--layers", "blocks.6", "--save", "model.safetensors")
+    status, out, err = run(capsys, "probe", str(images), *words)
+    assert (status, err) == (0, "")
+    assert "next: frozenkit predict model.safetensors FOLDER --csv predictions.csv" in out
+    return images.parent / "model.safetensors"
+
+
+def test_a_classifier_is_kept_and_predicts_in_another_process(capsys, images, kept):
+    new = images.parent / "new" / "below"
+    new.mkdir(parents=True)
+    for number, colour in enumerate(((220, 30, 30), (30, 30, 220), (225, 35, 35))):
+        Image.new("RGB", (30, 30), colour).save(new / f"{number}.png")
+    (new / "bad.png").write_bytes(b"nothing")
+    words = ["predict", str(kept), str(images.parent / "new"), "--csv", "found.csv", "--sort", "sorted"]
+    status, out, err = run(capsys, *words)
+    assert (status, out) == (2, "")
+    assert "bad.png" in err
+    assert not (images.parent / "found.csv").exists()
+    command = [sys.executable, "-m", "frozenkit.app.cli", *words, "--skip-bad"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "below/0.png" in done.stdout
+    assert "left out: " in done.stdout
+    assert "sorted into sorted: 3 copied" in done.stdout
+    rows = (images.parent / "found.csv").read_text().splitlines()
+    assert rows[0] == "id,class,probability"
+    red, blue = "<img src=x onerror=alert(1)>", "[bold]blue"
+    assert [row.split(",")[1] for row in rows[1:]] == [red, blue, red]
+    assert f"{red}: 2, {blue}: 1" in done.stdout
+    odd = "_img src=x onerror=alert(1)_"
+    sorted_in = images.parent / "sorted"
+    found = sorted(path.relative_to(sorted_in).as_posix() for path in sorted_in.glob("*/*"))
+    assert found == ["[bold]blue/1.png", f"{odd}/0.png", f"{odd}/2.png"]
+    status, _, err = run(capsys, *words, "--skip-bad")
+    assert status == 2
+    assert "`--csv` must be a new file, but found.csv exists. Take another name, or add --force." in err
+    status, out, _ = run(capsys, *words, "--skip-bad", "--force")
+    assert (status, "0 copied, 3 there already" in out) == (0, True)
+    one = run(capsys, "predict", str(kept), str(new / "1.png"), str(new / "0.png"))
+    assert one[0] == 0
+    assert "[bold]blue: 1" in one[1]
+
+
+def test_the_card_holds_the_scores_of_the_report(kept):
+    card = kept.with_suffix(".md").read_text()
+    for words in ("cross-validated", "raw pixels", "random weights"):
+        assert words in card
+
+
+def test_a_classifier_is_not_written_over(capsys, images, kept):
+    before = kept.read_bytes()
+    words = ("probe", str(images), "--image-size", "64", "--layers", "blocks.6", "--save", str(kept))
+    status, out, err = run(capsys, *words)
+    assert (status, out) == (2, "")
+    assert "`--save` must be a new file, but" in err
+    assert kept.read_bytes() == before
+    assert run(capsys, *words, "--force")[0] == 0
+
+
+def test_a_test_folder_is_reported_on(capsys, images):
+    other = images.parent / "other"
+    for place in images.iterdir():
+        (other / place.name).mkdir(parents=True)
+        (place / "7.png").rename(other / place.name / "7.png")
+    words = ("probe", str(images), "--image-size", "64", "--layers", "blocks.6", "--test", str(other))
+    status, out, err = run(capsys, *words)
+    assert (status, err) == (0, "")
+    assert "14 images to learn from, 2 to report on" in out
+    (other / "green").mkdir()
+    Image.new("RGB", (9, 9)).save(other / "green" / "1.png")
+    status, _, err = run(capsys, *words)
+    assert status == 2
+    assert "of the classes to learn from: green/1.png is in the folder 'green'." in err
+    (other / "green" / "1.png").rename(other / "1.png")
+    assert "1.png is in no folder" in run(capsys, *words)[2]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["probe", "digits", "--save", "m.pt"], "`--save` must be a file whose name ends in .safetensors, got m.pt."),
+        (["probe", "digits", "--save", "no/m.safetensors"], "`--save` must lie in a folder that exists"),
+        (["probe", "digits", "--test", "nowhere"], "nowhere is not a folder"),
+        (["predict", "none.safetensors", "."], "`model` must be a file that frozenkit probe --save wrote"),
+        (["predict", __file__, "nowhere"], "`images` must be a folder or image files, but nowhere does not exist."),
+        (["predict", __file__, ".", "--csv", "a.txt"], "`--csv` must be a file whose name ends in .csv, got a.txt."),
+        (["predict", __file__, ".", "--sort", "./below"], "`--sort` must lie outside the images"),
+        (["predict", "m.safetensors"], "Missing argument"),
+    ],
+)
+def test_wrong_words_of_save_and_predict(capsys, words, message):
+    status, out, err = run(capsys, *words)
+    assert (status, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_what_is_no_classifier_is_said(capsys, images):
+    page = images.parent / "x.safetensors"
+    page.write_bytes(b"nothing of the kind")
+    status, _, err = run(capsys, "predict", str(page), str(images))
+    assert status == 1
+    assert "x.safetensors" in err
