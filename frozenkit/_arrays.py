@@ -126,6 +126,12 @@ def coded_labels(labels: Any, classes: tuple[str, ...] | None) -> tuple[Tensor, 
     columns = None
     if getattr(labels, "ndim", 0) == 2 and hasattr(labels, "columns"):
         labels, columns = _table(labels, classes)
+    lengths = {len(row) for row in rows if isinstance(row, list | tuple | np.ndarray) and np.ndim(row)}
+    if len(lengths) > 1:
+        raise InputError(
+            f"`labels` must be rows of one length, got {min(lengths)} to {max(lengths)} entries. Several labels per "
+            "image are lists of names, such as [['cat', 'dog'], [], ['cat']], or (n, k) columns of 0 and 1."
+        )
     if isinstance(labels, list | tuple) and any(isinstance(v, str) for v in labels):
         labels = np.array(labels, dtype=object)  # or NumPy would make names of numbers and of NaN
     if not isinstance(labels, Tensor) and (array := np.asarray(labels)).dtype.kind not in "fiub":

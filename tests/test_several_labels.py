@@ -124,6 +124,9 @@ def test_a_single_label_needs_a_name():
         (DataError, "but row 1 has 'dog'", [["cat", "dog"], "dog", [], []], None),
         (DataError, "but row 0 has 7", [["cat", 7], [], [], []], None),
         (DataError, "but row 1 has nan", pd.Series([["cat"], float("nan"), [], []]), None),
+        (InputError, "rows of one length, got 1 to 2 entries. Several", [[0, 1], [1], [0, 1], [1]], None),
+        (InputError, "rows of one length, got 0 to 1 entries", [np.array(["a"]), np.array([]), *["a"] * 2], None),
+        (DataError, "names or numbers, but row 0 has {0, 1}", [{0, 1}, {1}, {0}, {1}], None),
         (DataError, "no image has any. Give `classes`", [[], [], [], []], None),
         (DataError, "one row per image, got 4, 3 and 4", BOTH[:3], ["a", "b"]),
         (DataError, "distinct names, got a, a", pd.DataFrame(BOTH, columns=["a", "a"]), None),
@@ -308,6 +311,14 @@ def test_one_label_and_fifty(head, k):
     found = fit_probe(train, head=head).score(test)
     assert found.counts.shape == (k, 3)
     assert found.low > found.chance
+
+
+def test_weak_strengths_are_tried_where_one_of_them_is_the_best():
+    assert len(fit_probe(TRAIN, head="logistic").strength_path.strengths) == 13
+    sharp = tagged(300, 1, noise=0.1)
+    probe = fit_probe(sharp, head="logistic")
+    assert len(probe.strength_path.strengths) == 17
+    assert probe.strength < 1e-3
 
 
 def test_labels_that_one_image_in_a_hundred_has():

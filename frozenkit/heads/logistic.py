@@ -153,7 +153,7 @@ class _Problem:
 
     def __init__(self, design: Tensor, y: Tensor, w: Tensor, curvature: Tensor, strength: float) -> None:
         self.design, self.y, self.w, self.strength = design, y, w, strength
-        self.curvature = (curvature + strength).unsqueeze(1)  # (r, 1)
+        self.curvature = (curvature + strength).unsqueeze(-1)  # (r, 1)
 
     def logits(self, params: Tensor) -> Tensor:
         return (params.T @ self.design.T).T  # reads the design row by row, which is faster
@@ -239,7 +239,7 @@ def _two_loops(gradient: Tensor, curvature: Tensor, history: list[_Pair]) -> Ten
 
 
 def _best_intercept(logits: Tensor, y: Tensor, w: Tensor) -> Tensor:
-    """(…, k) what to add to (n, …, k) logits so that predicted and true shares agree, by short Newton steps."""
+    """(k,) what to add to (n, k) logits so that predicted and true shares agree, by short Newton steps."""
     share, shift = (w * y).mean(0), torch.zeros_like(logits[0])
     for _ in range(60):
         p = (logits + shift).sigmoid()
@@ -252,15 +252,15 @@ def _best_intercept(logits: Tensor, y: Tensor, w: Tensor) -> Tensor:
 
 def _certify(x: Tensor, y: Tensor, w: Tensor, grid: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(s, k) each: the best intercepts, the objectives, and bounds on their distances to the minimum; without B."""
-    y, w = y.unsqueeze(1), w.unsqueeze(1)
-    logits = (x @ weights.flatten(1)).view(len(x), len(grid), -1)  # (n, s, k)
-    b = _best_intercept(logits, y, w)
-    logits = logits + b
-    losses = (w * (nn.functional.softplus(logits) - y * logits)).mean(0)
-    objectives = losses + grid.unsqueeze(1) / 2 * weights.square().sum(0)
-    residual = (logits.sigmoid() - y) * (w / len(x))
-    gradient = (x.T @ residual.flatten(1)).view_as(weights) + grid.view(1, -1, 1) * weights
-    return b, objectives, gradient.square().sum(0) / (2 * grid.unsqueeze(1))
+    found = []
+    for i, strength in enumerate(grid.tolist()):  # one by one: n·s·k logits may be many
+        problem, params = _Problem(x, y, w, torch.zeros(()), strength), weights[:, i]
+        logits = problem.logits(params)
+        b = _best_intercept(logits, y, w)
+        gradient = problem.gradient(params, logits + b)
+        found.append((b, problem.loss(params, logits + b), gradient.square().sum(0) / (2 * strength)))
+    b, objectives, gaps = (torch.stack(parts) for parts in zip(*found, strict=True))
+    return b, objectives, gaps
 
 
 def constant_text(constant: dict[int, bool], names: Sequence[str] | None = None) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from frozenkit._arrays import constant_columns, r_squared, rarest_label, row_weights
 from frozenkit.errors import DataError, FrozenkitWarning, InputError
 from frozenkit.features import Features, FeatureSet
-from frozenkit.heads.logistic import LogisticPath, logistic_path
+from frozenkit.heads.logistic import DEFAULT_LOGISTIC_STRENGTHS, LogisticPath, logistic_path
 from frozenkit.heads.modules import in_batches
 from frozenkit.heads.nearest import NearestMean, NearestNeighbours
 from frozenkit.heads.ridge import LinearMap, RidgePath, ridge_path
@@ -136,14 +136,20 @@ def fit_logistic(
     mean average precision was the same within 0.003. Chosen by average precision, probabilities came out far worse.
     """
     x, y = train
-    path = logistic_path(x, y, strengths, sample_weight=sample_weight, scale=scale)
-    grid = as_list(path.strengths)
-    if val is not None:
-        held_out = torch.stack([in_batches(path.at(s), feature_batches(val[0]), len(val[1])) for s in grid])
-        truth, chosen_on, w = val[1].cpu(), "val", torch.ones(len(val[1]), dtype=torch.float64)
-    else:
-        truth, chosen_on, w = y, "cross-validation", row_weights(sample_weight, y)
-        held_out = _held_out_logits(x, y, grid, w, seed, scale)
+    truth, chosen_on = (y, "cross-validation") if val is None else (val[1].cpu(), "val")
+    w = row_weights(None if val else sample_weight, truth)
+    log_loss, target = nn.functional.binary_cross_entropy_with_logits, truth.double()
+    # Fits at the weakest strengths take most of the time: they are made only where one of them may be the best.
+    for tried in [strengths] if strengths is not None else [DEFAULT_LOGISTIC_STRENGTHS[4:], DEFAULT_LOGISTIC_STRENGTHS]:
+        path = logistic_path(x, y, tried, sample_weight=sample_weight, scale=scale)
+        grid = as_list(path.strengths)
+        if val is None:
+            held_out = _held_out_logits(x, y, grid, w, seed, scale)
+        else:
+            held_out = torch.stack([in_batches(path.at(s), feature_batches(val[0]), len(val[1])) for s in grid])
+        scores = [-float(w @ log_loss(z.double(), target, reduction="none").mean(1)) / len(truth) for z in held_out]
+        if not scores or (best := best_of(scores)) > 0:
+            break
     if not all(path.converged):
         stuck = [f"{s:.3g}" for s, done in zip(grid, path.converged) if not done]
         warnings.warn(
@@ -154,11 +160,6 @@ def fit_logistic(
         )
     if not len(held_out):
         return Fit(path.at(grid[0]), chosen_on, float("nan"), grid[0], 1.0, path)
-    losses = nn.functional.binary_cross_entropy_with_logits(
-        held_out.double(), truth.double().expand(len(grid), -1, -1), reduction="none"
-    )
-    scores = as_list(-(w @ losses.mean(2).T) / len(truth))
-    best = best_of(scores)
     warn_at_edge(grid, scores, best)
     temperature = fit_temperature(*as_binary(held_out[best], truth))
     score = mean_average_precision(held_out[best], truth)

@@ -39,6 +39,7 @@ def test_a_single_label_is_the_softmax_of_two_classes(scale):
     for j in range(2):
         two = softmax_path(x, y[:, j].long(), [1e-3, 0.1], scale=scale, tolerance=1e-12)
         assert_close(both.weights[:, :, j], two.weights[:, :, 1] - two.weights[:, :, 0], atol=2e-5, rtol=1e-4)
+        assert_close(both.intercepts[:, j], two.intercepts[:, 1] - two.intercepts[:, 0], atol=1e-4, rtol=1e-4)
         assert_close(both.objectives[:, j], two.objectives)
 
 

@@ -121,6 +121,16 @@ def test_intervals_of_a_label_that_few_images_have_cover_at_least_as_often(posit
     assert hits / draws >= 0.93
 
 
+def test_an_interval_by_hand():
+    # Have: ranks 1 and 3 of 4. AP = (1 + 2/3)/2 = 5/6; derivatives by the formula of the module:
+    # rank 1: ½·(1 − 5/6) + ½·((1 − 1)/1 + (1 − 2/3)/3), rank 2: ½·(0 − 2/3)/3, rank 3: ½·(2/3 − 5/6) + ½·(1 − 2/3)/3.
+    derivatives = np.array([1 / 12 + 1 / 18, -1 / 9, -1 / 12 + 1 / 18, 0])
+    found = multilabel_score(column([4, 3, 2, 1]), column([1, 0, 1, 0]), threshold=0, confidence=0.5)
+    variance = (derivatives**2).sum() * 2 / (2 - 1)
+    half = 1.0 * np.sqrt(variance) / (5 / 6 * 1 / 6)  # the quartile of Student's t with one degree of freedom is 1
+    assert_allclose([np.log(p / (1 - p)) for p in (found.low, found.high)], [np.log(5) - half, np.log(5) + half])
+
+
 @pytest.mark.parametrize("k", [5, 20])
 def test_the_interval_of_the_mean_covers_what_such_test_sets_have_in_the_mean(k):
     rng, draws = np.random.default_rng(3), 1500 if k == 5 else 800
