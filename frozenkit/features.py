@@ -1,5 +1,6 @@
 """The waist of frozenkit: `Features` are all that passes from images and networks to arrays and numbers."""
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -359,7 +360,11 @@ class FeatureSet:
         new = as_tensor(labels, "labels")
         about = {"multilabel": True} if new.dtype == torch.bool and new.ndim == 2 else {}
         fingerprint = _deriving("relabel", [self], labels=new, classes=list(classes), **about)
-        return self._replaced(labels=new.to(self.features.device), classes=tuple(classes), fingerprint=fingerprint)
+        # Whoever loads the images again does not get these labels.
+        origin = None if self.origin is None else dataclasses.replace(self.origin, code="")
+        return self._replaced(
+            labels=new.to(self.features.device), classes=tuple(classes), fingerprint=fingerprint, origin=origin
+        )
 
     def numpy(self) -> tuple[np.ndarray, np.ndarray]:
         """Features and labels as NumPy arrays, ready for scikit-learn; raises an `InputError` without labels."""

@@ -43,11 +43,18 @@ DOORS = {
     "to_arrow": ("pyarrow", "hf", "FEATURES.to_arrow()"),
     "from_huggingface": ("datasets", "hf", "frozenkit.from_huggingface(None)"),
     "retinal-oct": ("medmnist", "data", "frozenkit.load_dataset('retinal-oct')"),
+    "to_onnx": ("onnxruntime", "onnx", "MODEL().to_onnx(HOME + '/x.onnx')"),
+    "to_onnx unchecked": ("onnxscript", "onnx", "MODEL().to_onnx(HOME + '/x.onnx', check=False)"),
+    "predictions": (
+        "pandas",
+        "course",
+        "frozenkit.Predictions(('a',), torch.zeros(1).long(), ('b',), torch.ones(1, 1)).to_frame()",
+    ),
 }
 HIDDEN = ["pandas", "matplotlib", "IPython", "ipywidgets", "anywidget", "traitlets", "jupyterlab", "jupyter_core"]
 HIDDEN += ["nbformat", "nbconvert", "latex2mathml", "psutil", "mlxtend", "conformal_clip_data", "skimage", "medmnist"]
 HIDDEN += ["transformers", "open_clip", "onnx", "notebook", "pytest", "hypothesis"]
-HIDDEN += ["datasets", "pyarrow"]
+HIDDEN += ["datasets", "pyarrow", "onnxruntime", "onnxscript"]
 
 WITHOUT = """
 import contextlib, io, json, os, sys
@@ -58,6 +65,9 @@ os.chdir(HOME)
 import frozenkit
 from frozenkit.app.cli import main
 FEATURES = frozenkit.FeatureSet.from_arrays(torch.randn(20, 3), [0, 1] * 10)
+def MODEL():
+    phi = frozenkit.FeatureExtractor(frozenkit.load_backbone(image_size=64, device="cpu"), "blocks.0")
+    return frozenkit.FrozenClassifier(phi, frozenkit.LinearHead(phi.output_dim, 2), classes=["a", "b"])
 said = {}
 for door, code in doors.items():
     with contextlib.redirect_stderr(io.StringIO()) as err, contextlib.redirect_stdout(io.StringIO()):

@@ -14,12 +14,14 @@ from frozenkit import __version__
 from frozenkit._arrays import described, texts
 from frozenkit._files import with_suffix
 from frozenkit.classifier.card import as_facts, write_with_card
+from frozenkit.classifier.export import export_onnx
 from frozenkit.classifier.identity import describe_backbone, digest_weights
 from frozenkit.classifier.predictions import Predictions, as_unlabelled
 from frozenkit.errors import InputError
 from frozenkit.extraction.cache import CachedFeatures, FeatureCache
 from frozenkit.extraction.extract import extract_layers
 from frozenkit.features import FeatureSet
+from frozenkit.fingerprint import probe_images
 from frozenkit.heads.columns import AllClasses
 from frozenkit.heads.modules import LayerMix, LinearHead, in_batches
 from frozenkit.heads.ridge import LinearMap
@@ -27,6 +29,7 @@ from frozenkit.heads.stored import describe_head
 from frozenkit.networks.backbone import Backbone, check_backbone
 from frozenkit.networks.layers import check_pooling, in_eval_mode, pooled_activations, pooled_shape
 from frozenkit.probes.probe import Probe
+from frozenkit.probes.recipe import probe_recipe
 from frozenkit.probes.stored import probe_facts
 
 
@@ -349,6 +352,47 @@ class FrozenClassifier(nn.Module):
             "frozenkit": __version__,
         }
         write_with_card(path, about, kept)
+
+    def recipe(self) -> str:
+        """The few lines of Python that make this classifier again, as in `Probe.recipe`.
+
+        Raises:
+            InputError: If it was not made of a probe.
+        """
+        if self.facts is None:
+            raise InputError("`recipe` needs to know the probe. Make the classifier with FrozenClassifier.from_probe.")
+        imports = "from frozenkit import FrozenClassifier\n"
+        pooling = "" if self.facts["origin"] else f", pooling={getattr(self.extractor, 'pooling', 'mean')!r}"
+        backbone = "" if self.facts["origin"] else "backbone = ...  # TO FILL IN: the one that the features are from\n"
+        last = f"{backbone}model = FrozenClassifier.from_probe(backbone, probe{pooling})"
+        return f"{imports}{probe_recipe(self.facts)}\n{last}"
+
+    def to_onnx(self, path: str | Path, *, opset: int | None = None, check: bool = True) -> float | None:
+        """Writes network and head to one ONNX file, and compares what ONNX Runtime makes of it with torch.
+
+        Its input ``images`` is (b, 3, h, w) float32, any b, of images that went through ``backbone.preprocess``; its
+        outputs are ``logits`` and ``probabilities``, both (b, k). Needs the extra ``onnx``.
+
+        Args:
+            path: Ends in ``.onnx``; a file that is there is replaced, once the new one has been compared.
+            opset: Version of ONNX's operators, at least 18; default torch's own choice.
+            check: Whether to compare, on a few fixed images.
+
+        Returns:
+            The largest difference of a logit that was found; None without `check`.
+
+        Raises:
+            InputError: If this cannot be exported, or the extractor is no `FeatureExtractor`.
+            ActivationError: If ONNX Runtime computes something else.
+            CacheError: If the file cannot be written.
+            NotAvailableError: If the extra is missing.
+        """
+        if not isinstance(self.extractor, FeatureExtractor):
+            raise InputError(f"`to_onnx` needs a FeatureExtractor, got a {type(self.extractor).__name__}.")
+        backbone = self.extractor.backbone
+        side = backbone.image_size
+        fixed = probe_images([(side, side), (side + 30, side), (side, side + 40)])
+        return export_onnx(self, path, torch.stack([backbone.preprocess(i) for i in fixed]), opset=opset, check=check)
 
     def _outputs(self, sets: Sequence[FeatureSet | CachedFeatures], n: int) -> Tensor:
         """(n, k) of the head, from the features of each layer."""

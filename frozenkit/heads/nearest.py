@@ -80,7 +80,10 @@ class NearestMean(nn.Module):
         return self._shifted(logits.scatter(1, labels[:, None], grown[:, None]))
 
     def _minus_squares(self, x: Tensor) -> Tensor:
-        return -torch.cdist(self.prepare(x), self.means).square()
+        z = self.prepare(x)
+        if torch.compiler.is_compiling():  # ONNX has no such distance
+            return -(z[:, None] - self.means[None]).square().sum(-1)
+        return -torch.cdist(z, self.means).square()
 
     def _shifted(self, logits: Tensor) -> Tensor:
         # Softmax does not care, and the squares of large features do not overflow where they decide.
@@ -154,7 +157,7 @@ class NearestNeighbours(nn.Module):
     def _votes(self, similarity: Tensor) -> Tensor:
         nearest, rows = similarity.topk(self.neighbours, dim=1)
         weights = ((nearest - nearest[:, :1]) / self.temperature).exp()  # (b, m)
-        votes = weights.new_zeros(len(weights), self.k).scatter_add_(1, self.labels[rows], weights)
+        votes = weights.new_zeros(weights.shape[0], self.k).scatter_add_(1, self.labels[rows], weights)
         share = votes / weights.sum(1, keepdim=True)
         # One more vote, spread over all classes: no class is impossible for want of a neighbour, and none overtakes.
         return ((self.neighbours * share + 1 / share.shape[1]) / (self.neighbours + 1)).log().float()

@@ -44,8 +44,9 @@ from frozenkit.probes._choose import (
 )
 from frozenkit.probes.calibration import Reliability, fit_temperature, reliability
 from frozenkit.probes.multilabel import multilabel_score
+from frozenkit.probes.recipe import probe_recipe
 from frozenkit.probes.scores import confidently_wrong, score
-from frozenkit.probes.stored import VERSION, describe_probe
+from frozenkit.probes.stored import VERSION, describe_probe, probe_facts
 
 HEADS = ("ridge", "softmax", "prototype", "knn", "logistic")
 _LINEAR, _NEAREST, _MULTILABEL = ("ridge", "softmax", "logistic"), ("prototype", "knn"), ("logistic", "ridge")
@@ -187,10 +188,14 @@ class Probe(Shown):
         self._check_same_task(val)
         labels = val.labels.cpu()
         if self.is_multilabel:
-            return replace(self, temperature=fit_temperature(*as_binary(self.logits(val), labels)))
+            return replace(
+                self,
+                given={**self.given, "val": "…"},
+                temperature=fit_temperature(*as_binary(self.logits(val), labels)),
+            )
         seen = torch.isin(labels, self.present)
         logits, place = self.logits(val)[seen][:, self.present], torch.searchsorted(self.present, labels[seen])
-        return replace(self, temperature=fit_temperature(logits, place))
+        return replace(self, given={**self.given, "val": "…"}, temperature=fit_temperature(logits, place))
 
     def calibration_error(self, test: Features, *, bins: int = 15) -> float:
         """Expected calibration error of `predict_proba` on `test`, in [0, 1]."""
@@ -209,6 +214,13 @@ class Probe(Shown):
         test = self._labelled(test, None)
         self._check_same_task(test)
         return confidently_wrong(self.predict_proba(test), test.labels.cpu())
+
+    def recipe(self) -> str:
+        """The few lines of Python that fit this probe again; what is not known is marked ``TO FILL IN``.
+
+        Features must say how they were made (`origin`), and their images come from `load_dataset` or `image_folder`.
+        """
+        return probe_recipe(probe_facts(self))
 
     def save(self, path: str | Path) -> None:
         """Writes the probe to one safetensors file, without pickle: written aside, renamed, and sealed by a sha256.
