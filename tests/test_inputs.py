@@ -869,6 +869,19 @@ def test_what_is_no_backbone_is_told_the_way(door, kind):
         door(kind)
 
 
+def test_rows_and_names_of_every_kind_fit_one_probe():
+    x, y = np.random.RandomState(0).randn(40, 5), np.array(["cat", "dog"] * 20)
+    x[:, 0] += 4 * (y == "dog")
+    tables = [x, x.astype(np.float32), torch.tensor(x), pd.DataFrame(x), x.tolist()]
+    names = [y, y.astype(object), y.tolist(), tuple(y), pd.Series(y), pd.Index(y), pd.DataFrame(y)]
+    names += [pd.Series(y, dtype=kind) for kind in ("category", "string", "string[pyarrow]")]
+    expected = fit_probe(x, y).choice_score
+    for table in tables:
+        for labels in names:
+            probe = fit_probe(table, labels)
+            assert (probe.classes, probe.choice_score) == (("cat", "dog"), expected)
+
+
 # --- images without labels ------------------------------------------------------------------------
 
 UNLABELLED = toy.tiny_images(None, ())

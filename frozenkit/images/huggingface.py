@@ -55,7 +55,9 @@ def from_huggingface(
     labels, classes = (None, ()) if label is None else _labels(plain, label, hub)
     name = dataset.info.dataset_name or dataset.info.builder_name or "Dataset"
     names = [f"{dataset.split or name}/{i}" for i in range(len(dataset))] if ids is None else _column(plain, ids)
-    return ImageDataset(_RowSource(_undecoded(plain, image, hub), image), labels, classes, map(str, names), name=name)
+    return ImageDataset(
+        _RowSource(_undecoded(plain, image, hub), image), labels, classes, [str(each) for each in names], name=name
+    )
 
 
 def is_huggingface(dataset: Any) -> bool:

@@ -3,12 +3,13 @@
 import csv
 import io
 import math
+import os
 import re
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -57,7 +58,7 @@ def from_csv(
 
     Example:
         >>> import tempfile
-        >>> from pathlib import Path
+        >>> from pathlib import Path, PurePosixPath
         >>> from PIL import Image
         >>> with tempfile.TemporaryDirectory() as name:
         ...     for i in range(3):
@@ -75,7 +76,9 @@ def from_csv(
     problems = list(table.problems)
     task = task or _task_of(table)
     _check_columns(table, task)
-    files = {shown(file.relative_to(root).as_posix()): file for file in _images(root, root, problems.append)}
+    apart: list[Problem] = []
+    files = {shown(file.relative_to(root).as_posix()): file for file in _images(root, root, apart.append)}
+    problems += _concerning(table, apart, root)
     lines = list(_found(table, files, root, problems.append))
     unnamed = len(files) - len({name for name, _ in lines})
     good = [(name, line) for name, line in lines if _is_readable(files[name], problems.append)]
@@ -209,6 +212,15 @@ def _check_columns(table: _Table, task: str) -> None:
                 f"{table.name} must hold numbers beside the files, for {task}, but {column!r} holds none, such as "
                 f"{cells[0]!r}. Keep {keep}."
             )
+
+
+def _concerning(table: _Table, problems: list[Problem], root: Path) -> Iterator[Problem]:
+    """Of what is wrong with the folder, what files of the table are in; the folder may hold other things, too."""
+    files = [PurePosixPath(line.file) for line in table.lines]
+    named = {str(path) for file in files for path in (file, *file.parents)}
+    for problem in problems:
+        if Path(os.path.relpath(problem.where, shown(root))).as_posix() in named:
+            yield problem
 
 
 def _found(

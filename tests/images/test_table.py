@@ -238,6 +238,11 @@ def test_links_that_lead_out_are_refused(write, tmp_path, tmp_path_factory):
     (tmp_path / "link.png").symlink_to(outside)
     with pytest.raises(DataError, match=r"link\.png is a link that leads out of the folder"):
         from_csv(write(table("abababa", files=[*FILES, "link.png"])), skip_bad=True)
+    (tmp_path / "away").symlink_to(outside.parent)
+    with pytest.raises(DataError, match="away is a link that leads out of the folder"):
+        from_csv(write(table("abababa", files=[*FILES, "./away/secret.png"])), skip_bad=True)
+    # What no line names may lie beside it, such as a virtual environment and its links.
+    assert from_csv(write(table("ab" * 3))).ids == FILES
 
 
 # --- all the way ------------------------------------------------------------------------------------
