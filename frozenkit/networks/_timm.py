@@ -67,8 +67,10 @@ def hub_name(name: str) -> str:
     import timm
 
     short = name.removeprefix("timm/").removeprefix("hf-hub:")
-    known = timm.get_pretrained_cfg(short) if timm.is_model(short) else None
-    return short if known is None else known.hf_hub_id or "<org>/<model>"
+    if not timm.is_model(short):
+        return short
+    known = [_usual(short)] if "." not in short or short in timm.list_pretrained(f"{short.partition('.')[0]}.*") else []
+    return next((each["hf_hub_id"] for each in known if each.get("hf_hub_id")), "<org>/<model>")
 
 
 def check_patches(name: str, patch: object, image_size: int) -> None:

@@ -312,6 +312,10 @@ def load_backbone(
         >>> load_backbone("efficientnet-lite0", image_size=96, device="cpu")
         Backbone('efficientnet-lite0', 4.7 M parameters, 96 px)
     """
+    if not isinstance(name, str):
+        raise InputError(
+            f"`name` must be text, got {described(name)}. Those that work offline: list_backbones(offline=True)."
+        )
     if image_size is not None and image_size not in _SIZES:
         raise InputError(f"`image_size` must lie in {_SIZES[0]}..{_SIZES[-1]} pixels, got {image_size}.")
     image_size = None if image_size is None else int(image_size)

@@ -176,6 +176,9 @@ def test_unknown_names_suggest_the_nearest():
         load_backbone("efficientnet-lite0").check_layer("block.6")
     with pytest.raises(UnknownNameError, match="`weights` must be a known name"):
         load_backbone("resnet50", weights="IMAGENET1K_V9")
+    for name in (None, 3, ["resnet18"], nn.Linear):
+        with pytest.raises(InputError, match=r"`name` must be text, got .* list_backbones\(offline=True\)"):
+            load_backbone(name)
     with pytest.raises(InputError, match=r"must lie in 32\.\.1024 pixels, got 7"):
         load_backbone(image_size=7)
 

@@ -166,6 +166,8 @@ def test_a_network_that_cannot_be_resized_says_its_size(tmp_path):
 def test_names_are_checked_before_anything_is_downloaded():
     with pytest.raises(UnknownNameError, match="Did you mean 'timm/vit_small_patch14_dinov2.lvd142m'"):
         load_timm("timm/vit_small_patch14_dinov2.lvd142", "default", None)
+    with pytest.raises(UnknownNameError, match="Did you mean 'timm/resnet10t.c3_in1k'"):
+        load_backbone("timm/resnet10t.c3_in1k\n")
     for name in ("timm/org/name", "timm/hf-hub:name", "timm/local-dir:", "timm/s3:org/name"):
         with pytest.raises(InputError, match=re.escape(f"'timm/local-dir:<folder>', got {name!r}")):
             load_timm(name, "default", None)
