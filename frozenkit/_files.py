@@ -141,9 +141,15 @@ def with_suffix(path: str | Path, suffix: str) -> Path:
     Raises:
         InputError: If not, or if it is no path.
     """
-    if not isinstance(path, str | Path) or Path(path).suffix != suffix:
-        shown = repr(Path(path).name) if isinstance(path, str | Path) else f"{type(path).__name__} {path!r:.60}"
-        raise InputError(f"`path` must be a path that ends in {suffix}, got {shown}.")
+    if as_path(path).suffix != suffix:
+        raise InputError(f"`path` must be a path that ends in {suffix}, got {Path(path).name!r}.")
+    return Path(path)
+
+
+def as_path(path: str | Path) -> Path:
+    """The path; raises an `InputError` if it is none."""
+    if not isinstance(path, str | Path):
+        raise InputError(f"`path` must be the path of a file, as text or a Path, got {type(path).__name__}.")
     return Path(path)
 
 

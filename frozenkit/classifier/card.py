@@ -11,6 +11,7 @@ from torch import Tensor
 from frozenkit._files import disk_errors, write_sealed, written_aside
 from frozenkit._outputs import printable
 from frozenkit.errors import InputError
+from frozenkit.probes.recipe import probe_recipe
 
 VERSION = 1  # of what a classifier's file says; raise it whenever an older reader would misread it
 _MARK = "<!-- Written by frozenkit: changes are lost when the classifier is saved again. -->"
@@ -99,6 +100,8 @@ def card_text(file: str, about: Mapping[str, Any], seal: str) -> str:
             "train." if calibrated else "- Probabilities are not calibrated."
         )  # fmt: skip
     lines += [f"- {_LICENCES.get(backbone['name'], 'The licence of the weights is that of their source: look there.')}"]
+    if facts:
+        lines += ["", "## How it was made", "", "```python", probe_recipe(facts), "```"]
     lines += [
         "",
         "## How to use it",

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from frozenkit._arrays import described
-from frozenkit._files import disk_errors, written_aside
+from frozenkit._files import as_path, disk_errors, written_aside
 from frozenkit._outputs import Table, printable
 from frozenkit.errors import InputError, require
 from frozenkit.extraction.key import as_images
@@ -104,7 +104,7 @@ class Predictions:
         Raises:
             CacheError: If the file cannot be written; what was there is still there.
         """
-        path = Path(path)
+        path = as_path(path)
         names, rows = self._rows(probabilities)
         with (
             disk_errors(path),

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from frozenkit._files import read_sealed
+from frozenkit._files import as_path, read_sealed
 from frozenkit.classifier.card import VERSION
 from frozenkit.classifier.identity import check_identity, digest_weights
 from frozenkit.classifier.modules import FeatureExtractor, FrozenClassifier
@@ -49,7 +49,7 @@ def load_classifier(
         Traceback (most recent call last):
         frozenkit.errors.CacheError: none.safetensors does not exist.
     """
-    path = Path(path)
+    path = as_path(path)
     about, tensors, _ = read_sealed(path, "classifier", VERSION)
     try:
         said, pooling = about["backbone"], about["pooling"]

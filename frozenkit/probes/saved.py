@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from frozenkit._files import read_sealed
+from frozenkit._files import as_path, read_sealed
 from frozenkit.errors import CacheError
 from frozenkit.fingerprint import Origin
 from frozenkit.heads.stored import build_head
@@ -35,8 +35,9 @@ def load_probe(path: str | Path, *, head: nn.Module | None = None) -> Probe:
         ...     load_probe(f"{folder}/probe.safetensors").classes
         ('high', 'low')
     """
-    about, tensors, _ = read_sealed(Path(path), "probe", VERSION)
-    return build_probe(about, tensors, Path(path), head)
+    path = as_path(path)
+    about, tensors, _ = read_sealed(path, "probe", VERSION)
+    return build_probe(about, tensors, path, head)
 
 
 def build_probe(about: Mapping[str, Any], tensors: Mapping[str, Tensor], path: Path, head: nn.Module | None) -> Probe:

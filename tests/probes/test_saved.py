@@ -147,7 +147,12 @@ def test_what_is_no_probe_is_refused_by_name(tmp_path):
 
 def test_a_suffix_that_promises_something_else_is_refused(tmp_path):
     probe = fit_probe(TRAIN)
-    for path in (tmp_path / "probe.pt", str(tmp_path / "probe"), None, 3):
+    for path in (None, 3, tmp_path.joinpath):
+        with pytest.raises(InputError, match="`path` must be the path of a file, as text or a Path, got"):
+            probe.save(path)
+        with pytest.raises(InputError, match="`path` must be the path of a file"):
+            load_probe(path)
+    for path in (tmp_path / "probe.pt", str(tmp_path / "probe")):
         with pytest.raises(InputError, match=r"`path` must be a path that ends in .safetensors, got"):
             probe.save(path)
     assert not list(tmp_path.iterdir())
