@@ -25,6 +25,7 @@ from frozenkit import (
     race,
     randomized,
     raw_pixels,
+    shift,
     zero_shot,
 )
 from frozenkit.errors import DataError, FrozenkitError, FrozenkitWarning, InputError, UnknownNameError
@@ -917,3 +918,19 @@ def test_images_without_labels_go_everywhere_else(backbone, tmp_path):
     assert fit_probe(labelled).predict(cold).shape == (4,)
     assert raw_pixels(UNLABELLED)[0].labels is None
     assert raw_pixels(toy.tiny_images(np.ones(4), ()))[0].labels.dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", [torch.ones(3, 2), [1, 2], 3, TRAIN], ids=["array", "list", "number", "features"])
+@pytest.mark.parametrize(
+    "door",
+    [
+        lambda data: shift(data, "blur", 2),
+        lambda data: shift(data, "blur", 0),
+        raw_pixels,
+        lambda d: CacheLab(dataset=d),
+    ],
+    ids=["shift", "shift by nothing", "raw_pixels", "CacheLab"],
+)
+def test_what_is_no_set_of_images_is_told_the_way(door, kind):
+    with pytest.raises(InputError, match="must be an ImageDataset, got .* See `image_folder`, `from_torch`"):
+        door(kind)

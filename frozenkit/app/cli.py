@@ -157,7 +157,6 @@ def probe(
         words += ["--test", Path(test).name if Path(test).is_absolute() else test]
     made = shlex.join(words)
     if save is not None:
-        _save_classifier(save, frozen, report)
         steps = [f"frozenkit predict {shlex.quote(save.name)} FOLDER --csv predictions.csv"]
     else:
         steps = [f"{made} --save model.safetensors"]
@@ -167,6 +166,7 @@ def probe(
         _print_report(report)
     print(f"\nreport: {printable(page)}")
     if save is not None:
+        _save_classifier(save, frozen, report)
         print(f"classifier: {printable(save)}, its card: {printable(save.with_suffix('.md'))}")
         print(f"next: frozenkit predict {printable(shlex.quote(str(save)))} FOLDER --csv predictions.csv")
     else:
@@ -221,7 +221,7 @@ def predict(
     classifier = load_classifier(model)
     if sort is not None and not classifier.classes:
         raise InputError("`--sort` needs classes, and this classifier predicts numbers.")
-    data = as_unlabelled(images[0] if len(images) == 1 else images, skip_bad=skip_bad)
+    data: Any = as_unlabelled(images[0] if len(images) == 1 else images, skip_bad=skip_bad)
     found = classifier.predict(data, batch_size=batch_size)
     if sort is not None and found.labels.ndim > 1:
         raise InputError("`--sort` needs one class per image, and this classifier gives several labels. Use --csv.")

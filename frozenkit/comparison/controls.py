@@ -177,6 +177,8 @@ def raw_pixels(*sets: ImageDataset) -> tuple[FeatureSet, ...]:
     Returns:
         One `FeatureSet` for each, with layer ``"pixels"``.
     """
+    for i, images in enumerate(sets):
+        check_images(f"sets[{i}]", images)
     sizes = {images[i][0].size for images in sets for i in range(len(images))}
     target = tuple(min(LARGEST_SIDE, *(size[axis] for size in sizes)) for axis in (0, 1))
     resize = sizes != {target}

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from frozenkit.errors import InputError, UnknownNameError
-from frozenkit.images.dataset import ImageDataset, Source
+from frozenkit.images.dataset import ImageDataset, Source, check_images
 
 
 def _rotate(image: Image.Image, severity: int, random: np.random.RandomState) -> Image.Image:
@@ -71,6 +71,7 @@ def shift(dataset: ImageDataset, kind: str, severity: int) -> ImageDataset:
         >>> shift(load_dataset("digits", limit=10), "blur", 3)
         ImageDataset('digits, blur 3', 10 images, 10 classes)
     """
+    check_images("dataset", dataset)
     if kind not in KINDS:
         raise UnknownNameError("kind", kind, KINDS)
     if severity not in range(6):

@@ -8,6 +8,7 @@ from frozenkit._outputs import measured
 from frozenkit.comparison.race import LANES, PUBLISHED_RACE, Race, race
 from frozenkit.errors import InputError
 from frozenkit.images.catalog import load_dataset
+from frozenkit.images.dataset import check_images
 from frozenkit.networks.backbone import Backbone, check_backbone, load_backbone
 from frozenkit.widgets.base import InputTraitError, Lab, Progress, assets
 
@@ -53,7 +54,8 @@ class CacheLab(Lab):
         self, dataset: Any = None, backbone: Backbone | None = None, *, n: int | None = None, epochs: int = 2
     ) -> None:
         self._data = dataset if dataset is not None else load_dataset("fashion-mnist", limit=1000)
-        if not getattr(self._data, "classes", ()) or len(self._data) < 2:
+        check_images("dataset", self._data)
+        if not self._data.classes or len(self._data) < 2:
             raise InputError("`dataset` must hold two images or more, with class labels.")
         self._backbone = load_backbone(image_size=64) if backbone is None else backbone
         check_backbone(self._backbone)
