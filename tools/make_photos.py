@@ -213,9 +213,10 @@ def centred(image: Image.Image) -> Image.Image:
     box = image.convert("L").point(lambda value: 255 * (value < 250)).getbbox()
     subject = image.crop(box)
     scale = min((SIDE - 2 * MARGIN) / max(subject.size), MOST_ENLARGED)
-    size = [max(1, round(scale * length)) for length in subject.size]
+    width, height = (max(1, round(scale * length)) for length in subject.size)
     page = Image.new("RGB", (SIDE, SIDE), "white")
-    page.paste(subject.resize(size, Image.Resampling.LANCZOS), [(SIDE - length) // 2 for length in size])
+    smaller = subject.resize((width, height), Image.Resampling.LANCZOS)
+    page.paste(smaller, ((SIDE - width) // 2, (SIDE - height) // 2))
     return page
 
 
