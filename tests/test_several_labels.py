@@ -29,6 +29,7 @@ from frozenkit import (
     layer_report,
     learning_curve,
     load_features,
+    load_probe,
     logistic_path,
     margin_bound,
     mmd,
@@ -269,6 +270,17 @@ def test_a_probe_of_several_labels(head, val):
         assert probe.score(*pair).value == probe.score(pair).value == found.value
     names = [[probe.classes[j] for j in row.nonzero().flatten()] for row in TEST.labels]
     assert probe.score(TEST.features, names).value == found.value
+
+
+@pytest.mark.parametrize("head", ["logistic", "ridge"])
+def test_a_saved_probe_predicts_the_same(tmp_path, head):
+    probe = fit_probe(TRAIN, head=head, strengths=[0.1])
+    probe.save(tmp_path / "p.safetensors")
+    back = load_probe(tmp_path / "p.safetensors")
+    assert (back.is_multilabel, repr(back)) == (True, repr(probe))
+    assert_close(back.predict(TEST), probe.predict(TEST))
+    assert_close(back.predict_proba(TEST), probe.predict_proba(TEST), rtol=0, atol=0)
+    assert repr(back.score(TEST)) == repr(probe.score(TEST))
 
 
 def test_a_label_is_fitted_as_if_it_were_alone():
