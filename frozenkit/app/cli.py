@@ -7,6 +7,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -113,7 +114,6 @@ def probe(
     from frozenkit.app.target import load_target
     from frozenkit.comparison.advice import check_advice
     from frozenkit.extraction.cache import FeatureCache
-    from frozenkit.networks.backbone import load_backbone
 
     if not page.parent.is_dir():
         raise InputError(f"`--report` must lie in a folder that exists, got {page}.")
@@ -123,7 +123,7 @@ def probe(
     if save is not None:
         _check_new("--save", save, force, suffix=".safetensors")
     images = load_target(target, limit=limit, seed=seed, skip_bad=skip_bad, test=test)
-    frozen = load_backbone(backbone, image_size=image_size or images.image_size)
+    frozen = _load_backbone(backbone, image_size, images.image_size)
     report = probe_report(
         images.train,
         images.test,
@@ -175,14 +175,28 @@ def probe(
         typer.launch(str(page))
 
 
+def _load_backbone(name: str, image_size: int | None, suggested: int | None) -> Any:
+    """At the size that was asked for; else at the one that shows the images well, or its own if it does not take it."""
+    from frozenkit.networks.backbone import load_backbone
+
+    if image_size is None and suggested is not None:
+        with suppress(InputError):
+            return load_backbone(name, image_size=suggested)
+    return load_backbone(name, image_size=image_size)
+
+
 def _check_new(option: str, path: Path, force: bool, *, suffix: str) -> None:
     """What can be known of a file before the work that it is to hold."""
+    from frozenkit.classifier.card import check_card_place
+
     if path.suffix != suffix or path.is_dir():
         raise InputError(f"`{option}` must be a file whose name ends in {suffix}, got {path}.")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise InputError(f"`{option}` must lie in a folder that exists and can be written, got {path}.")
     if path.exists() and not force:
         raise InputError(f"`{option}` must be a new file, but {path} exists. Take another name, or add --force.")
+    if suffix == ".safetensors":
+        check_card_place(path)
 
 
 def _save_classifier(path: Path, backbone: Any, report: Any) -> None:
@@ -231,7 +245,8 @@ def predict(
     if table_file is not None:
         print(f"\ntable: {printable(table_file)}")
     if sort is not None:
-        copied, there = sort_into(sort, data.source.paths, found.labels.tolist(), found.classes)
+        paths = data.source.paths  # type: ignore[attr-defined]  # of files, which it was made of
+        copied, there = sort_into(sort, paths, found.labels.tolist(), found.classes)
         print(f"sorted into {printable(sort)}: {copied:,} copied" + (f", {there:,} there already" if there else ""))
 
 
@@ -425,10 +440,9 @@ def cache_why(
     from frozenkit.app.target import load_target
     from frozenkit.extraction.cache import FeatureCache
     from frozenkit.extraction.key import fingerprint_of
-    from frozenkit.networks.backbone import load_backbone
 
     images = load_target(target, limit=None, seed=0, skip_bad=True)
-    train, frozen = images.train, load_backbone(backbone, image_size=image_size or images.image_size)
+    train, frozen = images.train, _load_backbone(backbone, image_size, images.image_size)
     store = FeatureCache()
     wanted = fingerprint_of(frozen, train, layer or frozen.default_layer, cache=store)
     try:

@@ -60,6 +60,7 @@ def to_html(report: ProbeReport, *, command: str = "frozenkit probe", next_steps
         plot=_curve(report),
         outlook=_outlook(report),
         next_steps=next_steps,
+        recipe=report.layers.probe.recipe(),
         most=_MOST,
         most_classes=_MOST_CLASSES,
     )

@@ -31,13 +31,8 @@ def as_facts(name: str, scores: Any) -> dict[str, str]:
     return {str(key): f"{value:.3f}" if isinstance(value, float) else str(value) for key, value in given.items()}
 
 
-def write_with_card(path: Path, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Writes a classifier's file, and its card beside it.
-
-    Raises:
-        InputError: If there is a file in the card's place that is none of ours; nothing is written then.
-        CacheError: If a file cannot be written.
-    """
+def check_card_place(path: Path) -> None:
+    """Raises an `InputError` if there is a file in the place of this classifier's card that is none of ours."""
     card = path.with_suffix(".md")
     with disk_errors(card):
         if os.path.lexists(card) and not (card.is_file() and card.read_bytes().startswith(_MARK.encode())):
@@ -45,9 +40,20 @@ def write_with_card(path: Path, about: Mapping[str, Any], tensors: Mapping[str, 
                 f"{card} is in the way of the card that is written beside the classifier, and is no such card. Rename "
                 "it, or choose another name."
             )
-        with written_aside(card) as part:
-            seal = write_sealed(path, "classifier", VERSION, about, tensors)
-            part.write_text(card_text(path.name, about, seal), encoding="utf-8")
+
+
+def write_with_card(path: Path, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Writes a classifier's file, and its card beside it.
+
+    Raises:
+        InputError: If there is a file in the card's place that is none of ours; nothing is written then.
+        CacheError: If a file cannot be written.
+    """
+    check_card_place(path)
+    card = path.with_suffix(".md")
+    with disk_errors(card), written_aside(card) as part:
+        seal = write_sealed(path, "classifier", VERSION, about, tensors)
+        part.write_text(card_text(path.name, about, seal), encoding="utf-8")
 
 
 def card_text(file: str, about: Mapping[str, Any], seal: str) -> str:

@@ -82,7 +82,8 @@ def extrapolate(
     Tried where the truth is known: 320 curves of 60 to 480 labels (digits, MNIST, clothes, emoji, textiles; ridge on
     Lite0; four sizes of five draws, and a test set of 30 to 206 images). Intervals of nominally 95 % held the accuracy
     that twice as many labels gave in 97 %, and four times as many in 97 %; with 60 labels, in 96 and 94 %. They were
-    17 points wide from 120 labels on, which is mostly the small test set, and the middle was 3 points off.
+    17 points wide from 120 labels on, which is mostly the small test set, and the middle was 3 points off. The largest
+    c that is allowed was chosen on these same curves, so that others may fare a little worse.
 
     Args:
         curve: From `learning_curve`, with at least three sizes; four that double each time and five draws serve well.

@@ -52,7 +52,8 @@ def _features(facts: Mapping[str, Any], names: set[str]) -> list[str]:
         lines.append(f"train = extract(backbone, images, layer={layers[0]!r}, {how})")
     else:
         names |= {"extract_layers", "combine"}
-        lines.append(f"train = combine(extract_layers(backbone, images, layers={layers}, {how}))")
+        mean = f"{_TO_FILL_IN}how='mean', if that is how they were combined"
+        lines.append(f"train = combine(extract_layers(backbone, images, layers={layers}, {how})){mean}")
     if facts["n_train"] != origin["n"]:
         rows = f"the {facts['n_train']} of these {origin['n']} images that were fitted on"
         lines.append(f"train = train[...]{_TO_FILL_IN}{rows}")

