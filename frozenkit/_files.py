@@ -89,11 +89,15 @@ def written_aside(path: Path) -> Iterator[Path]:
     """
     part = unique_part(path)
     part.parent.mkdir(parents=True, exist_ok=True)
-    os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+    os.close(descriptor)
     try:
         yield part
         descriptor = os.open(part, os.O_RDWR)
         try:
+            if stat.S_IMODE(os.fstat(descriptor).st_mode) != mode:  # safetensors makes a file of its own, for one user
+                os.fchmod(descriptor, mode)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

@@ -4,8 +4,9 @@ import errno
 import os
 
 import pytest
+import torch
 
-from frozenkit._files import disk_errors, open_regular, read_exactly, write_all, written_aside
+from frozenkit._files import disk_errors, open_regular, read_exactly, write_all, write_sealed, written_aside
 from frozenkit.errors import CacheError
 
 
@@ -97,3 +98,13 @@ def test_reading_what_is_not_there_or_fails_is_a_cache_error(tmp_path, monkeypat
             read_exactly(descriptor, tmp_path / "x", 0, 3)
     finally:
         os.close(descriptor)
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_a_sealed_file_can_be_read_by_those_who_read_other_files(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        write_sealed(tmp_path / "x.safetensors", "probe", 1, {}, {"weight": torch.ones(2)})
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x.safetensors").stat().st_mode & 0o777 == 0o666 & ~mask
