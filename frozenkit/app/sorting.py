@@ -1,5 +1,7 @@
 """Copies of images, sorted into one folder per class: nothing is moved, and nothing that is there is written over."""
 
+import hashlib
+import os
 import shutil
 import unicodedata
 from collections.abc import Sequence
@@ -68,33 +70,69 @@ def sort_into(folder: Path, files: Sequence[Path], labels: Sequence[int], classe
         InputError: If a class's folder is a link or a file, or something cannot be written; what was copied stays.
     """
     names, copied, there = folder_names(classes), 0, 0
+    namesakes: dict[tuple[Path, str], _Namesakes] = {}
     for file, label in zip(files, labels, strict=True):
         place = folder / names[label]
         if place.is_symlink() or (place.exists() and not place.is_dir()):
             raise InputError(f"`--sort` must lead to plain folders, but {shown(place)} is a link or a file.")
         try:
             place.mkdir(parents=True, exist_ok=True)
-            is_new = _copy(file, place)
+            is_new = namesakes.setdefault((place, file.name), _Namesakes(place, file)).add(file)
         except OSError as error:
             raise InputError(f"`--sort` cannot copy {shown(file)} to {shown(place)}: {error.strerror}.") from error
         copied, there = copied + is_new, there + (not is_new)
     return copied, there
 
 
-def _copy(file: Path, place: Path) -> bool:
-    """Whether a copy had to be made."""
-    for number in count(1):
-        target = place / (file.name if number == 1 else f"{file.stem} ({number}){file.suffix}")
-        try:
-            with target.open("xb") as copy:
-                try:
-                    with file.open("rb") as original:
-                        shutil.copyfileobj(original, copy)
-                except BaseException:
-                    target.unlink(missing_ok=True)
-                    raise
-            return True
-        except FileExistsError:
-            if target.is_file() and not target.is_symlink() and target.read_bytes() == file.read_bytes():
+class _Namesakes:
+    """The copies of one name in a folder. Each is read once, and only where a file of its size is to be added."""
+
+    def __init__(self, place: Path, file: Path) -> None:
+        self.place, self.stem, self.suffix = place, file.stem, file.suffix
+        self.number = 1
+        self.unread: dict[int, list[Path]] = {}
+        self.digests: dict[int, set[bytes]] = {}
+
+    def add(self, file: Path) -> bool:
+        """Whether a copy had to be made."""
+        while True:
+            target = self._free()
+            if self._holds(file):
                 return False
-    raise AssertionError
+            try:
+                with target.open("xb") as copy:
+                    try:
+                        with file.open("rb") as original:
+                            shutil.copyfileobj(original, copy)
+                    except BaseException:
+                        target.unlink(missing_ok=True)
+                        raise
+                return True
+            except FileExistsError:  # made by another program just now
+                continue
+
+    def _free(self) -> Path:
+        """The first free name; takes note of the files of the names before it."""
+        while True:
+            name = self.stem if self.number == 1 else f"{self.stem} ({self.number})"
+            target = self.place / f"{name}{self.suffix}"
+            if not os.path.lexists(target):
+                return target
+            if target.is_file() and not target.is_symlink():
+                self.unread.setdefault(target.stat().st_size, []).append(target)
+            self.number += 1
+
+    def _holds(self, file: Path) -> bool:
+        """Whether one of them is this file, byte by byte."""
+        size = file.stat().st_size
+        if size not in self.unread:
+            return False
+        digests = self.digests.setdefault(size, set())
+        while self.unread[size]:
+            digests.add(_digest(self.unread[size].pop()))
+        return _digest(file) in digests
+
+
+def _digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()

@@ -50,6 +50,30 @@ def test_nothing_is_written_over_and_nothing_moved(tmp_path, files):
     assert (out / "cat" / "1 (3).png").read_bytes() == b"another"
 
 
+def test_files_of_one_name_are_not_read_again_for_each(tmp_path, monkeypatch):
+    files = [tmp_path / "in" / f"{number:02}" / "frame.png" for number in range(30)]
+    for number, file in enumerate(files):
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"x" * (100 + number // 2) + b"%02d" % (number - number % 6))  # some are equal, some as long
+    distinct = len({file.read_bytes() for file in files})
+    opened, plain = [], Path.open
+
+    def count(path, *args, **kwargs):
+        opened.append(path)
+        return plain(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", count)
+    out = tmp_path / "out"
+    assert sort_into(out, files, [0] * 30, ["a"]) == (distinct, 30 - distinct)
+    assert len(opened) < 6 * len(files)
+    assert sort_into(out, files, [0] * 30, ["a"]) == (0, 30)
+    kept = [path.read_bytes() for path in sorted((out / "a").iterdir())]
+    assert sorted(kept) == sorted({file.read_bytes() for file in files})
+    (out / "a" / "frame (3).png").write_bytes(b"mine")
+    assert sort_into(out, files, [0] * 30, ["a"]) == (1, 29)
+    assert (out / "a" / "frame (3).png").read_bytes() == b"mine"
+
+
 def test_links_lead_nowhere(tmp_path, files):
     out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
     out.mkdir()
