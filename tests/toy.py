@@ -1,6 +1,7 @@
 """Toy data that tests share: each drawn from a seed, and no larger than what it has to show."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -8,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from frozenkit import FeatureSet, from_torch
+from frozenkit.fingerprint import probe_images
 from frozenkit.images.dataset import ArraySource, ImageDataset
 from frozenkit.networks.backbone import Backbone
 
@@ -117,3 +119,11 @@ def pixels(dataset: ImageDataset, i: int = 0) -> np.ndarray:
 def stacked(backbone: Backbone, dataset: ImageDataset | Noise) -> Tensor:
     """(n, 3, side, side) of all images, as the backbone takes them."""
     return torch.stack([backbone.preprocess(dataset[i][0]) for i in range(len(dataset))])
+
+
+def turned_photograph(folder: Path) -> Path:
+    """A JPEG that lies on its side, and whose EXIF says so, as phones write them."""
+    image, exif = probe_images([(64, 32)])[0], Image.Exif()
+    exif[0x0112] = 6
+    image.save(path := folder / "photo.jpg", exif=exif)
+    return path

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from frozenkit._arrays import described
 from frozenkit._files import as_path, disk_errors, written_aside
 from frozenkit._outputs import Table, printable
-from frozenkit.errors import InputError, require
+from frozenkit.errors import DataError, InputError, require
 from frozenkit.extraction.key import as_images
 from frozenkit.images.dataset import ImageDataset, Images, to_rgb
 from frozenkit.images.folder import image_files, image_folder
@@ -183,13 +183,19 @@ def as_unlabelled(images: Any, *, skip_bad: bool = False) -> Images:
 
 
 class _ImageSource:
-    """PIL images in memory."""
+    """PIL images in memory, turned upright where their EXIF says so, as those in files are."""
 
     def __init__(self, images: Sequence[Image.Image]) -> None:
         self.images = images
 
     def open(self, index: int) -> Image.Image:
-        return to_rgb(self.images[index])
+        image = self.images[index]
+        if 0 in image.size:
+            raise DataError(f"image {index} of these cannot be read: it has {image.width}×{image.height} pixels.")
+        try:
+            return to_rgb(ImageOps.exif_transpose(image))
+        except Exception as error:  # one opened and not yet read: PIL's readers raise what they like
+            raise DataError(f"image {index} of these cannot be read: {error}") from error
 
     def digest(self, index: int) -> bytes:
         image = self.open(index)

@@ -6,10 +6,13 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from torch.testing import assert_close
 
 from frozenkit import Predictions
-from frozenkit.errors import CacheError, InputError
+from frozenkit.classifier.predictions import as_unlabelled
+from frozenkit.errors import CacheError, DataError, InputError
+from tests.toy import turned_photograph
 
 FOUND = Predictions(
     ("a.png", "b.png", "c.png"),
@@ -103,3 +106,21 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path):
 
 def test_a_frame_is_pandas():
     assert isinstance(FOUND.to_frame(), pd.DataFrame)
+
+
+def test_a_photograph_stands_upright_however_it_is_given(tmp_path):
+    file = turned_photograph(tmp_path)
+    with Image.open(file) as image:
+        upright = as_unlabelled([image])
+        once, twice = upright[0][0], as_unlabelled([upright[0][0]])[0][0]
+    assert once.size == twice.size == (32, 64)
+    assert once.tobytes() == twice.tobytes() == as_unlabelled(file)[0][0].tobytes()
+
+
+def test_images_that_cannot_be_read_are_named(tmp_path):
+    file = turned_photograph(tmp_path)
+    file.write_bytes(file.read_bytes()[:700])
+    with Image.open(file) as half, pytest.raises(DataError, match="image 1 of these cannot be read: .*truncated"):
+        as_unlabelled([Image.new("RGB", (4, 4)), half])[1]
+    with pytest.raises(DataError, match=r"image 0 of these cannot be read: it has 0×4 pixels"):
+        as_unlabelled(Image.new("RGB", (0, 4)))[0]

@@ -25,7 +25,7 @@ from frozenkit import FeatureCache, FrozenFeatures, extract, fit_probe, image_fo
 from frozenkit.classifier import transformer
 from frozenkit.errors import DataError, InputError, NotAvailableError, UnknownNameError
 from frozenkit.networks.backbone import Backbone, load_backbone
-from tests.toy import coloured_squares
+from tests.toy import coloured_squares, turned_photograph
 
 SQUARES = coloured_squares(24, seed=0)
 IMAGES = [SQUARES[i][0] for i in range(24)]
@@ -84,6 +84,13 @@ def test_grey_images_and_images_of_different_sizes(backbone):
     np.testing.assert_array_equal(grey, features.transform(np.repeat(ARRAY[..., :1], 3, 3)))
     assert features.transform([np.zeros((8, 9), np.uint8), np.zeros((10, 8, 3), np.uint8)]).shape == (2, 1280)
     assert features.transform(IMAGES[:1] * 3).shape == (3, 1280)
+
+
+def test_a_photograph_stands_upright_however_it_is_given(backbone, tmp_path):
+    file = turned_photograph(tmp_path)
+    phi = FrozenFeatures(backbone, layer="blocks.2", precision="exact").fit([str(file)])
+    with Image.open(file) as image:
+        np.testing.assert_array_equal(phi.transform([image]), phi.transform([str(file)]))
 
 
 def pipeline():
