@@ -242,7 +242,8 @@ def compare_multilabel(scores_a: Any, scores_b: Any, labels: Any, *, confidence:
         confidence: Nominal coverage of the interval, in (0, 1).
 
     Returns:
-        A `PrecisionGap`, by Student's t from the differences of the derivatives by each image.
+        A `PrecisionGap`, by Student's t from the differences of the derivatives by each image. A label that one image
+        has counts as uncertain as both its scores are by themselves, and alone as nothing: [−1, 1], p = 1.
 
     Raises:
         InputError: If shapes do not fit, labels are others than 0 and 1, or no image has any label.
@@ -262,9 +263,13 @@ def compare_multilabel(scores_a: Any, scores_b: Any, labels: Any, *, confidence:
     pairs = [(_Precision.of(a[:, j], y[:, j]), _Precision.of(b[:, j], y[:, j])) for j in np.flatnonzero(y.any(0))]
     value = float(np.mean([one.value - other.value for one, other in pairs]))
     moved = [one.influence - other.influence for one, other in pairs]
-    variance, freedom = _variance_of_mean(moved, [one.positives for one, _ in pairs], [0.0] * len(pairs))
+    positives = [one.positives for one, _ in pairs]
+    if positives == [1] and moved[0].any():
+        return PrecisionGap(value, -1.0, 1.0, 1.0, len(y), confidence)
+    floors = [_floor(one) + _floor(other) if one.positives == 1 else 0.0 for one, other in pairs]
+    variance, freedom = _variance_of_mean(moved, positives, floors)
     error = np.sqrt(variance)
-    if error == 0:
+    if error == 0 or not np.any(moved):
         return PrecisionGap(value, value, value, float(value == 0), len(y), confidence)
     half = float(student.ppf(0.5 + confidence / 2, freedom)) * error
     p_value = float(2 * student.sf(abs(value) / error, freedom))
@@ -313,9 +318,7 @@ def _interval_of_mean(parts: Sequence[_Precision], confidence: float) -> tuple[f
     positives = np.array([part.positives for part in parts])
     if len(parts) == 1 and positives[0] == 1:
         return 0.0, 1.0
-    # Where rounding leaves nothing, or there is one image alone, as of a share, of as many images and two more.
-    share = [(part.positives * part.value + 1) / (part.positives + 2) for part in parts]
-    floors = [q * (1 - q) / m for q, m in zip(share, positives)]
+    floors = [_floor(part) for part in parts]
     variance, freedom = _variance_of_mean([part.influence for part in parts], positives, floors)
     quantile = float(student.ppf(0.5 + confidence / 2, freedom))
     if mean > 1 - 1e-12:
@@ -326,6 +329,12 @@ def _interval_of_mean(parts: Sequence[_Precision], confidence: float) -> tuple[f
     centre, half = np.log(mean / (1 - mean)), quantile * np.sqrt(variance) / (mean * (1 - mean))
     low, high = 1 / (1 + np.exp(-np.clip([centre - half, centre + half], -700, 700)))
     return float(low), float(high)
+
+
+def _floor(part: _Precision) -> float:
+    """Variance where rounding leaves nothing, or one image is alone: as of a share, of as many images and two more."""
+    share = (part.positives * part.value + 1) / (part.positives + 2)
+    return share * (1 - share) / part.positives
 
 
 def _variance_of_mean(
