@@ -3,8 +3,9 @@
 import tomllib
 from pathlib import Path
 
-# Not ours, but of packages at their floors: newer ones call what those use deprecated, and warnings are errors here.
-COMPANIONS = ["click<8.3", "pyparsing<3.3"]
+# Not ours, but of packages at their floors: newer ones call what those use deprecated, and warnings are errors here, or
+# want a newer NumPy without saying so.
+COMPANIONS = ["chardet<6", "click<8.3", "pyarrow<21", "pyparsing<3.3"]
 
 
 def floors(project: dict) -> list[str]:

@@ -10,8 +10,9 @@ from torch.testing import assert_close
 from frozenkit import FeatureExtractor, FrozenClassifier, LinearHead, MLPHead, extract, fit_probe, load_backbone
 from frozenkit.classifier import export
 from frozenkit.errors import ActivationError, FrozenkitWarning, InputError
-from tests.toy import coloured_squares, stacked
+from tests.toy import NEEDS_EXPORT, coloured_squares, stacked
 
+pytestmark = NEEDS_EXPORT
 TRAIN, TEST = (coloured_squares(n, seed, ("red", "blue", "lime")) for n, seed in ((60, 0), (9, 1)))
 HOW = {"layer": "blocks.2", "precision": "exact", "progress": False}
 

@@ -18,7 +18,7 @@ from frozenkit.heads.modules import LayerMix, LinearHead, MLPHead
 from frozenkit.networks.backbone import Backbone, assert_frozen
 from frozenkit.networks.layers import pool
 from frozenkit.networks.zoo import Preprocess
-from tests.toy import Noise, coloured_squares, stacked
+from tests.toy import NEEDS_EXPORT, Noise, coloured_squares, stacked
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -370,6 +370,7 @@ class TestInputGradients:
             assert not model(stacked(backbone, TEST[:2]).requires_grad_()).requires_grad
 
 
+@NEEDS_EXPORT
 @pytest.mark.parametrize(
     ("name", "layer", "size"),
     [

@@ -19,7 +19,7 @@ from frozenkit.extraction.key import fingerprint_of
 from frozenkit.fingerprint import probe_images
 from frozenkit.networks.backbone import load_backbone
 from frozenkit.networks.layers import pooled_activations
-from tests.toy import Noise
+from tests.toy import NEEDS_EXPORT, Noise
 
 with warnings.catch_warnings(action="ignore"):
     import transformers as hf
@@ -262,6 +262,7 @@ def test_a_masked_autoencoder_sees_every_patch_in_its_place(saved):
     assert int((before - after).norm(dim=-1).argmax()) == 6
 
 
+@NEEDS_EXPORT
 @pytest.mark.parametrize("family", ["dinov2-registers", "mae", "clip", "swin"])
 def test_towers_are_exported_for_any_number_of_images(saved, family):
     module = load_backbone(f"hf:{saved(family)}", device="cpu").module
