@@ -13,6 +13,18 @@ from frozenkit.images.dataset import FileSource, ImageDataset, open_image, shown
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
 _PARTS = {"train", "training", "test", "val", "valid", "validation"}
 _MOST_PROBLEMS = 20
+_OTHER_SUFFIXES = {".avif", ".heic", ".heif", ".jxl"}
+_BEGINNINGS = (
+    b"\xff\xd8\xff",
+    b"\x89PNG\r\n",
+    b"GIF8",
+    b"II*\0",
+    b"MM\0*",
+    b"\xff\x0a",
+    b"\0\0\0\x0cJXL ",
+    b"\0\0\0\x0cjP  ",
+)
+_BRANDS = {b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"}  # of ISO media files
 
 
 def image_folder(path: str | Path, *, labelled: bool = True, skip_bad: bool = False) -> ImageDataset:
@@ -51,8 +63,12 @@ def image_folder(path: str | Path, *, labelled: bool = True, skip_bad: bool = Fa
         what = "a folder of images per class" if labelled else "images"
         raise DataError(f"{name} is not a folder. Give one that holds {what}.")
     problems: list[Problem] = []
+    others: list[Path] = []
     if not labelled:
-        every_file = {f: shown(f.relative_to(root).as_posix()) for f in _images(root, root, problems.append)}
+        every_file = {
+            f: shown(f.relative_to(root).as_posix()) for f in _images(root, root, problems.append, others.append)
+        }
+        _warn_of_others(root, others)
         dataset = _unlabelled(root, every_file, problems, skip_bad)
         dataset.code = _code("image_folder", str(path), skip_bad, "labelled=False")
         return dataset
@@ -64,7 +80,8 @@ def image_folder(path: str | Path, *, labelled: bool = True, skip_bad: bool = Fa
         names = " and ".join(repr(shown(folder)) for folder in folders)
         raise DataError(f"{name} holds parts of a data set, not classes. Give them one by one: {names}.")
 
-    files = {folder: _images(folder, root, problems.append) for folder in folders}
+    files = {folder: _images(folder, root, problems.append, others.append) for folder in folders}
+    _warn_of_others(root, others)
     if not any(files.values()) and not problems:
         raise DataError(
             f"{name} holds no images. Put them into one folder per class, such as {shown(root / 'cat' / '1.jpg')}."
@@ -182,6 +199,19 @@ def _warn(skipped: list[tuple[str, str]], counts: dict[str, int], stacklevel: in
     warnings.warn(f"left out {what}: {which}", FrozenkitWarning, stacklevel=stacklevel)
 
 
+def _warn_of_others(root: Path, others: list[Path]) -> None:
+    if others:
+        names = sorted(shown(file.relative_to(root).as_posix()) for file in others)
+        what = "1 file that looks like an image, but whose name ends" if len(names) == 1 else ""
+        what = what or f"{len(names)} files that look like images, but whose names end"
+        warnings.warn(
+            f"left out {what} in none of {', '.join(sorted(SUFFIXES))}: {', '.join(names[:5])}"
+            f"{' …' if len(names) > 5 else ''}. Convert them to JPEG or PNG, or mend their names",
+            FrozenkitWarning,
+            stacklevel=3,
+        )
+
+
 def _error(root: Path | None, problems: list[Problem]) -> DataError:
     advice = " With skip_bad=True they are left out." if all(problem.can_skip for problem in problems) else ""
     if len(problems) == 1:
@@ -195,8 +225,16 @@ def _listed(problems: list[Problem]) -> str:
     return "\n".join(f"- {line}" for line in [*map(str, problems[:_MOST_PROBLEMS]), *more])
 
 
-def _images(folder: Path, root: Path, report: Callable[[Problem], None]) -> list[Path]:
-    """Image files below a folder, sorted; reports links that lead out of the root, and folders that cannot be read."""
+def _images(
+    folder: Path,
+    root: Path,
+    report: Callable[[Problem], None],
+    other: Callable[[Path], None] | None = None,
+) -> list[Path]:
+    """Image files below a folder, sorted; reports links that lead out of the root, and folders that cannot be read.
+
+    Images of other formats and names go to `other`.
+    """
 
     def leads_out(path: Path) -> bool:
         if not path.is_symlink() or _is_within(path, root):
@@ -223,7 +261,24 @@ def _images(folder: Path, root: Path, report: Callable[[Problem], None]) -> list
             broken_link = file.is_symlink() and not file.exists()
             if file.suffix.lower() in SUFFIXES and (file.is_file() or broken_link):
                 files.append(file)
+            elif other is not None and file.suffix.lower() not in SUFFIXES and _looks_like_image(file):
+                other(file)
     return sorted(files)
+
+
+def _looks_like_image(file: Path) -> bool:
+    """Whether a file that is not taken for an image is called or begins like one."""
+    if not file.is_file():
+        return False
+    if file.suffix.lower() in _OTHER_SUFFIXES:
+        return True
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(12)
+    except OSError:
+        return False
+    is_webp = start[:4] == b"RIFF" and start[8:] == b"WEBP"
+    return start.startswith(_BEGINNINGS) or is_webp or (start[4:8] == b"ftyp" and start[8:] in _BRANDS)
 
 
 def _is_readable(file: Path, report: Callable[[Problem], None]) -> bool:

@@ -45,6 +45,39 @@ def test_hidden_files_and_other_files_are_ignored(folder):
     assert image_folder(folder).digest == before
 
 
+def test_images_that_are_not_taken_are_counted_and_named(folder):
+    before = {labelled: image_folder(folder, labelled=labelled).digest for labelled in (True, False)}
+    png = (folder / "cat" / "0.png").read_bytes()
+    (folder / "cat" / "photo.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    (folder / "cat" / "empty.avif").write_bytes(b"")
+    (folder / "dog" / "more").mkdir()
+    (folder / "dog" / "more" / "IMG_1").write_bytes(png)
+    (folder / "dog" / "scan.png.bak").write_bytes(png)
+    (folder / "dog" / "camera").write_bytes(b"\0\0\0\x18ftypmif1")
+    for name in ("film.mp4", "README", "table.csv", ".IMG_2"):
+        (folder / "dog" / name).write_bytes(b"\0\0\0\x18ftypisom" if name == "film.mp4" else png[8:])
+    found = (
+        r"left out 5 files that look like images, but whose names end in none of \.bmp, .*, \.webp: "
+        r"cat/empty\.avif, cat/photo\.HEIC, dog/camera, dog/more/IMG_1, dog/scan\.png\.bak\. "
+        r"Convert them to JPEG or PNG, or mend their names$"
+    )
+    for labelled, digest in before.items():
+        with pytest.warns(FrozenkitWarning, match=found) as warned:
+            images = image_folder(folder, labelled=labelled)
+        assert (len(warned), warned[0].filename) == (1, __file__)
+        assert (images.digest, images.skipped) == (digest, ())
+
+
+def test_a_folder_of_nothing_but_images_that_are_not_taken(tmp_path):
+    for number in range(7):
+        (tmp_path / f"{number}.heic").write_bytes(b"")
+    with (
+        pytest.warns(FrozenkitWarning, match=r"left out 7 files .*: 0\.heic, 1\.heic, 2\.heic, 3\.heic, 4\.heic …\. "),
+        pytest.raises(DataError, match="must hold at least one image"),
+    ):
+        image_folder(tmp_path, labelled=False)
+
+
 def test_subfolders_of_a_class_belong_to_it(folder):
     (folder / "cat" / "more").mkdir()
     Image.new("RGB", (2, 2)).save(folder / "cat" / "more" / "0.JPG")
