@@ -61,12 +61,14 @@ def card_text(file: str, about: Mapping[str, Any], seal: str) -> str:
     facts, backbone = about["facts"] or {}, about["backbone"]
     origin = facts.get("origin") or {}
     name = Path(file).stem
-    task = ", ".join(_escaped(each) for each in about["classes"]) or "numbers (regression)"
+    is_multilabel = bool(about["classes"] and facts.get("label_shape"))
+    task = ", ".join(_escaped(each) for each in about["classes"]) or "numbers"
+    what = "An image classifier" if about["classes"] else "A regression"
     lines = [
         _MARK,
         f"# {_escaped(name)}",
         "",
-        "An image classifier on frozen features: a pretrained network that was not changed, and a small head on it.",
+        f"{what} on frozen features: a pretrained network that was not changed, and a small head on it.",
     ]
     if about["notes"]:
         lines += ["", _escaped(about["notes"])]
@@ -74,7 +76,7 @@ def card_text(file: str, about: Mapping[str, Any], seal: str) -> str:
         "",
         "## What it is",
         "",
-        f"- It tells: {task}",
+        f"- It tells{', each by itself' if is_multilabel else ''}: {task}",
         f"- Backbone: {_escaped(backbone['name'])}, {backbone['parameters'] / 1e6:.1f} M parameters, "
         f"images of {backbone['image_size']} px",
         f"- Features: {_escaped(' + '.join(about['layers']))}, pooling {_escaped(about['pooling'])}",
@@ -95,10 +97,14 @@ def card_text(file: str, about: Mapping[str, Any], seal: str) -> str:
     lines += [f"- {_escaped(key)}: {_escaped(value)}" for key, value in about["scores"].items()]
     lines += [f"- control, {_escaped(key)}: {_escaped(value)}" for key, value in about["controls"].items()]
     lines += [] if about["scores"] else ["- No score on images that took no part in fitting was given."]
-    lines += ["- In brackets: intervals for the images at hand; other images may be another domain."]
+    if about["scores"] or about["controls"]:
+        lines += ["- In brackets: intervals for the images at hand; other images may be another domain."]
     lines += ["", "## Limits", ""]
     lines += ["- The backbone was not adapted: what its pretraining ignores, the head cannot see."]
-    lines += ["- It knows no 'none of these': every image gets one of its classes."] if about["classes"] else []
+    if is_multilabel:
+        lines += ["- Each label is decided by itself: an image may get several, or none."]
+    elif about["classes"]:
+        lines += ["- It knows no 'none of these': every image gets one of its classes."]
     if about["classes"]:
         calibrated = about["temperature"] != 1
         lines.append(

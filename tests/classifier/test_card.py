@@ -1,5 +1,7 @@
 """The card beside a classifier: what it says, and that names from data are text in it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -43,6 +45,8 @@ def test_it_says_what_and_how_good(backbone, features, tmp_path):
     assert "- control, chance: 0.500" in text
     assert "load_classifier('model.safetensors')" in text
     assert "has been changed" not in text
+    assert "In brackets: intervals" in text
+    assert "It knows no 'none of these': every image gets one of its classes." in text
     assert probe.recipe() in text
 
 
@@ -61,9 +65,25 @@ def test_it_owns_up_to_what_is_missing_or_changed(backbone, features, tmp_path):
     text = card(model, tmp_path)
     assert "Never predicted, for want of a training image: green" in text
     assert "No score on images that took no part in fitting was given" in text
+    assert "In brackets" not in text
     with torch.no_grad():
         next(model.head.parameters()).mul_(2)
     assert "The head has been changed since it was fitted" in card(model, tmp_path)
+
+
+def test_it_says_what_several_labels_and_values_are(backbone, features, tmp_path):
+    one = features.labels == 0
+    tags = replace(features, labels=torch.stack([one, ~one, one], 1), classes=("red", "blue", "warm"))
+    text = card(FrozenClassifier.from_probe(backbone, fit_probe(tags, strengths=[1.0], head="logistic")), tmp_path)
+    assert "- It tells, each by itself: red, blue, warm" in text
+    assert "Each label is decided by itself: an image may get several, or none." in text
+    assert "every image gets one" not in text
+    values = replace(features, labels=one.float(), classes=())
+    text = card(FrozenClassifier.from_probe(backbone, fit_probe(values, strengths=[1.0])), tmp_path)
+    assert "A regression on frozen features: a pretrained network" in text
+    assert "- It tells: numbers" in text
+    for wrong in ("classifier on", "robabilities", "none of these", "by itself"):
+        assert wrong not in text
 
 
 def test_anothers_file_in_its_place_stays(backbone, features, tmp_path):
