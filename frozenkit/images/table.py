@@ -21,6 +21,7 @@ from frozenkit.images.folder import SUFFIXES, _code, _images, _is_readable, _lis
 
 TASKS = ("classes", "regression", "multilabel")
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_GROUPED = re.compile(r"[+-]?[0-9]{1,3}([,.'’ \u00a0\u202f])[0-9]{3}(\1[0-9]{3})*([.,][0-9]*)?")  # 1,234.5 or 1.234,5
 _LARGEST = float(torch.finfo(torch.float32).max)
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 
@@ -33,7 +34,7 @@ def from_csv(
     The first column names files, relative to the folder. What the others hold decides the labels: words in one column
     are classes; numbers, in one or several, are values to predict (regression); zeros and ones in several columns say
     which of as many labels, named by the header, an image has (multi-label). Commas, semicolons or tabs separate the
-    columns; with semicolons a comma may be the decimal point.
+    columns; with semicolons a comma may be the decimal point, in all of a column. Numbers have no thousands separators.
 
     Every image that is named is opened once, as by `image_folder`, so that all that is wrong is said at once. Images
     of the folder that the table does not name are left out, with a warning.
@@ -53,7 +54,8 @@ def from_csv(
     Raises:
         InputError: If `task` is unknown, does not fit the columns, or must be given.
         DataError: If the table or the folder is missing or unreadable; a file is missing, named twice or no readable
-            image; or a value is missing or no number. The message names file and line of each (the first 20), and
+            image; a value is missing or no number; or a column of numbers has thousands separators or two decimal
+            signs. The message names file and line of each (the first 20), and
             ``error.problems`` holds them all.
 
     Example:
@@ -74,6 +76,7 @@ def from_csv(
     if not root.is_dir():
         raise DataError(f"{shown(root)} is not a folder. Give the one that holds the images, with `folder`.")
     problems = list(table.problems)
+    _check_signs(table, task)
     task = task or _task_of(table)
     _check_columns(table, task)
     apart: list[Problem] = []
@@ -197,6 +200,30 @@ def _task_of(table: _Table) -> str:
             f'task="regression".'
         )
     return "regression"
+
+
+def _check_signs(table: _Table, task: str | None) -> None:
+    """Raise a `DataError` where a column of numbers leaves open what a comma or a point in it stands for."""
+    for j, column in enumerate(table.columns if task != "classes" else ()):
+        cells = [(line.number, line.cells[j]) for line in table.lines if line.cells[j]]
+        numbers = [(line, cell) for line, cell in cells if table.number(cell) is not None]
+        grouped = [(line, cell) for line, cell in cells if table.number(cell) is None and _GROUPED.fullmatch(cell)]
+        if task is None and 2 * (len(numbers) + len(grouped)) < len(cells):  # words
+            continue
+        advice = "" if task else ', or say task="classes"'
+        if grouped:
+            line, cell = grouped[0]
+            raise DataError(
+                f"{table.name} must have no thousands separators under {column!r}, but line {line} has {cell[:40]!r}. "
+                f"Write numbers such as 1234.5{advice}."
+            )
+        first = {sign: next(((n, c) for n, c in numbers if sign in c), None) for sign in ".,"}
+        if first["."] and first[","]:
+            (line, cell), (other, another) = sorted(where for where in first.values() if where)
+            raise DataError(
+                f"{table.name} must have one decimal sign under {column!r}, but line {line} has {cell[:40]!r} and line "
+                f"{other} {another[:40]!r}. Write numbers without thousands separators, such as 1234.5{advice}."
+            )
 
 
 def _check_columns(table: _Table, task: str) -> None:

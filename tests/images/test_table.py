@@ -49,6 +49,44 @@ def test_numbers_are_values_to_predict(write):
     torch.testing.assert_close(both.labels, torch.tensor([[1.5, 2.0]]).repeat(6, 1), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "file;v\n0.png;1.234\n1.png;2.345\n2.png;3,5\n",
+            r"table\.csv must have one decimal sign under 'v', but line 2 has '1\.234' and line 4 '3,5'\. "
+            r"Write numbers without thousands separators, such as 1234\.5",
+        ),
+        (
+            "file;v\n0.png;3,5\n1.png;2.345,5\n2.png;1\n",
+            r"under 'v', but line 3 has '2\.345,5'\. Write numbers such as 1",
+        ),
+        (
+            'file,v\n0.png,"1,234"\n1.png,"2,345"\n2.png,3.5\n',
+            r"table\.csv must have no thousands separators under 'v', but line 2 has '1,",
+        ),
+        ('file,v\n0.png,"1,234"\n1.png,"2,345,678.5"\n2.png,"3,500"\n', "under 'v', but line 2 has '1,234'"),
+        ("file;a;v\n0.png;1;1.234\n1.png;2;2,5\n", "must have one decimal sign under 'v', but line 2 has '1.234'"),
+    ],
+)
+@pytest.mark.parametrize("task", [None, "regression"])
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_thousands_are_not_taken_for_decimals(write, text, message, task, skip_bad):
+    with pytest.raises(DataError, match=message):
+        from_csv(write(text), task=task, skip_bad=skip_bad)
+
+
+def test_words_with_commas_stay_classes(write):
+    ds = from_csv(write(table(['"1,234"', '"1,234"', "cat", "cat", "dog", '"Doe, J."'])))
+    assert ds.classes == ("1,234", "Doe, J.", "cat", "dog")
+    ds = from_csv(write(table(['"1,234"', "3.5", "3.5", "3.5", "3.5", '"1,234"'])), task="classes")
+    assert ds.classes == ("1,234", "3.5")
+    points = "file;v\n" + "\n".join(
+        f"{name};{value}" for name, value in zip(FILES, ("1.234", "2.345", "3", "4", "5", "6"))
+    )
+    assert from_csv(write(points)).labels[0] == pytest.approx(1.234)
+
+
 def test_zeros_and_ones_in_several_columns_are_labels_any_of_which_an_image_may_have(write):
     ds = from_csv(write(table("101000", ["0", "1", "1.0", "0", "0", "1"], header="file,cat,dog")))
     assert repr(ds) == "ImageDataset('table', 6 images, any of 2 labels)"
