@@ -15,6 +15,7 @@ from frozenkit.errors import DataError, InputError
 
 _NEARLY_EQUAL, _LEAST, _MOST = 0.95, 0.85, 0.98  # similarities: where few images say little, and the ends
 _ENOUGH, _SAMPLE, _DEVIATIONS = 20, 1_000, 3.5  # images to choose a threshold by, and how odd a pair must be
+_NEIGHBOURS, _LEAP = 5, 0.6  # how many nearest may be copies: those at less than 0.6 of the distance to the next
 _BLOCK = 2048  # rows of a block of similarities: 16 MB
 
 
@@ -149,9 +150,10 @@ def near_duplicates(features: Any, *, threshold: float | None = None) -> NearDup
         features: (n, d) of all images together: an array, or `Features` of one layer.
         threshold: In (−1, 1]. By default chosen from the data: how near an image lies to its nearest differs between
             sets of images, so a pair counts if its distance is odd among those to the nearest, 3.5 robust deviations of
-            its logarithm below the median of up to 1,000 images; at least 0.85 and at most 0.98. With fewer than 20
-            images, 0.95. Very small images, below about 100 pixels, change so much by compression that copies of them
-            are missed.
+            its logarithm below the median of up to 1,000 images; at least 0.85 and at most 0.98. What lies much nearer
+            than the next nearest is a copy already and is passed over there, so that many copies, up to four of every
+            image, do not count as usual. With fewer than 20 images, 0.95. Very small images, below about 100 pixels,
+            change so much by compression that copies of them are missed.
 
     Returns:
         `NearDuplicates`, of which images that are equal are a part.
@@ -210,7 +212,10 @@ def _threshold(directions: Tensor) -> float:
     rows = torch.linspace(0, n - 1, min(n, _SAMPLE)).long()
     similarity = directions[rows] @ directions.T
     similarity[torch.arange(len(rows)), rows] = -1
-    distance = (2 - 2 * similarity.max(1).values).clamp_min(1e-6).sqrt().log()
+    nearest = (2 - 2 * similarity.topk(_NEIGHBOURS).values).clamp_min(1e-6).sqrt()  # by ascending distance
+    leaps = nearest[:, :-1] < _LEAP * nearest[:, 1:]
+    beyond = (leaps * torch.arange(1, _NEIGHBOURS)).max(1).values  # copies, all before the last leap
+    distance = nearest[torch.arange(len(rows)), beyond].log()
     middle = distance.median()
     deviation = 1.4826 * (distance - middle).abs().median()
     return float((1 - (2 * (middle - _DEVIATIONS * deviation)).exp() / 2).clamp(_LEAST, _MOST))

@@ -164,6 +164,22 @@ def test_the_threshold_follows_how_alike_distinct_images_are():
     assert near_duplicates(x[:20]).threshold != 0.95
 
 
+@pytest.mark.parametrize("copies", [0, 10, 90, 110, 160, 200, 300])
+@pytest.mark.parametrize("classes", [1, 10])
+def test_copies_are_found_however_many_images_have_one(copies, classes):
+    """Seen wrong once: where most images had a copy, the default threshold took that for usual and found none."""
+    random = torch.Generator().manual_seed(0)
+    centres = 1.5 * torch.randn(classes, 64, generator=random)
+    x = torch.randn(400, 64, generator=random) + centres[torch.randint(classes, (400,), generator=random)]
+    source = torch.arange(copies) % (400 - copies)
+    x[400 - copies :] = x[source] + 0.3 * torch.randn(copies, 64, generator=random)
+    family = torch.cat([torch.arange(400 - copies), source])
+    true = (family[:, None] == family).triu(1).nonzero().tolist()
+    found = near_duplicates(x).pairs.tolist()
+    assert sum(pair in found for pair in true) >= 0.99 * len(true)
+    assert len(found) <= len(true) + 3
+
+
 def test_near_duplicates_take_sets_and_arrays():
     x = planted_copies()
     assert near_duplicates(FeatureSet.from_arrays(x)).pairs.tolist() == near_duplicates(x.numpy()).pairs.tolist()
