@@ -371,8 +371,9 @@ class FrozenClassifier(nn.Module):
         """Writes network and head to one ONNX file, and compares what ONNX Runtime makes of it with torch.
 
         Its input ``images`` is (b, 3, h, w) float32, any b, of images that went through ``backbone.preprocess``; its
-        outputs are ``logits`` and ``probabilities``, both (b, k), in float32 throughout: `predict` of a probe on features
-        of ``precision="fast"``, which are made in bfloat16, gives slightly others. Needs the extra ``onnx``.
+        outputs are ``logits`` and ``probabilities``, both (b, k), in float32 throughout: where the probe learnt from
+        features of ``precision="fast"``, `predict` computes in bfloat16 and gives slightly others. Needs the extra
+        ``onnx``.
 
         Args:
             path: Ends in ``.onnx``; a file that is there is replaced, once the new one has been compared.
