@@ -9,6 +9,8 @@ from frozenkit.errors import InputError
 from frozenkit.probes.reports import LearningCurve, Run
 from tests.toy import blobs
 
+NS = (60, 120, 240, 480)
+
 
 def curve_of(errors: dict[int, list[float]], tested: int = 100_000, head: str = "ridge") -> LearningCurve:
     """A curve that measured these errors, on so many images."""
@@ -67,6 +69,20 @@ def test_it_covers_what_more_labels_bring():
         forecast = extrapolate(curve, times=4).forecasts[0]
         held += forecast.low <= fit_probe(every).score(test_many).accuracy <= forecast.high
     assert held >= 36
+
+
+@pytest.mark.parametrize("tested", [2, 30, 200])
+def test_it_covers_where_few_test_images_show_no_error(tested):
+    """Seen wrong once: without an error in the last size, the test set counted as endless."""
+    random, held = np.random.default_rng(0), 0
+    for _ in range(100):
+        hardness = random.random(tested)  # of one test set
+        errors = {
+            n: [float((hardness < 0.1 * n**-0.5 * random.uniform(0.9, 1.1)).mean()) for _ in range(5)] for n in NS
+        }
+        forecast = extrapolate(curve_of(errors, tested), times=2).forecasts[0]
+        held += forecast.low <= 1 - 0.1 * 960**-0.5 <= forecast.high
+    assert held >= 93
 
 
 def test_text_and_table():
