@@ -144,7 +144,8 @@ def near_duplicates(features: Any, *, threshold: float | None = None) -> NearDup
 
     Cosine similarity of features, from which the mean over all images is subtracted first: without that all features
     of one layer point the same way, and images of one class look like copies. Exact: every pair is compared, in blocks,
-    so memory does not grow with the square of n, but time does.
+    so time grows with the square of n, and memory with the number of pairs: m equal images make m·(m − 1)/2 of them, so
+    drop all but one of `duplicates` first where there are thousands.
 
     Args:
         features: (n, d) of all images together: an array, or `Features` of one layer.
