@@ -245,7 +245,7 @@ def predict(
     if table_file is not None:
         print(f"\ntable: {printable(table_file)}")
     if sort is not None:
-        paths = data.source.paths  # type: ignore[attr-defined]  # of files, which it was made of
+        paths = data.source.paths
         copied, there = sort_into(sort, paths, found.labels.tolist(), found.classes)
         print(f"sorted into {printable(sort)}: {copied:,} copied" + (f", {there:,} there already" if there else ""))
 
