@@ -474,7 +474,8 @@ def combine(sets: Mapping[str, Features], how: str = "concat") -> FeatureSet:
     else:
         raise InputError(f"`how` must be 'concat' or 'mean', got {how!r}. A learned mix is `LayerMix`.")
     layer = "+".join(m.layer for m in members)
-    origin = first.origin if all(m.origin == first.origin for m in members) else None
+    made = [m.origin.to_ingredients() if m.origin else None for m in members]  # digests of the network included
+    origin = first.origin if all(each == made[0] for each in made) else None
     return first.with_features(features, layer=layer, fingerprint=_deriving("combine", members, how=how), origin=origin)
 
 

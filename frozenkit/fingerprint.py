@@ -6,7 +6,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -73,6 +73,9 @@ class Origin:
         dataset: The name of the images.
         n_images: How many were extracted; a set may hold some of them only.
         code: The Python expression that loads these images, or empty where it is not known.
+        weights: A digest of the backbone's weights; empty where it is not known, as of features stored by older
+            versions. This one and the next do not count when two origins are compared.
+        preprocessing: A digest of what the backbone's preprocessing makes of `probe_images`, or empty.
 
     Example:
         >>> Origin.from_ingredients({"backbone": "resnet18", "image_size": 64, "pooling": "mean"}) is None
@@ -86,6 +89,8 @@ class Origin:
     dataset: str
     n_images: int
     code: str = ""
+    weights: str = field(default="", repr=False, compare=False)
+    preprocessing: str = field(default="", repr=False, compare=False)
 
     @classmethod
     def from_ingredients(cls, ingredients: Mapping[str, Any]) -> "Origin | None":
@@ -94,9 +99,10 @@ class Origin:
         if any(type(ingredients.get(name)) is not kind for name, kind in names.items()):
             return None
         backbone, image_size, pooling, precision, dataset, n = (ingredients[name] for name in names)
-        code = ingredients.get("code", "")
+        more = (ingredients.get(name, "") for name in ("code", "weights", "preprocessing"))
         precision = precision.partition(" ")[0]  # "fast on cuda"
-        return cls(backbone, image_size, pooling, precision, dataset, n, code if isinstance(code, str) else "")
+        known = (text if isinstance(text, str) else "" for text in more)
+        return cls(backbone, image_size, pooling, precision, dataset, n, *known)
 
     def to_ingredients(self) -> dict[str, Any]:
         """JSON values, by the names of a fingerprint's ingredients."""
@@ -122,6 +128,14 @@ def digest_tensor(tensor: Tensor) -> str:
     header = f"{data.dtype}{tuple(data.shape)}".encode()
     # As bytes: NumPy has no bfloat16. Flattened first: a 0-dimensional tensor has no byte view.
     return hashlib.sha256(header + data.flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
+
+
+def digest_weights(module: nn.Module) -> str:
+    """A digest of every parameter and buffer, by name."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(named_tensors(module)):
+        total.update(f"{name}={digest_tensor(tensor)};".encode())
+    return total.hexdigest()
 
 
 def digest_module(module: nn.Module) -> str:

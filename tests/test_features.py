@@ -312,6 +312,8 @@ def test_the_origin_stays_while_the_features_do():
     assert [each.origin for each in kept] == [made] * 4
     other = replace(fs, origin=replace(made, pooling="max"))
     assert [each.origin for each in (combine({"a": fs, "b": other}), *reduce(fs, n_features=2))] == [None, None]
+    another = replace(fs, origin=replace(made, weights="ab"))  # a network of the same name
+    assert combine({"a": fs, "b": another}).origin is None
     assert fs.with_features(fs.features * 2).origin is None
     assert repr(fs) == repr(clouds(9))
 

@@ -1,5 +1,7 @@
 """Digests and fingerprints."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -158,3 +160,9 @@ def test_an_origin_survives_as_ingredients_and_is_none_where_they_do_not_say_all
         assert Origin.from_ingredients({key: value for key, value in made.items() if key != name}) is None
         assert Origin.from_ingredients(made | {name: ["other"]}) is None
     assert Origin.from_ingredients({**made, "code": 3}).code == ""
+    known = replace(origin, weights="ab", preprocessing="cd")
+    again = Origin.from_ingredients(known.to_ingredients())
+    assert (again.weights, again.preprocessing) == ("ab", "cd")
+    assert (known, repr(known)) == (origin, repr(origin))
+    old = {key: value for key, value in made.items() if key not in ("weights", "preprocessing")}
+    assert Origin.from_ingredients(old).weights == Origin.from_ingredients(made | {"weights": 3}).weights == ""

@@ -1,14 +1,11 @@
 """Which backbone is it? What a saved classifier says of its own, and how another is compared with that."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
-
 from frozenkit.errors import InputError
 from frozenkit.extraction.key import probe_backbone
-from frozenkit.fingerprint import behaviours, digest_tensor, named_tensors, stable_repr
+from frozenkit.fingerprint import behaviours, digest_weights, stable_repr
 from frozenkit.networks.backbone import Backbone
 
 
@@ -32,14 +29,6 @@ def describe_backbone(backbone: Backbone, layers: Sequence[str], pooling: str) -
         "preprocess_digest": preprocessed,
         "outputs": {layer: behaviours(outputs[layer]) for layer in layers},
     }
-
-
-def digest_weights(module: nn.Module) -> str:
-    """A digest of every parameter and buffer, by name."""
-    total = hashlib.sha256()
-    for name, tensor in sorted(named_tensors(module)):
-        total.update(f"{name}={digest_tensor(tensor)};".encode())
-    return total.hexdigest()
 
 
 def check_identity(said: Mapping[str, Any], backbone: Backbone, pooling: str, advice: str) -> None:

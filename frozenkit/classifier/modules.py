@@ -15,13 +15,14 @@ from frozenkit._arrays import described, texts
 from frozenkit._files import with_suffix
 from frozenkit.classifier.card import as_facts, write_with_card
 from frozenkit.classifier.export import export_onnx
-from frozenkit.classifier.identity import describe_backbone, digest_weights
+from frozenkit.classifier.identity import describe_backbone
 from frozenkit.classifier.predictions import Predictions, as_unlabelled
 from frozenkit.errors import InputError
 from frozenkit.extraction.cache import CachedFeatures, FeatureCache
 from frozenkit.extraction.extract import extract_layers
+from frozenkit.extraction.key import backbone_digests
 from frozenkit.features import FeatureSet
-from frozenkit.fingerprint import probe_images
+from frozenkit.fingerprint import digest_weights, probe_images
 from frozenkit.heads.columns import AllClasses
 from frozenkit.heads.modules import LayerMix, LinearHead, in_batches
 from frozenkit.heads.ridge import LinearMap
@@ -164,7 +165,7 @@ class FrozenClassifier(nn.Module):
 
         Args:
             backbone: The one that the probe's features are from. What they say of their making (`Probe.origin`) is
-                compared: its name, its image size and the pooling.
+                compared: its name, its image size, its weights, what its preprocessing gives, and the pooling.
             probe: From `fit_probe`, on one layer, or on several joined by `combine`.
             pooling: How the features were pooled; must be given only where they do not say it, as those from arrays.
 
@@ -428,6 +429,16 @@ def _pooling_of(backbone: Backbone, probe: Probe, pooling: str | None) -> str:
             f"`backbone` must take images of {origin.image_size} px, as for the features of this probe, got "
             f"{backbone.image_size} px. Load it with image_size={origin.image_size}."
         )
+    weights, preprocessing = backbone_digests(backbone)
+    for what, then, now in (
+        ("its weights are others", origin.weights, weights),
+        ("its preprocessing gives other numbers", origin.preprocessing, preprocessing),
+    ):
+        if then and now and then != now:
+            raise InputError(
+                f"`backbone` must be the {origin.backbone!r} that the features of this probe are from, but {what}. "
+                "Give that one, or extract again and fit a probe on the features of this one."
+            )
     if pooling not in (None, origin.pooling):
         raise InputError(
             f"`pooling` must be {origin.pooling!r}, as in the features of this probe, got {pooling!r}. Leave it out."

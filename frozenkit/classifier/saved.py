@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from frozenkit._files import as_path, read_sealed
 from frozenkit.classifier.card import VERSION
-from frozenkit.classifier.identity import check_identity, digest_weights
+from frozenkit.classifier.identity import check_identity
 from frozenkit.classifier.modules import FeatureExtractor, FrozenClassifier
 from frozenkit.errors import CacheError, InputError
+from frozenkit.fingerprint import digest_weights
 from frozenkit.heads.ridge import LinearMap
 from frozenkit.heads.stored import build_head
 from frozenkit.networks.backbone import Backbone, check_backbone, load_backbone

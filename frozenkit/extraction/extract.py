@@ -22,7 +22,7 @@ from frozenkit.errors import ActivationError, CacheError, CacheMissError, Frozen
 from frozenkit.extraction._file import PartFile
 from frozenkit.extraction.cache import CachedFeatures, FeatureCache, check_cache, round_through
 from frozenkit.extraction.decoding import decode_batches, decode_threads
-from frozenkit.extraction.key import NoFingerprintError, as_images, fingerprints
+from frozenkit.extraction.key import NoFingerprintError, as_images, backbone_digests, fingerprints
 from frozenkit.features import FeatureSet
 from frozenkit.fingerprint import Fingerprint, Origin, module_state
 from frozenkit.images.dataset import Images
@@ -71,8 +71,8 @@ def extract(
 
     The backbone is in eval mode and computes no gradients; its modes and hooks are given back. Rows come in the order
     of the dataset, and an image's features do not depend on its batch neighbours. Each image is decoded once. Without a
-    cache nothing is digested until somebody asks for ``.fingerprint``; it is then that of a cache, or empty if the
-    backbone has changed or gone meanwhile.
+    cache only the backbone is digested, its weights once, until somebody asks for ``.fingerprint``; it is then that of
+    a cache, or empty if the backbone has changed or gone meanwhile.
 
     Args:
         backbone: From `load_backbone`, or your own.
@@ -213,7 +213,7 @@ def _extract(
     resolved = resolve_precision(precision, backbone.device.type)
     default = 256 if backbone.device.type == "cuda" else 64 if resolved == "fast" else 32
     size, largest = int(batch_size or default), int(batch_size or sys.maxsize)
-    run = _Run(backbone, dataset, pooling, resolved, size, threads, largest)
+    run = _Run(backbone, dataset, pooling, resolved, size, threads, largest, backbone_digests(backbone))
     if cache is None:
         with progress_bar(progress, len(dataset), backbone.name) as advance:
             return _in_memory(run, names, advance)
@@ -275,13 +275,14 @@ class _Run:
     batch_size: int
     workers: int
     largest_batch: int
+    digests: tuple[str, str]
 
     @property
     def origin(self) -> Origin:
         """What the features say of how they were made."""
         network, images = self.backbone, self.dataset
         made = network.name, network.image_size, self.pooling, self.precision
-        return Origin(*made, images.name, len(images), getattr(images, "code", ""))
+        return Origin(*made, images.name, len(images), getattr(images, "code", ""), *self.digests)
 
     def batches(self, layers: Sequence[str], starts: Sequence[int]) -> Iterator[tuple[int, dict[str, Tensor]]]:
         """(first row, layer → pooled features on the CPU) for each start; images are decoded ahead of the computing."""

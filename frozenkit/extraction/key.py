@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from frozenkit.fingerprint import (
     Fingerprint,
     behaviours,
     digest_tensor,
+    digest_weights,
+    module_state,
     probe_images,
     probe_preprocess,
     stable_repr,
@@ -141,6 +144,26 @@ def probe_backbone(backbone: Backbone, layers: Sequence[str], pooling: str) -> t
         f"`preprocess` and the network must take any RGB image, but a test image of {square[0]}×{square[1]} pixels gave"
         f" {type(reason).__name__}: {reason}. Mend that, or extract without a cache."
     ) from reason
+
+
+# Backbone → (the state of its module, the digest of its weights).
+_weights: WeakKeyDictionary[Backbone, tuple[Any, str]] = WeakKeyDictionary()
+
+
+def backbone_digests(backbone: Backbone) -> tuple[str, str]:
+    """Digests of the weights, taken once for each state of the module, and of what preprocessing makes of fixed images.
+
+    The second is empty where it cannot be told: if preprocessing is random, or does not take these images.
+    """
+    state = module_state(backbone.module)
+    if backbone not in _weights or _weights[backbone][0] != state:
+        _weights[backbone] = (state, digest_weights(backbone.module))
+    try:
+        tensors = probe_preprocess(backbone.preprocess, probe_images())
+        preprocessing = hashlib.sha256("".join(map(digest_tensor, tensors)).encode()).hexdigest()
+    except Exception:  # other people's preprocessing raises what it likes
+        preprocessing = ""
+    return _weights[backbone][1], preprocessing
 
 
 def as_images(dataset: Any) -> Images:

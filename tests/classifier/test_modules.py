@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from frozenkit import combine, fit_probe, load_backbone, reduce
+from frozenkit import combine, fit_probe, load_backbone, load_probe, reduce
 from frozenkit.classifier.modules import FeatureExtractor, FrozenClassifier
 from frozenkit.errors import DataError, FrozenkitWarning, InputError, UnknownNameError
 from frozenkit.extraction.cache import FeatureCache
@@ -233,6 +233,29 @@ class TestFromProbe:
             FrozenClassifier.from_probe(backbone, type(probe))
         with pytest.raises(InputError, match="`backbone` must be a Backbone, got the module"):
             FrozenClassifier.from_probe(backbone.module, probe)
+
+    @pytest.mark.parametrize("cached", [False, True])
+    def test_another_network_of_the_same_name_is_refused(self, tmp_path, cached):
+        made = {"weights": None, "image_size": 64, "device": "cpu"}
+        right, equal, other = (load_backbone(seed=seed, **made) for seed in (0, 0, 1))
+        features = extract(right, TRAIN, **HOW, cache=FeatureCache(tmp_path) if cached else None)
+        fit_probe(features, strengths=[1.0]).save(tmp_path / "probe.safetensors")
+        probe = load_probe(tmp_path / "probe.safetensors")
+        FrozenClassifier.from_probe(equal, probe)
+        with pytest.raises(InputError, match="`backbone` must be the .* are from, but its weights are others. Give"):
+            FrozenClassifier.from_probe(other, probe)
+        old = replace(probe, origin=replace(probe.origin, weights="", preprocessing=""))
+        FrozenClassifier.from_probe(other, old)  # of a file that does not say
+        right.preprocess, kept = Preprocess(64, 64, mean=(0.0,) * 3, std=(1.0,) * 3), right.preprocess
+        with pytest.raises(InputError, match="are from, but its preprocessing gives other numbers. Give that one"):
+            FrozenClassifier.from_probe(right, probe)
+        right.preprocess = lambda image: kept(image) + torch.rand(1)  # random: nothing to compare
+        FrozenClassifier.from_probe(right, probe)
+        right.preprocess = kept
+        with torch.no_grad():
+            next(right.module.parameters()).mul_(1.5)
+        with pytest.raises(InputError, match="but its weights are others"):
+            FrozenClassifier.from_probe(right, probe)
 
     def test_features_that_do_not_say_how_they_were_pooled_need_to_be_told(self, backbone):
         features = replace(extract(backbone, TRAIN, **HOW), origin=None)
