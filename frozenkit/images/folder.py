@@ -4,6 +4,7 @@ import os
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from frozenkit._arrays import described
@@ -190,7 +191,8 @@ def _skipped(root: Path | None, problems: list[Problem], skip_bad: bool) -> list
         raise _error(root, stopping)
     if root is None:
         return [(p.where, str(p)) for p in problems]
-    return [(Path(os.path.relpath(p.where, shown(root))).as_posix(), str(p)) for p in problems]
+    within = [replace(p, where=Path(os.path.relpath(p.where, shown(root))).as_posix()) for p in problems]
+    return [(p.where, str(p)) for p in within]
 
 
 def _warn(skipped: list[tuple[str, str]], counts: dict[str, int], stacklevel: int = 3) -> None:
