@@ -134,6 +134,7 @@ def probe(
         target_accuracy=goal,
         similarity=similarity,
         copies=images.copies,
+        code=images.code,
     )
     given = {
         "backbone": None if backbone == "efficientnet-lite0" else backbone,

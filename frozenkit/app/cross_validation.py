@@ -106,15 +106,15 @@ def outside(rows: Tensor, n: int) -> Tensor:
     return mask
 
 
-def together(train: FeatureSet, test: FeatureSet) -> FeatureSet:
-    """The images of both, train before test."""
+def together(train: FeatureSet, test: FeatureSet, code: str = "") -> FeatureSet:
+    """The images of both, train before test; `code` is the Python expression that loads them, where it is known."""
     return replace(
         train,
         features=torch.cat([train.features, test.features]),
         labels=torch.cat([train.labels, test.labels]),
         ids=(*train.ids, *test.ids),
         fingerprint="",
-        origin=train.origin and replace(train.origin, n_images=len(train) + len(test)),
+        origin=train.origin and replace(train.origin, n_images=len(train) + len(test), code=code),
     )
 
 

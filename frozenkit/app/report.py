@@ -295,6 +295,7 @@ def probe_report(
     similarity: str | None = None,
     cross_validate: bool | None = None,
     copies: Sequence[Sequence[str]] | None = None,
+    code: str = "",
 ) -> ProbeReport:
     """Probes each layer with ridge, chooses one by leave-one-out, and reports it beside four controls.
 
@@ -315,6 +316,7 @@ def probe_report(
         cross_validate: Default: if train and test are the two parts of one folder, with nothing left out, and test
             holds fewer than 385 images. From there on no 95 % interval is wider than ±5 points.
         copies: Groups of ids of equal images, which stay in one fold; by default they are looked for.
+        code: The Python expression that loads train and test together, for the recipe of a probe of both.
 
     Raises:
         InputError: If there are too few images.
@@ -376,7 +378,7 @@ def probe_report(
             **about,
         )
 
-    every = {name: together(sets[0][name], sets[1][name]) for name in wanted}
+    every = {name: together(sets[0][name], sets[1][name], code) for name in wanted}
     ids, labels = every[wanted[0]].ids, every[wanted[0]].labels
     if copies is None:
         copies = [[ids[i] for i in rows] for rows in duplicates(part[i] for part in parts for i in range(len(part)))]

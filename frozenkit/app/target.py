@@ -21,12 +21,14 @@ class Target(NamedTuple):
         test: Images to report on.
         copies: Groups of ids whose images are equal pixel by pixel, in a folder.
         image_size: Pixels that show them well: 96 where they came by name; None, the backbone's own, for a folder.
+        code: The Python expression that loads the images of both together: those of a folder.
     """
 
     train: ImageDataset
     test: ImageDataset
     copies: tuple[tuple[str, ...], ...] = ()
     image_size: int | None = None
+    code: str = ""
 
 
 def load_images(target: str, *, limit: int | None, seed: int, skip_bad: bool) -> tuple[ImageDataset, ImageDataset]:
@@ -60,6 +62,8 @@ def load_target(target: str, *, limit: int | None, seed: int, skip_bad: bool, te
         hint = "Or give a folder with one folder of images per class; no such folder is here."
         raise UnknownNameError("target", target, dataset_names(), hint=hint)
     images = image_folder(target, skip_bad=skip_bad)
+    if Path(target).is_absolute():  # whoever gets the recipe need not know where on this disk the folder lies
+        images.code = images.code.replace(repr(target), repr(Path(target).name), 1)
     copies = duplicates(images[i] for i in range(len(images)))
     if copies:
         shown = "; ".join(" = ".join(images.ids[i] for i in rows[:3]) for rows in copies[:3])
@@ -75,7 +79,8 @@ def load_target(target: str, *, limit: int | None, seed: int, skip_bad: bool, te
         return Target(_limited(images, limit, seed), load_test(test, images.classes, skip_bad), groups)
     rows = stratified_parts(images.labels, copies, fractions=(0.7, 0.3), seed=seed)
     train, other = (images.subset(part) for part in rows)
-    return Target(_limited(train, limit, seed), other, groups)
+    limited = _limited(train, limit, seed)
+    return Target(limited, other, groups, code=images.code if limited is train else "")
 
 
 def _limited(train: ImageDataset, limit: int | None, seed: int) -> ImageDataset:

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -12,8 +13,11 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from frozenkit import load_classifier
+from frozenkit._files import write_sealed
 from frozenkit.app import cli
 from frozenkit.app.cli import main
 from frozenkit.errors import InputError
@@ -413,6 +417,61 @@ def test_the_card_holds_the_scores_of_the_report(kept):
     card = kept.with_suffix(".md").read_text().replace("\\", "")  # what Markdown would take for its own is escaped
     for words in ("cross-validated", "raw pixels", "random weights"):
         assert words in card
+
+
+def test_the_recipe_of_a_folder_fits_the_same_classifier_again(kept):
+    model = load_classifier(kept)
+    assert "images = image_folder('images')\n" in model.recipe()
+    assert "TO FILL IN" not in model.recipe()
+    made: dict = {}
+    exec(model.recipe(), made)
+    again = made["model"].predict("images")
+    found = model.predict("images")
+    assert again.ids == found.ids
+    torch.testing.assert_close(again.probabilities, found.probabilities, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("words", [[], ["--limit", "8"], ["--test", "other"]])
+def test_a_recipe_names_the_folder_where_all_of_it_was_fitted_on(capsys, images, words):
+    for place in images.iterdir():
+        (images.parent / "other" / place.name).mkdir(parents=True)
+        shutil.copy(place / "7.png", images.parent / "other" / place.name / "new.png")
+    words = ["--image-size", "64", "--layers", "blocks.6", "--save", "model.safetensors", *words]
+    assert run(capsys, "probe", str(images), *words)[0] == 0
+    recipe = load_classifier("model.safetensors").recipe()
+    assert ("images = image_folder('images')\n" in recipe) == ("--limit" not in words)
+    page = Path("frozenkit-report.html").read_text()
+    assert str(images.parent) not in page + recipe + Path("model.md").read_text()
+
+
+def test_what_is_left_out_is_named_without_the_way_to_it(capsys, images):
+    (images / "[bold]blue" / "3.png").write_bytes(b"nothing")
+    assert run(capsys, "probe", str(images), "--skip-bad", "--image-size", "64", "--layers", "blocks.6")[0] == 0
+    page = Path("frozenkit-report.html").read_text()
+    left_out = page[page.index("<h2>Left out</h2>") :]
+    assert "[bold]blue/3.png is not a readable image" in left_out
+    assert str(images) not in page
+
+
+def test_a_classifier_that_cannot_be_saved_leaves_table_and_page(capsys, images, monkeypatch):
+    full = Mock(side_effect=OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    plain = write_sealed
+
+    def refuse(*args, **kwargs):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("frozenkit._files.os.fsync", full)
+            return plain(*args, **kwargs)
+
+    monkeypatch.setattr("frozenkit.classifier.card.write_sealed", refuse)
+    words = ("--image-size", "64", "--layers", "blocks.6", "--save", "model.safetensors")
+    status, out, err = run(capsys, "probe", str(images), *words)
+    assert status == 1
+    assert "cannot write model.safetensors: No space left on device" in err
+    assert "raw pixels" in out
+    assert "report: frozenkit-report.html" in out
+    assert "classifier:" not in out
+    assert "raw pixels" in Path("frozenkit-report.html").read_text()
+    assert not list(images.parent.glob("model*"))
 
 
 def test_a_classifier_is_not_written_over(capsys, images, kept):
