@@ -79,7 +79,7 @@ def inspect_features(
             without = judge(clean)
     curve = _curve(features, draw, last)
     outlook = None
-    if curve is not None and len({run.n for run in curve.runs}) >= 3:
+    if curve is not None and 3 <= len({run.n for run in curve.runs}) < len(curve.runs):
         n = len(features) if len(judged) == len(features) else last[0]
         outlook = extrapolate(curve, times=[factor * n / last[0] for factor in TIMES])
     return Inspection(near, across, without, suspected_label_errors(probabilities, features.labels), curve, outlook)

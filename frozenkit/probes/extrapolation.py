@@ -95,8 +95,8 @@ def extrapolate(
         An `Extrapolation`.
 
     Raises:
-        InputError: If it is no `LearningCurve`, has several heads and none is named, or too few sizes; if `times` are
-            not above 1.
+        InputError: If it is no `LearningCurve`, has several heads and none is named, too few sizes, or one draw of
+            each; if `times` are not above 1.
 
     References:
         C. Cortes et al. (1994), Learning curves: asymptotic values and rate of convergence, NIPS 6: the form.
@@ -116,6 +116,11 @@ def extrapolate(
     n, error, draws, spread, tested = _points(curve, head)
     if len(n) < 3:
         raise InputError(f"`curve` must have at least three sizes, got {len(n)}. Give learning_curve more `sizes`.")
+    if draws.max() < 2:
+        raise InputError(
+            "`curve` must have several draws of a size, which show how far they differ, got one of each. Give "
+            "learning_curve more `repeats`, such as 5."
+        )
 
     # One spread for all sizes: a draw of m images moves the error by about 1/√m. One of a few draws is none.
     pooled = math.sqrt((n * spread**2 * (draws - 1)).sum() / max((draws - 1).sum(), 1))

@@ -49,11 +49,11 @@ def test_a_small_test_set_and_few_labels_widen_it():
 
 
 def test_ends_and_middle_stay_among_accuracies_and_grow():
-    perfect = extrapolate(curve_of({10: [0.0], 20: [0.0], 40: [0.0]}))
+    perfect = extrapolate(curve_of({10: [0.0] * 2, 20: [0.0], 40: [0.0]}))
     assert perfect.forecasts[0].high == 1
-    hopeless = extrapolate(curve_of({10: [1.0], 20: [1.0], 40: [1.0]}))
+    hopeless = extrapolate(curve_of({10: [1.0] * 2, 20: [1.0], 40: [1.0]}))
     assert 0 <= hopeless.forecasts[0].low <= hopeless.forecasts[0].high <= 1
-    falling = extrapolate(curve_of({10: [0.3], 20: [0.4], 40: [0.5]}), times=[2, 4, 8])
+    falling = extrapolate(curve_of({10: [0.3] * 2, 20: [0.4], 40: [0.5]}), times=[2, 4, 8])
     accuracies = [forecast.accuracy for forecast in falling.forecasts]
     assert accuracies == sorted(accuracies)
 
@@ -86,14 +86,14 @@ def test_it_covers_where_few_test_images_show_no_error(tested):
 
 
 def test_text_and_table():
-    found = extrapolate(curve_of({n: [n**-0.5] for n in (25, 100, 400)}))
+    found = extrapolate(curve_of({n: [n**-0.5] * 2 for n in (25, 100, 400)}))
     assert repr(found).startswith("Extrapolation: 0.950 with 400 labelled images; error ≈ a·n^−0.")
     np.testing.assert_array_equal(found.to_frame().n, [800, 1600])
 
 
-@pytest.mark.parametrize("case", ["frame", "times", "one", "head", "several", "short"])
+@pytest.mark.parametrize("case", ["frame", "times", "one", "head", "several", "short", "draws"])
 def test_what_cannot_be_continued(case):
-    good = curve_of({n: [n**-0.5] for n in (25, 100, 400)})
+    good = curve_of({n: [n**-0.5] * 2 for n in (25, 100, 400)})
     both = LearningCurve((*good.runs, *curve_of({25: [0.3]}, head="knn").runs))
     call, message = {
         "frame": (lambda: extrapolate([0.1, 0.2]), r"must be a LearningCurve, got list of length 2. Make one"),
@@ -102,6 +102,10 @@ def test_what_cannot_be_continued(case):
         "head": (lambda: extrapolate(good, head="soft"), "`head` must be one of 'ridge', got 'soft'"),
         "several": (lambda: extrapolate(both), "`head` must be one of 'ridge', 'knn', got None"),
         "short": (lambda: extrapolate(both, head="knn"), "at least three sizes, got 1"),
+        "draws": (
+            lambda: extrapolate(curve_of({n: [n**-0.5] for n in (20, 90, 300)})),
+            "several draws of a size, which show how far they differ, got one of each",
+        ),
     }[case]
     with pytest.raises(InputError, match=message):
         call()
