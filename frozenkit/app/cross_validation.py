@@ -106,7 +106,7 @@ def outside(rows: Tensor, n: int) -> Tensor:
     return mask
 
 
-def together(train: FeatureSet, test: FeatureSet, code: str = "") -> FeatureSet:
+def together(train: FeatureSet, test: FeatureSet, *, code: str = "") -> FeatureSet:
     """The images of both, train before test; `code` is the Python expression that loads them, where it is known."""
     return replace(
         train,

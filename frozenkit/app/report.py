@@ -378,7 +378,7 @@ def probe_report(
             **about,
         )
 
-    every = {name: together(sets[0][name], sets[1][name], code) for name in wanted}
+    every = {name: together(sets[0][name], sets[1][name], code=code) for name in wanted}
     ids, labels = every[wanted[0]].ids, every[wanted[0]].labels
     if copies is None:
         copies = [[ids[i] for i in rows] for rows in duplicates(part[i] for part in parts for i in range(len(part)))]
