@@ -178,7 +178,7 @@ def raw_pixels(*sets: ImageDataset) -> tuple[FeatureSet, ...]:
         One `FeatureSet` for each, with layer ``"pixels"``.
     """
     for i, images in enumerate(sets):
-        check_images(f"sets[{i}]", images)
+        check_images(f"sets[{i}]", images, any_labels=True)
     sizes = {images[i][0].size for images in sets for i in range(len(images))}
     target = tuple(min(LARGEST_SIDE, *(size[axis] for size in sizes)) for axis in (0, 1))
     resize = sizes != {target}

@@ -407,8 +407,8 @@ def _thumbnail(image: Image.Image, alt: str) -> str:
     return f"<img alt='{html.escape(alt, quote=True)}' src='data:image/png;base64,{data}'>"
 
 
-def check_images(name: str, images: Any) -> None:
-    """Refuses what is no set of images with one class each.
+def check_images(name: str, images: Any, *, any_labels: bool = False) -> None:
+    """Refuses what is no set of images, and unless `any_labels` also one without one class per image.
 
     Raises:
         InputError: If it has no digest or no classes, as features or a list have not; or if it has no labels, several
@@ -420,6 +420,8 @@ def check_images(name: str, images: Any) -> None:
             f"`{name}` must be an ImageDataset, got {described(images)}. See `image_folder`, `from_torch` and "
             "`load_dataset`, which make one."
         )
+    if any_labels:
+        return
     if images.labels is None or not images.classes:
         advice = (
             "Give images that are sorted into one folder per class."

@@ -71,7 +71,7 @@ def shift(dataset: ImageDataset, kind: str, severity: int) -> ImageDataset:
         >>> shift(load_dataset("digits", limit=10), "blur", 3)
         ImageDataset('digits, blur 3', 10 images, 10 classes)
     """
-    check_images("dataset", dataset)
+    check_images("dataset", dataset, any_labels=True)
     if kind not in KINDS:
         raise UnknownNameError("kind", kind, KINDS)
     if severity not in range(6):
