@@ -99,7 +99,8 @@ class Origin:
         if any(type(ingredients.get(name)) is not kind for name, kind in names.items()):
             return None
         backbone, image_size, pooling, precision, dataset, n = (ingredients[name] for name in names)
-        more = (ingredients.get(name, "") for name in ("code", "weights", "preprocessing"))
+        preprocessing = ingredients.get("preprocessing", ingredients.get("preprocess_digest", ""))
+        more = (ingredients.get("code", ""), ingredients.get("weights", ""), preprocessing)
         precision = precision.partition(" ")[0]  # "fast on cuda"
         known = (text if isinstance(text, str) else "" for text in more)
         return cls(backbone, image_size, pooling, precision, dataset, n, *known)

@@ -236,10 +236,10 @@ def predict(
     classifier = load_classifier(model)
     if sort is not None and not classifier.classes:
         raise InputError("`--sort` needs classes, and this classifier predicts numbers.")
+    if sort is not None and classifier.is_multilabel:
+        raise InputError("`--sort` needs one class per image, and this classifier gives several labels. Use --csv.")
     data: Any = as_unlabelled(images[0] if len(images) == 1 else images, skip_bad=skip_bad)
     found = classifier.predict(data, batch_size=batch_size)
-    if sort is not None and found.labels.ndim > 1:
-        raise InputError("`--sort` needs one class per image, and this classifier gives several labels. Use --csv.")
     if table_file is not None:
         found.to_csv(table_file)
     _print_predictions(found)

@@ -112,7 +112,7 @@ def card_text(file: str, about: Mapping[str, Any], seal: str) -> str:
             "train." if calibrated else "- Probabilities are not calibrated."
         )  # fmt: skip
     lines += [f"- {_LICENCES.get(backbone['name'], 'The licence of the weights is that of their source: look there.')}"]
-    if facts:
+    if facts and not about["is_changed"]:
         lines += ["", "## How it was made", "", "```python", probe_recipe(facts), "```"]
     lines += [
         "",

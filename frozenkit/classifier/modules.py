@@ -346,7 +346,7 @@ class FrozenClassifier(nn.Module):
             "temperature": self.temperature,
             "precision": self.precision,
             "facts": self.facts,
-            "is_changed": bool(self.facts and self.facts["head_digest"] != digest_weights(self.head)),
+            "is_changed": self._is_changed,
             "scores": as_facts("scores", scores),
             "controls": as_facts("controls", controls),
             "notes": str(notes),
@@ -366,7 +366,13 @@ class FrozenClassifier(nn.Module):
         pooling = "" if self.facts["origin"] else f", pooling={getattr(self.extractor, 'pooling', 'mean')!r}"
         backbone = "" if self.facts["origin"] else "backbone = ...  # TO FILL IN: the one that the features are from\n"
         last = f"{backbone}model = FrozenClassifier.from_probe(backbone, probe{pooling})"
-        return f"{imports}{probe_recipe(self.facts)}\n{last}"
+        changed = "\n# TO FILL IN: the head was changed since" if self._is_changed else ""
+        return f"{imports}{probe_recipe(self.facts)}\n{last}{changed}"
+
+    @property
+    def _is_changed(self) -> bool:
+        """Whether the head is no longer the one that was fitted."""
+        return bool(self.facts and self.facts["head_digest"] != digest_weights(self.head))
 
     def to_onnx(self, path: str | Path, *, opset: int | None = None, check: bool = True) -> float | None:
         """Writes network and head to one ONNX file, and compares what ONNX Runtime makes of it with torch.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from frozenkit._arrays import described
@@ -193,7 +193,7 @@ class _ImageSource:
         if 0 in image.size:
             raise DataError(f"image {index} of these cannot be read: it has {image.width}×{image.height} pixels.")
         try:
-            return to_rgb(ImageOps.exif_transpose(image))
+            return to_rgb(image)
         except Exception as error:  # one opened and not yet read: PIL's readers raise what they like
             raise DataError(f"image {index} of these cannot be read: {error}") from error
 

@@ -62,7 +62,7 @@ def load_classifier(
             advice = "Give that one, or leave it out where load_backbone knows its name."
         weights = _below("backbone.", tensors)
         if weights and digest_weights(backbone.module) != said["weights"]:
-            backbone = _with_weights(backbone, weights)
+            backbone = _with_weights(backbone, weights, said)
         check_identity(said, backbone, pooling, advice)
         phi = FeatureExtractor(backbone, about["layers"], pooling=pooling, combine=about["combine"])
         if phi.mix is not None:
@@ -90,13 +90,14 @@ def _load_backbone(said: Mapping[str, Any], has_weights: bool, device: str | tor
     )
 
 
-def _with_weights(backbone: Backbone, weights: Mapping[str, Tensor]) -> Backbone:
-    """A copy of the backbone that has these weights.
+def _with_weights(backbone: Backbone, weights: Mapping[str, Tensor], said: Mapping[str, Any]) -> Backbone:
+    """A copy of the backbone that has these weights, and so is the one that was saved, by name as well.
 
     Raises:
         InputError: If they do not fit.
     """
     other = copy.copy(backbone)
+    other.name, other.loaded = said["name"], said["loaded"]
     other.module = copy.deepcopy(backbone.module)
     try:
         other.module.load_state_dict(dict(weights))

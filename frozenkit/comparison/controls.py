@@ -141,10 +141,11 @@ def randomized(backbone: Backbone, *, seed: int = 0) -> Backbone:
 
 def _built_anew(backbone: Backbone, seed: int) -> nn.Module | None:
     """The known network of that name with random weights; None if this one only bears the name."""
-    if backbone.name not in list_backbones() and not backbone.name.startswith(("timm/", "hf:", "open_clip:")):
+    name = backbone.name.partition(" (")[0]  # resnet50 (IMAGENET1K_V1)
+    if name not in list_backbones() and not name.startswith(("timm/", "hf:", "open_clip:")):
         return None
     try:
-        module = load_backbone(backbone.name, weights=None, image_size=backbone.image_size, seed=seed).module
+        module = load_backbone(name, weights=None, image_size=backbone.image_size, seed=seed).module
     except (InputError, DataError, NotAvailableError):
         return None
     return module if stable_repr(module) == stable_repr(backbone.module) else None

@@ -15,7 +15,7 @@ from typing import Any, Protocol, overload
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from frozenkit._arrays import as_tensor, described, first_row, row_indices
@@ -322,7 +322,7 @@ def read_image(content: bytes, *, side: int | None = None) -> Image.Image:
             if side is not None:
                 file.draft("RGB", (side, side))
             file.load()
-            return to_rgb(ImageOps.exif_transpose(file))
+            return to_rgb(file)
     except DataError:
         raise
     except UnidentifiedImageError as error:
@@ -374,12 +374,14 @@ def shown(path: str | Path) -> str:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any PIL mode as 8-bit RGB; transparency becomes white.
+    """Any PIL mode as 8-bit RGB, turned the way the camera was held; transparency becomes white.
 
     Example:
         >>> to_rgb(Image.new("RGBA", (1, 1), (0, 0, 0, 0))).getpixel((0, 0))
         (255, 255, 255)
     """
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # turning removes the tag, so nothing turns twice
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         values = np.asarray(image).reshape(-1)
         if not np.isfinite(values).all():

@@ -331,7 +331,7 @@ def load_backbone(
     backbone = Backbone(
         loaded.module,
         preprocess,
-        name=name if weights else f"{name} (random weights)",
+        name=name if weights == "default" else f"{name} ({weights or 'random weights'})",
         default_layer=loaded.default_layer,
         text=loaded.text,
         device=device,

@@ -1,5 +1,6 @@
 """The few lines of Python that fit a probe again."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,6 +44,9 @@ def _features(facts: Mapping[str, Any], names: set[str]) -> list[str]:
     elif known != name:
         names.add("load_backbone")
         lines.append(f"backbone = load_backbone({known!r}, weights=None, image_size={size}){_TO_FILL_IN}seed=…")
+    elif chosen := re.fullmatch(r"(\S+) \(([A-Z0-9_]+)\)", name):  # such as resnet50 (IMAGENET1K_V1)
+        names.add("load_backbone")
+        lines.append(f"backbone = load_backbone({chosen[1]!r}, weights={chosen[2]!r}, image_size={size})")
     else:
         names.add("load_backbone")
         lines.append(f"backbone = load_backbone({name!r}, image_size={size})")

@@ -69,6 +69,8 @@ def test_it_owns_up_to_what_is_missing_or_changed(backbone, features, tmp_path):
     with torch.no_grad():
         next(model.head.parameters()).mul_(2)
     assert "The head has been changed since it was fitted" in card(model, tmp_path)
+    assert "How it was made" not in card(model, tmp_path)
+    assert model.recipe().endswith("# TO FILL IN: the head was changed since")
 
 
 def test_it_says_what_several_labels_and_values_are(backbone, features, tmp_path):

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
-from frozenkit import Predictions
+from frozenkit import Predictions, from_torch
 from frozenkit.classifier.predictions import as_unlabelled
 from frozenkit.errors import CacheError, DataError, InputError
 from tests.toy import turned_photograph
@@ -115,6 +115,10 @@ def test_a_photograph_stands_upright_however_it_is_given(tmp_path):
         once, twice = upright[0][0], as_unlabelled([upright[0][0]])[0][0]
     assert once.size == twice.size == (32, 64)
     assert once.tobytes() == twice.tobytes() == as_unlabelled(file)[0][0].tobytes()
+    with Image.open(file) as image:  # as one learns from it
+        learnt = from_torch([(image, 0)])[0][0]
+    assert learnt.tobytes() == once.tobytes()
+    assert as_unlabelled([learnt])[0][0].tobytes() == once.tobytes()
 
 
 def test_images_that_cannot_be_read_are_named(tmp_path):

@@ -167,6 +167,16 @@ def test_weights_in_the_file_need_no_source(tmp_path):
         load_classifier(path, backbone=Backbone(nn.Conv2d(3, 8, 5), Preprocess(32, 32), device="cpu"))
 
 
+def test_what_came_with_its_weights_keeps_its_name(tmp_path):
+    model = made(load_backbone(image_size=64, device="cpu"), layer="blocks.2")
+    model.save(path := tmp_path / "model.safetensors", include_weights=True)
+    loaded = load_classifier(path, device="cpu")
+    assert loaded.extractor.backbone.name == "efficientnet-lite0"
+    loaded.save(again := tmp_path / "again.safetensors")  # which then loads by name
+    assert "random" not in again.with_suffix(".md").read_text()
+    same(model, load_classifier(again, device="cpu"))
+
+
 def test_random_weights_load_by_their_seed(tmp_path):
     model = made(load_backbone("resnet18", weights=None, seed=5, image_size=64, device="cpu"), layer="layer1")
     model.save(path := tmp_path / "model.safetensors")

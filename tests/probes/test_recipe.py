@@ -59,6 +59,12 @@ def test_of_several_layers_and_with_val(backbone, features):
     assert_close(run(probe.recipe())["probe"].predict_proba(both), probe.predict_proba(both), rtol=1e-4, atol=1e-5)
 
 
+def test_which_weights_were_asked_for_is_in_it(features):
+    probe = fit_probe(features)
+    other = replace(probe, origin=replace(probe.origin, backbone="resnet50 (IMAGENET1K_V1)"))
+    assert "backbone = load_backbone('resnet50', weights='IMAGENET1K_V1', image_size=64)" in other.recipe()
+
+
 def test_what_is_not_known_is_marked(features):
     parts = {
         "the 200 × 20 features of 'late'": fit_probe(blobs(200)),
