@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _TO_FILL_IN = "  # TO FILL IN: "
-_OWN_HEADS = ("LinearHead", "MLPHead", "AttentionHead", "PrototypicalHead", "LayerMixHead")
+_OWN_HEADS = ("LinearHead", "MLPHead", "AttentionHead", "EfficientProbeHead", "PrototypicalHead", "LayerMixHead")
 
 
 def probe_recipe(facts: Mapping[str, Any]) -> str:
